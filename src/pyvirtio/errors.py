@@ -1,0 +1,84 @@
+"""Every error that pyvirtio raises, in one tree.
+
+::
+
+    VirtioError
+    ├── LocalError             your call is wrong
+    │   └── NegotiationError   the two sides cannot agree on features or queues
+    ├── PeerError              the other side broke the rules
+    │   ├── DriverError        ... and it is the driver (or whoever fills the rings)
+    │   │   ├── RingError      ... so that the queue cannot be trusted any further
+    │   │   └── ChainError     ... in one request only; the queue goes on
+    │   ├── DeviceError        ... and it is the device
+    │   │   └── NoAnswer       ... which has not answered in time
+    │   └── ProtocolError      ... in a message of vhost-user or vfio-user
+    ├── ProvisionError         QEMU, a kernel or a package cannot be had
+    └── GuestError             a virtual machine did not do what it should
+
+An error about a rule of VIRTIO 1.4 names the section that states the rule.
+"""
+
+from __future__ import annotations
+
+
+class VirtioError(Exception):
+    """The root of every error that pyvirtio raises on purpose.
+
+    ``section`` names what states the broken rule, e.g. ``"VIRTIO 1.4, 2.7.5.3.1"``; it is empty
+    where no rule is involved.
+
+    >>> str(VirtioError("the descriptor chain never ends", section="2.7.5"))
+    'the descriptor chain never ends (VIRTIO 1.4, 2.7.5)'
+    """
+
+    def __init__(self, message: str, *, section: str = "") -> None:
+        super().__init__(message)
+        self.section = f"VIRTIO 1.4, {section}" if section[:1].isdigit() else section
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.section})" if self.section else message
+
+
+class LocalError(VirtioError):
+    """The caller of pyvirtio asked for something impossible; the peer did nothing wrong."""
+
+
+class NegotiationError(LocalError):
+    """Driver and device have no common ground: a feature, a queue or a size is missing."""
+
+
+class PeerError(VirtioError):
+    """The other side broke a rule."""
+
+
+class DriverError(PeerError):
+    """The driver, which the device must not trust, broke a rule."""
+
+
+class RingError(DriverError):
+    """The ring itself is broken: nothing further on this queue can be believed."""
+
+
+class ChainError(DriverError):
+    """One descriptor chain cannot be used; it is returned empty and the queue goes on."""
+
+
+class DeviceError(PeerError):
+    """The device, which the driver must not trust, broke a rule."""
+
+
+class NoAnswer(DeviceError):
+    """The device did not answer in time. The message ends with a picture of the ring."""
+
+
+class ProtocolError(PeerError):
+    """A message that the protocol does not allow here."""
+
+
+class ProvisionError(VirtioError):
+    """Something that a guest needs (QEMU, a kernel, a package) cannot be had."""
+
+
+class GuestError(VirtioError):
+    """A virtual machine failed. The message ends with the last lines of its console."""
