@@ -1,11 +1,11 @@
-"""An initramfs, written in the one format that every Linux kernel unpacks: a newc cpio archive.
+r"""An initramfs, written in the one format that every Linux kernel unpacks: a newc cpio archive.
 
 The same entries always give the same bytes: no clock, no user and no inode of this machine enters the
 archive, so its hash can name it in a cache. Archives may be concatenated: the kernel unpacks one after
 the other, and a later entry replaces an earlier one of the same name.
 
 >>> archive = Initramfs()
->>> archive.file("init", b"#!/bin/sh\\n", mode=0o755)
+>>> archive.file("init", b"#!/bin/sh\n", mode=0o755)
 >>> archive.symlink("bin/sh", "busybox")
 >>> [name for name, _ in archive.entries()]
 ['bin', 'bin/sh', 'init']
@@ -61,7 +61,9 @@ class Initramfs:
             ProvisionError: the file is 4 GiB or larger, which the format cannot express.
         """
         if len(data) > LARGEST_FILE:
-            raise ProvisionError(f"{path} has {len(data)} bytes, a file in an initramfs at most {LARGEST_FILE}")
+            raise ProvisionError(
+                f"{path} has {len(data)} bytes, a file in an initramfs at most {LARGEST_FILE}"
+            )
         self._add(path, Entry(stat.S_IFREG | mode, data))
 
     def symlink(self, path: str, target: str) -> None:

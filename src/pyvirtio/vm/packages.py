@@ -150,7 +150,9 @@ class Registry:
         (downloads / "partial").mkdir(parents=True)
         try:
             self._download(folder, wanted, downloads, dependencies=dependencies)
-            archives = [deb for deb in sorted(downloads.glob("*.deb")) if not unwanted(deb.name.split("_")[0])]
+            archives = [
+                deb for deb in sorted(downloads.glob("*.deb")) if not unwanted(deb.name.split("_")[0])
+            ]
             self._extract(archives, into)
         finally:
             shutil.rmtree(downloads)
@@ -174,15 +176,25 @@ class Registry:
     def _extract(self, archives: list[Path], into: Path) -> None:
         def extract(deb: Path) -> None:
             done = subprocess.run(
-                ["dpkg-deb", "-x", deb, into], capture_output=True, text=True, check=False, env=_plain_environment()
+                ["dpkg-deb", "-x", deb, into],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=_plain_environment(),
             )
             if done.returncode:
-                raise no_room(self.cache.root) if says_no_room(done.stderr) else _failure(["dpkg-deb"], done.stderr)
+                raise (
+                    no_room(self.cache.root)
+                    if says_no_room(done.stderr)
+                    else _failure(["dpkg-deb"], done.stderr)
+                )
 
-        with self.progress.step(f"unpacking {len(archives)} packages") as update:
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                for count, _ in enumerate(pool.map(extract, archives), start=1):
-                    update(count / len(archives))
+        with (
+            self.progress.step(f"unpacking {len(archives)} packages") as update,
+            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ):
+            for count, _ in enumerate(pool.map(extract, archives), start=1):
+                update(count / len(archives))
 
     def _prepare(self, suites: Suites, *packages: str) -> Path:
         """A folder with apt's settings for `suites`, and with lists that are fresh enough."""
@@ -304,9 +316,12 @@ def _listing(packages: list[str]) -> str:
 
 
 def _failure(command: list[str], complaint: str) -> ProvisionError:
-    lines = [line for line in complaint.splitlines() if line.startswith(("E:", "dpkg-deb: error"))] or complaint.splitlines()
+    lines = [
+        line for line in complaint.splitlines() if line.startswith(("E:", "dpkg-deb: error"))
+    ] or complaint.splitlines()
     what = " ".join(part for part in command if not part.startswith(("-", "Dir::", "APT::")))
     reason = "; ".join(lines[-3:]) or "it gave no reason"
     return ProvisionError(
-        f"{what} failed: {reason}\nCheck that `apt-get update` works on this machine, then try again; or {OPTIONS_INSTEAD}"
+        f"{what} failed: {reason}\n"
+        f"Check that `apt-get update` works on this machine, then try again; or {OPTIONS_INSTEAD}"
     )
