@@ -73,7 +73,7 @@ def try_kvm(machine: Machine, qemu: Qemu, kernel: Path, limit: float = KVM_LIMIT
 
     QEMU is gone when this returns, in every case.
     """
-    boot = Boot(kernel=kernel, initrd=os.devnull, accel="kvm", kernel_options=("loglevel=7", "earlycon"))
+    boot = Boot(kernel=kernel, accel="kvm", kernel_options=("loglevel=7", "earlycon"))
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(

@@ -83,12 +83,21 @@ class Cache:
             ProvisionError: the disk is full, the folder cannot be written, or `make` said so.
         """
         final = self.path(kind, key)
-        if final.is_dir():
-            return final
-        with self._explained(), self.lock(f"{kind}-{key}"):
-            if not final.is_dir():
-                self._make(final, make)
+        if not final.is_dir():
+            with self._explained(), self.lock(f"{kind}-{key}"):
+                if not final.is_dir():
+                    self._make(final, make)
+        with contextlib.suppress(OSError):  # in a cache that may only be read
+            os.utime(final)
         return final
+
+    def keep_latest(self, kind: str, count: int) -> None:
+        """Remove all but the `count` entries of a kind that were used last."""
+        with self.lock(f"{kind}-latest"):
+            folders = (self.root / kind).glob("*")
+            entries = sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
+            for entry in entries[count:]:
+                shutil.rmtree(entry, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:

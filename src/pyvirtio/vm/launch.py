@@ -13,7 +13,6 @@ from __future__ import annotations
 import platform
 import shlex
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.vm.accel import choose_accelerator
@@ -31,6 +30,7 @@ from pyvirtio.vm.rootfs import DRIVER_SOURCES, Contents, build_initramfs, compil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ class Machine:
             *(self.kvm_cpu if boot.accel == "kvm" else self.tcg_cpu),
             *("-smp", str(self.cpus), "-m", str(self.memory)),
             *("-object", memory, "-machine", "memory-backend=mem"),
-            *("-kernel", str(boot.kernel), "-initrd", boot.initrd, "-append", append),
+            *("-kernel", str(boot.kernel), "-append", append),
+            *(("-initrd", boot.initrd) if boot.initrd else ()),
             *("-display", "none", "-nodefaults", "-serial", boot.serial, "-no-reboot"),
             *boot.extra,
             *(argument for device in boot.devices for argument in device.arguments(self.device)),
@@ -117,7 +118,7 @@ class Boot:
 
     Attributes:
         kernel: the kernel's image.
-        initrd: the path of the initramfs.
+        initrd: the path of the initramfs; empty: the kernel has none, and gives up in the end.
         accel: ``kvm`` or ``tcg``.
         devices: what is attached.
         kernel_options: more words for the kernel's command line.
@@ -126,7 +127,7 @@ class Boot:
     """
 
     kernel: Path
-    initrd: str
+    initrd: str = ""
     accel: str = "tcg"
     devices: Sequence[VhostUserDevice] = ()
     kernel_options: Sequence[str] = ()

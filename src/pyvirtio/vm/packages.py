@@ -203,7 +203,7 @@ class Registry:
         foreign = {package.split(":")[1] for package in packages if ":" in package} - {native}
         architectures = [native, *sorted(foreign)]
         stanzas = "".join(_stanzas(archives, suites, architectures))
-        settings_key = digest(SETTINGS, stanzas, *architectures)
+        settings_key = digest(SETTINGS, stanzas, suites.preferred, *architectures)
         folder = self.cache.root / "apt" / f"{suites.name}-{settings_key}"
         stamp = folder / "updated"
         with self.cache.lock(f"apt-{folder.name}"):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pyvirtio.vm.kernel import Kernel
 
+KEPT = 8  # initramfs in the cache, of some 17 MB each; whoever edits a driver makes many
 RECIPE = "1"  # raise it when what is made of the same parts changes
 GUEST_FILES = Path(str(files("pyvirtio"))) / "guest"
 DRIVER_SOURCES = GUEST_FILES / "linux"
@@ -125,7 +126,9 @@ def build_initramfs(cache: Cache, contents: Contents) -> Path:
     def make(folder: Path) -> None:
         (folder / "initramfs.cpio").write_bytes(assemble(contents).to_bytes())
 
-    return cache.entry("initramfs", contents.key(), make) / "initramfs.cpio"
+    folder = cache.entry("initramfs", contents.key(), make)
+    cache.keep_latest("initramfs", KEPT)
+    return folder / "initramfs.cpio"
 
 
 def assemble(contents: Contents) -> Initramfs:
