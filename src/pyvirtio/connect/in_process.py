@@ -5,8 +5,10 @@ A kick is a call of the device's turn, so an answer is there when `kick` returns
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
+from functools import partial
 
 from pyvirtio.device import QueueService
 from pyvirtio.memory import MemoryTable, Region
@@ -27,8 +29,6 @@ class InProcessTransport(DriverTransport):
     """Leads a driver to a `Device` object."""
 
     def __init__(self, device: Device, memory: int = MEMORY) -> None:
-        import mmap
-
         self.device = device
         self.memory = MemoryTable([Region(0, mmap.mmap(-1, memory))])
         self.arena = Arena(0, memory)
@@ -73,7 +73,7 @@ class InProcessTransport(DriverTransport):
             self._services[record.index] = QueueService(
                 queue,
                 answers[record.index],
-                lambda fd=fd: os.eventfd_write(fd, 1),
+                partial(os.eventfd_write, fd, 1),
                 lambda message, _error: self.faults.append(message),
                 time.monotonic_ns,
                 repeatable=self.device.repeatable,
@@ -84,7 +84,7 @@ class InProcessTransport(DriverTransport):
         while self._services[index].turn():
             pass
 
-    def wait(self, index: int, timeout: float | None) -> bool:
+    def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
         """Take note of a call. Nobody else runs, so what is not there now never comes."""
         try:
             return bool(os.eventfd_read(self._call_fds[index]))

@@ -80,8 +80,10 @@ class Device:
         """
         self.negotiated = features
         logging = sys.modules.get("logging")  # who wants to read a log has imported it
-        logger = logging and logging.getLogger(f"pyvirtio.device.{type(self).__name__}")
-        self._logger = logger if logger and logger.isEnabledFor(logging.INFO) else None
+        if logging is None:
+            return
+        logger = logging.getLogger(f"pyvirtio.device.{type(self).__name__}")
+        self._logger = logger if logger.isEnabledFor(logging.INFO) else None
 
     @property
     def byte_order(self) -> ByteOrder:

@@ -81,7 +81,10 @@ class Queue:
 
 
 def _typed_answer(
-    method: Callable[[Any], Any], request: type[Struct] | None, response: type[Struct] | None, order: ByteOrder
+    method: Callable[[Any], Any],
+    request: type[Struct] | None,
+    response: type[Struct] | None,
+    order: ByteOrder,
 ) -> Answer:
     if request is None or response is None:
         raise LocalError("a method that answers each request needs the queue's two structures; or use stream")

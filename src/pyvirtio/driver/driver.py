@@ -63,7 +63,8 @@ class Driver:
         offered = self.transport.offered_features()
         if not offered & Feature.VERSION_1:
             raise NegotiationError(
-                "the device is a legacy one: it does not offer VERSION_1, which this driver needs", section="6.1"
+                "the device is a legacy one: it does not offer VERSION_1, which this driver needs",
+                section="6.1",
             )
         if missing := self.required & ~offered:
             raise NegotiationError(f"the device does not offer feature bits {missing:#x}, which this driver needs")

@@ -23,8 +23,8 @@ TIMEOUT = 30.0
 class Queue:
     """Declares one queue of the device that a `Driver` drives.
 
-    ``request`` and ``response`` are structures; without ``response`` an answer is bytes. ``size`` is how many entries the
-    driver asks for; the device may allow fewer. Read on an instance of the driver, it is a `BoundQueue`.
+    ``request`` and ``response`` are structures; without ``response`` an answer is bytes. ``size`` is how many entries
+    the driver asks for; the device may allow fewer. Read on an instance of the driver, it is a `BoundQueue`.
     """
 
     def __init__(

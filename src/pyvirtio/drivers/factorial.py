@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from math import ceil, lgamma, log
 
-from pyvirtio.devices.factorial import DONE, TOO_LARGE, TOO_SMALL, Config, ExactResponse, Feature, Request, Response
+from pyvirtio.devices.factorial import (
+    DONE,
+    TOO_LARGE,
+    TOO_SMALL,
+    Config,
+    ExactResponse,
+    Feature,
+    Request,
+    Response,
+)
 from pyvirtio.driver import Driver, Queue
 from pyvirtio.errors import DeviceError, LocalError
 from pyvirtio.spec.ids import FACTORIAL
@@ -50,7 +59,7 @@ class FactorialDriver(Driver):
         """Give n! for each of ``numbers``, in order, with as many requests in flight as are worth it.
 
         Raises:
-            LocalError: a number is negative or takes more than 32 bits, or the device computes exactly only up to a smaller one.
+            LocalError: a number is negative or takes more than 32 bits, or is above the device's limit for exact values.
             DeviceError: the device broke a rule.
             NoAnswer: the device has not answered in time.
         """
@@ -86,10 +95,13 @@ class FactorialDriver(Driver):
         if head.status == TOO_LARGE:
             limit = getattr(self.read_config(), "max_exact")  # noqa: B009  # the structure's type is the subclass's
             raise LocalError(
-                f"this device computes n! exactly up to n = {limit}, and {n} was asked; without EXACT it gives n! mod 2**32"
+                f"this device computes n! exactly up to n = {limit}, and {n} was asked; "
+                "n! mod 2**32 is to be had for every n (--wrap32 on the command line)"
             )
         if head.status == TOO_SMALL:
             raise DeviceError(f"the device says that {n}! takes {head.size} bytes, which is not so")
         if head.status != DONE or len(value) != head.size:
-            raise DeviceError(f"the device answered {n} with status {head.status} and {len(value)} of {head.size} bytes")
+            raise DeviceError(
+                f"the device answered {n} with status {head.status} and {len(value)} of {head.size} bytes"
+            )
         return int.from_bytes(value, "little")

@@ -101,7 +101,8 @@ class MemoryTable:
             base, end, view = self._regions[index] if index >= 0 else (0, 0, memoryview(b""))
             if at >= end:
                 raise ChainError(
-                    f"{length} bytes at {address:#x} are not in guest memory: {self.regions!r}", section="2.7.5"
+                    f"{length} bytes at {address:#x} are not in guest memory: {self.regions!r}",
+                    section="2.7.5",
                 )
             upto = min(stop, end)
             pieces.append(view[at - base : upto - base])

@@ -33,7 +33,7 @@ MAXIMUM_STRIKES = 3
 class Count:
     """Where each number stands in the ledger, counted in 64-bit words."""
 
-    STARTED, INTENT, RUNNING_FROM, RUNNING_NUMBER, RUNNING_SINCE, RETIRED = range(6)
+    STARTED, INTENT, LEAD, RUNNING_FROM, RUNNING_NUMBER, RUNNING_SINCE = range(6)
     REQUESTS, EMPTY, FAILED, BYTES_READ, BYTES_WRITTEN, KICKS, CALLS, TURNS = range(6, 14)
 
 
@@ -91,9 +91,13 @@ class Journal:
         self.was_used = version == _VERSION
         self._order = 0
 
-    def start(self, used: int) -> None:
-        """Begin a fresh journal of a queue whose used index is ``used``."""
+    def start(self, used: int, available: int) -> None:
+        """Begin a fresh journal of a queue that starts with these two indexes.
+
+        They are the same unless a front-end counts them apart; then the difference stays.
+        """
         self._words[_W_USED] = used
+        self.numbers[Count.LEAD] = (available - used) & 0xFFFF
         self._words[_W_SIZE] = self.size
         self.numbers[Count.INTENT] = used
         self.numbers[Count.STARTED] = 1
@@ -153,10 +157,18 @@ class Journal:
         """Give the place of ``head`` in the order of arrival."""
         return self._orders[2 * head + 3]
 
+    @property
+    def started(self) -> bool:
+        """Whether a worker has taken the queue up."""
+        return bool(self.numbers[Count.STARTED])
+
     def used_index(self) -> int:
         """Give the used index that the queue goes on from: an intent counts as done."""
-        fresh = not self.numbers[Count.STARTED]
-        return self._words[_W_USED] if fresh else self.numbers[Count.INTENT] & 0xFFFF
+        return self.numbers[Count.INTENT] & 0xFFFF if self.started else self._words[_W_USED]
+
+    def next_available(self) -> int:
+        """Give the available index that the queue goes on from once what is in flight is answered."""
+        return (self.used_index() + self.numbers[Count.LEAD] + len(self.in_flight())) & 0xFFFF
 
     def strikes(self, head: int) -> int:
         """Give how often a worker died with this request inside the device's method."""
@@ -173,7 +185,7 @@ class Journal:
         Raises:
             RingError: the region contradicts itself.
         """
-        if not self.numbers[Count.STARTED]:
+        if not self.started:
             self.numbers[Count.INTENT] = published
             self.numbers[Count.STARTED] = 1
         intent = self.numbers[Count.INTENT] & 0xFFFF

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyvirtio.errors import ChainError, RingError
 from pyvirtio.memory import full_fence, order_loads, order_stores
 from pyvirtio.ring.chain import Chain
-from pyvirtio.ring.journal import Count, Journal
+from pyvirtio.ring.journal import Journal
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 
@@ -61,7 +61,7 @@ class SplitDeviceQueue:
         else:
             self._used_index = self._used[_IDX]
             self._next_available = self._used_index if base is None else base
-            self.journal.start(self._used_index)
+            self.journal.start(self._used_index, self._next_available)
             self._in_flight = 0
         self._called_at = self._used_index
 
@@ -70,7 +70,7 @@ class SplitDeviceQueue:
         self._used[_IDX] = self._used_index
         heads = self.journal.in_flight()
         self._in_flight = len(heads)
-        self._next_available = (self._used_index + len(heads)) & 0xFFFF
+        self._next_available = self.journal.next_available()
         self.unfinished = [self._chain(head, self.journal.order_of(head)) for head in heads]
 
     # Popping.
@@ -166,7 +166,8 @@ class SplitDeviceQueue:
                 return
             if following >= number:
                 raise RingError(
-                    f"an indirect descriptor continues at {following}; the table has {number}", section="2.7.5.3"
+                    f"an indirect descriptor continues at {following}; the table has {number}",
+                    section="2.7.5.3",
                 )
             index = following
         raise RingError("the chain inside an indirect table never ends", section="2.7.5.3")
@@ -247,7 +248,6 @@ class SplitDeviceQueue:
     def retire(self, error: RingError) -> None:
         """Stop popping for good: the ring cannot be trusted any further."""
         self._broken = error
-        self.journal.numbers[Count.RETIRED] = 1
 
 
 class _Gather:

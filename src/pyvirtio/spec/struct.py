@@ -1,4 +1,4 @@
-"""Wire structures, declared once: requests, configuration spaces, protocol messages.
+r"""Wire structures, declared once: requests, configuration spaces, protocol messages.
 
 >>> class Request(Struct):
 ...     arg1: int = le32()
@@ -24,16 +24,11 @@ from pyvirtio.errors import ChainError, LocalError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, Literal, Self, dataclass_transform
+    from typing import Any, ClassVar, Literal, Self
 
     import numpy as np
 
     ByteOrder = Literal["little", "big"]
-else:
-
-    def dataclass_transform(**_options: object) -> Callable[[type], type]:
-        """Stand in for ``typing.dataclass_transform``: importing ``typing`` takes 9 ms."""
-        return lambda cls: cls
 
 
 class Field:
@@ -119,7 +114,6 @@ def raw(size: int, default: bytes = b"", *, writable: bool = False) -> Any:
     return Raw(f"{size}s", default, writable=writable)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(u8, le16, le32, le64, chars, raw))
 class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' types
     """A wire structure. Subclass it and give each field as ``name: type = le32()`` and so on.
 
