@@ -59,7 +59,7 @@ class FactorialDriver(Driver):
         """Give n! for each of ``numbers``, in order, with as many requests in flight as are worth it.
 
         Raises:
-            LocalError: a number is negative or takes more than 32 bits, or is above the device's limit for exact values.
+            LocalError: a number is negative or takes more than 32 bits, or exceeds the device's limit for exact values.
             DeviceError: the device broke a rule.
             NoAnswer: the device has not answered in time.
         """

@@ -23,7 +23,6 @@ from pyvirtio.errors import ChainError, LocalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, ClassVar, Literal, Self
 
     import numpy as np

@@ -41,11 +41,11 @@ def check_regions(regions: list[SharedRegion]) -> None:
         if any(start + region.size > 1 << 64 for start in (region.base, region.user, region.offset)):
             raise ProtocolError(f"{region} goes beyond 64 bits")
         check_file(region.fd, region.offset, region.size)
-    for starts in (lambda region: region.base, lambda region: region.user):
-        ordered = sorted(regions, key=starts)
-        for low, high in pairwise(ordered):
-            if starts(low) + low.size > starts(high):
-                raise ProtocolError(f"{low} and {high} overlap")
+    for name in ("base", "user"):
+        starts = sorted((getattr(region, name), region.size) for region in regions)
+        for (low, size), (high, _) in pairwise(starts):
+            if low + size > high:
+                raise ProtocolError(f"the memory regions at {low:#x} and {high:#x} overlap")
 
 
 def guest_address(regions: list[SharedRegion], user: int, length: int) -> int:
