@@ -103,3 +103,10 @@ def test_a_printed_seed_repeats_the_run(tmp_path):
     assert "PYVIRTIO_SEED=7" in printed[0]
     first, again, other = (re.findall(r"drew [0-9.]+", text)[0] for text in printed)
     assert first == again != other
+
+
+def test_a_fork_is_no_warning():
+    # Python 3.12 and later warn of forks in a process with threads, which every worker of xdist is.
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
