@@ -35,9 +35,7 @@ hypothesis.settings.register_profile("same", deadline=None, print_blob=True, der
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed once, before xdist starts its workers, which inherit it."""
     fixed = bool(os.environ.get("CI"))
-    seed = os.environ.setdefault(
-        "PYVIRTIO_SEED", "0" if fixed else str(random.SystemRandom().getrandbits(32))
-    )
+    seed = os.environ.setdefault("PYVIRTIO_SEED", "0" if fixed else str(random.SystemRandom().getrandbits(32)))
     hypothesis.settings.load_profile("same" if fixed else "random")
     if not fixed and config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = seed

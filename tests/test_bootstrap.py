@@ -101,9 +101,7 @@ def test_no_python_is_named(tmp_path):
     assert "there is no 'python-of-nowhere' here" in done.stderr
 
 
-@pytest.mark.skipif(
-    not Path("/usr/bin/apt-get").exists(), reason="only Debian keeps ensurepip in another package"
-)
+@pytest.mark.skipif(not Path("/usr/bin/apt-get").exists(), reason="only Debian keeps ensurepip in another package")
 @pytest.mark.parametrize("user", ["0", "1000"], ids=["root", "user"])
 def test_without_ensurepip_root_installs_it_and_others_are_told_how(tmp_path, user):
     python = Path("/usr/bin/python3")
@@ -123,9 +121,7 @@ def test_without_ensurepip_root_installs_it_and_others_are_told_how(tmp_path, us
     )
     assert done.returncode != 0  # for nothing was really installed
     if user == "0":
-        assert re.search(
-            r"installing it now: apt-get install -y python3-venv\n(.*\n)*installing\n", done.stderr
-        )
+        assert re.search(r"installing it now: apt-get install -y python3-venv\n(.*\n)*installing\n", done.stderr)
         assert re.search(r"install python3-venv$", (tmp_path / "calls").read_text(), re.MULTILINE)
     else:
         assert done.stderr.endswith("sudo apt-get install -y python3-venv\n")
@@ -136,9 +132,7 @@ def test_the_lock_holds_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"].values()
     wanted = [*project["dependency-groups"]["dev"], *(one for extra in extras for one in extra)]
-    locked = dict(
-        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE)
-    )
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
     for requirement in map(Requirement, wanted):
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
         assert requirement.specifier.contains(locked.get(name, "0")), f"{requirement}: run 'make lock'"

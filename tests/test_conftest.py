@@ -58,9 +58,7 @@ def run_tests(folder: Path, tests: str, **environment: str) -> str:
     # Into a file: whoever is left behind would keep a pipe open.
     output = folder / "output"
     with output.open("wb") as stream:
-        subprocess.run(
-            command, cwd=ROOT, env=kept | environment, stdout=stream, stderr=stream, timeout=60, check=False
-        )
+        subprocess.run(command, cwd=ROOT, env=kept | environment, stdout=stream, stderr=stream, timeout=60, check=False)
     return output.read_text()
 
 
