@@ -143,8 +143,7 @@ def cannot_write(root: Path, error: OSError) -> ProvisionError:
     if error.errno in NO_ROOM:
         return no_room(root)
     return ProvisionError(
-        f"cannot write to {root}: {error.strerror or error}; "
-        "set XDG_CACHE_HOME to a folder that can be written"
+        f"cannot write to {root}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that can be written"
     )
 
 
@@ -154,8 +153,7 @@ def no_room(root: Path) -> ProvisionError:
     with contextlib.suppress(OSError):
         free = f" ({shutil.disk_usage(root).free // 2**20} MiB left)"
     return ProvisionError(
-        f"no room left on the disk of {root}{free}; "
-        "free about 1 GiB, or set XDG_CACHE_HOME to a folder on another disk"
+        f"no room left on the disk of {root}{free}; free about 1 GiB, or set XDG_CACHE_HOME to a folder on another disk"
     )
 
 

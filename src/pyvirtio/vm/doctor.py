@@ -86,9 +86,7 @@ def _install_tools(workshop: Workshop) -> None:
     if shutil.which("apt-get") is None or all(shutil.which(tool) for tool in APT_TOOLS):
         return
     if os.geteuid() != 0:
-        raise ProvisionError(
-            f"run as root: apt-get install {' '.join(SYSTEM_PACKAGES)}; then {FIX} as you are"
-        )
+        raise ProvisionError(f"run as root: apt-get install {' '.join(SYSTEM_PACKAGES)}; then {FIX} as you are")
     command = ["apt-get", "install", "-y", "--no-install-recommends", *SYSTEM_PACKAGES]
     workshop.progress.notice(f"installing system packages: {' '.join(command)}")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -112,9 +110,7 @@ def _space(workshop: Workshop) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding("cache folder", MISSING, f"{root} cannot be written", "set XDG_CACHE_HOME")
     if free < NEEDED_SPACE and not workshop.provision.has_qemu():
-        return Finding(
-            "cache folder", MISSING, found, f"free {NEEDED_SPACE // 2**20} MiB, or set XDG_CACHE_HOME"
-        )
+        return Finding("cache folder", MISSING, found, f"free {NEEDED_SPACE // 2**20} MiB, or set XDG_CACHE_HOME")
     return Finding("cache folder", OK, found)
 
 
@@ -164,6 +160,4 @@ def _libraries() -> Iterator[Finding]:
         if importlib.util.find_spec(module):
             yield Finding(f"Python package {package}", OK, purpose)
         else:
-            yield Finding(
-                f"Python package {package}", OPTIONAL, f"no {purpose}", "pip install 'pyvirtio[vm]'"
-            )
+            yield Finding(f"Python package {package}", OPTIONAL, f"no {purpose}", "pip install 'pyvirtio[vm]'")

@@ -61,9 +61,7 @@ class Initramfs:
             ProvisionError: the file is 4 GiB or larger, which the format cannot express.
         """
         if len(data) > LARGEST_FILE:
-            raise ProvisionError(
-                f"{path} has {len(data)} bytes, a file in an initramfs at most {LARGEST_FILE}"
-            )
+            raise ProvisionError(f"{path} has {len(data)} bytes, a file in an initramfs at most {LARGEST_FILE}")
         self._add(path, Entry(stat.S_IFREG | mode, data))
 
     def symlink(self, path: str, target: str) -> None:

@@ -59,13 +59,9 @@ class Kernel:
         except OSError as error:
             raise ProvisionError(f"--kernel {image}: {error.strerror}") from error
         if not release:
-            raise ProvisionError(
-                f"--kernel {image}: no Linux kernel for a guest, or of a kind that is not known"
-            )
+            raise ProvisionError(f"--kernel {image}: no Linux kernel for a guest, or of a kind that is not known")
         roots = (image.resolve().parent.parent, *([Path("/")] if native else []))
-        modules = _first(
-            *(root / folder / release for root in roots for folder in ("lib/modules", "usr/lib/modules"))
-        )
+        modules = _first(*(root / folder / release for root in roots for folder in ("lib/modules", "usr/lib/modules")))
         return cls(image, release, modules, _first(modules / "build") if modules else None)
 
 

@@ -119,9 +119,7 @@ class Workshop:
         """
         machine, qemu, kernel = self.machine(wishes), self.qemu(wishes), self.kernel(wishes)
         initramfs = self.initramfs(wishes, kernel, sources)
-        accel = choose_accelerator(
-            wishes.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress
-        )
+        accel = choose_accelerator(wishes.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress)
         return Setup(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
 
 

@@ -155,9 +155,7 @@ MMIO_DEVICE = "vhost-user-test-device"
 MACHINES = (
     Machine("x86_64", "pci", X86_PC, 1, 256, "ttyS0", PCI_DEVICE, PCI_MODULES, PLAIN_X86),
     Machine("aarch64", "mmio-legacy", ARM_VIRT, 4, 1024, "ttyAMA0", MMIO_DEVICE, MMIO_MODULES, CORTEX),
-    Machine(
-        "aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", MMIO_DEVICE, MMIO_MODULES, CORTEX
-    ),
+    Machine("aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", MMIO_DEVICE, MMIO_MODULES, CORTEX),
     Machine("aarch64", "pci", ARM_VIRT, 4, 1024, "ttyAMA0", PCI_DEVICE, PCI_MODULES, CORTEX),
 )
 

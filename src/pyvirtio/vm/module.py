@@ -110,9 +110,7 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
 def tool_environment(tools: Path) -> dict[str, str]:
     """The environment in which the programs of an unpacked toolchain run."""
     libraries = [path for base in ("usr/lib", "lib") for path in sorted((tools / base).glob("*-linux-gnu"))]
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "KBUILD_"))
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "KBUILD_"))}
     return {
         **inherited,
         "PATH": f"{tools / 'usr/bin'}:{os.environ.get('PATH', os.defpath)}",
@@ -123,7 +121,5 @@ def tool_environment(tools: Path) -> dict[str, str]:
 
 def _sources(folder: Path) -> list[Path]:
     """The files that a build reads, in a fixed order; what an earlier build left is none of them."""
-    wanted = (
-        path for path in folder.rglob("*") if path.suffix in SOURCES and not path.name.endswith(".mod.c")
-    )
+    wanted = (path for path in folder.rglob("*") if path.suffix in SOURCES and not path.name.endswith(".mod.c"))
     return sorted([*wanted, *folder.rglob("Kbuild")])

@@ -150,9 +150,7 @@ class Registry:
         (downloads / "partial").mkdir(parents=True)
         try:
             self._download(folder, wanted, downloads, dependencies=dependencies)
-            archives = [
-                deb for deb in sorted(downloads.glob("*.deb")) if not unwanted(deb.name.split("_")[0])
-            ]
+            archives = [deb for deb in sorted(downloads.glob("*.deb")) if not unwanted(deb.name.split("_")[0])]
             self._extract(archives, into)
         finally:
             shutil.rmtree(downloads)
@@ -183,11 +181,7 @@ class Registry:
                 env=_plain_environment(),
             )
             if done.returncode:
-                raise (
-                    no_room(self.cache.root)
-                    if says_no_room(done.stderr)
-                    else _failure(["dpkg-deb"], done.stderr)
-                )
+                raise (no_room(self.cache.root) if says_no_room(done.stderr) else _failure(["dpkg-deb"], done.stderr))
 
         with (
             self.progress.step(f"unpacking {len(archives)} packages") as update,

@@ -92,13 +92,9 @@ def compiled_library(cache: Cache, native_programs: Path) -> Path:
 
     def make(folder: Path) -> None:
         libraries = [
-            path
-            for base in ("lib", "usr/lib")
-            for path in sorted((native_programs / base).glob("*-linux-gnu"))
+            path for base in ("lib", "usr/lib") for path in sorted((native_programs / base).glob("*-linux-gnu"))
         ]
-        loader = next(
-            path for base in ("lib64", "lib") for path in sorted((native_programs / base).glob("ld-linux-*"))
-        )
+        loader = next(path for base in ("lib64", "lib") for path in sorted((native_programs / base).glob("ld-linux-*")))
         python = [
             *(str(loader), "--library-path", ":".join(map(str, libraries))),
             str(native_programs / "usr/bin" / PYTHON),
@@ -226,9 +222,7 @@ def find_module(kernel: Kernel, name: str) -> bytes | None:
     builtin = kernel.modules / "modules.builtin"
     if builtin.is_file() and any(Path(line).stem in spellings for line in builtin.read_text().split()):
         return None
-    raise ProvisionError(
-        f"kernel {kernel.release} has no module {name}: it cannot drive a virtio device here"
-    )
+    raise ProvisionError(f"kernel {kernel.release} has no module {name}: it cannot drive a virtio device here")
 
 
 def _all_modules(root: Path) -> Iterable[Path]:

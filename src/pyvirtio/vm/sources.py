@@ -55,14 +55,9 @@ def parse_deb822(text: str) -> list[Source]:
     kept = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n[ \t]*\n", kept):
         fields = _fields(stanza)
-        if (
-            "deb" not in fields.get("types", "").split()
-            or fields.get("enabled", "yes").strip().lower() == "no"
-        ):
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").strip().lower() == "no":
             continue
-        uris, suites, components = (
-            tuple(fields.get(name, "").split()) for name in ("uris", "suites", "components")
-        )
+        uris, suites, components = (tuple(fields.get(name, "").split()) for name in ("uris", "suites", "components"))
         sources.append(Source(uris, suites, components, fields.get("signed-by", "").strip("\n")))
     return sources
 
@@ -86,9 +81,7 @@ def distribution_archives(sources: list[Source], codename: str) -> Archives:
         ProvisionError: none of them serves the release.
     """
     releases = (codename, "stable", "testing", "unstable", "sid")
-    candidates = [
-        source for source in sources if "main" in source.components and set(releases) & set(source.suites)
-    ]
+    candidates = [source for source in sources if "main" in source.components and set(releases) & set(source.suites)]
     if not candidates:
         raise ProvisionError(
             f"no source of packages for Debian {codename} in apt's settings; add one, or {OPTIONS_INSTEAD}"
@@ -110,9 +103,7 @@ def release_of_machine(os_release: Path = Path("/etc/os-release")) -> str:
         ProvisionError: this is no Debian; the message says which options do without it.
     """
     text = os_release.read_text() if os_release.is_file() else ""
-    fields = {
-        name: value.strip("\"'") for name, _, value in (line.partition("=") for line in text.splitlines())
-    }
+    fields = {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in text.splitlines())}
     if fields.get("ID") != "debian":
         name = fields.get("PRETTY_NAME") or fields.get("ID") or "an unknown distribution"
         raise ProvisionError(

@@ -1,0 +1,57 @@
+# `make` alone lists the targets. Everything happens in .venv, which tools/bootstrap makes and keeps up to date.
+
+N ?= 5
+JOBS ?= auto
+PYTHON ?=
+export PYTHON
+
+bin := .venv/bin
+pytest := $(bin)/pytest -n $(JOBS)
+
+.PHONY: help run test check lint types imports format lock fresh-machine clean runtime tools
+
+help: ## list the targets
+	@echo "usage: make TARGET [N=5] [JOBS=auto] [PYTHON=python3.13]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+run: runtime ## the factorial of N (5) by a virtio device in another process
+	@$(bin)/pyvirtio factorial $(N)
+
+test: tools lint types imports ## everything: the checks and every test, guests included, with the floor on coverage
+	@rm -f .coverage .coverage.*
+	$(bin)/coverage run -m pytest -n $(JOBS)
+	@$(bin)/coverage combine --quiet
+	$(bin)/coverage report
+
+check: tools lint types imports ## what to run before each commit: the checks and the fast tests, under two minutes
+	$(pytest) -q -m "not guest"
+
+lint: tools ## style and formatting of the Python code (ruff)
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+
+types: tools ## the type check (mypy, strict)
+	$(bin)/mypy
+
+imports: tools ## the check that rooms import one way only (import-linter)
+	$(bin)/lint-imports --no-cache --no-logo
+
+format: tools ## format the Python code, and mend what ruff can mend
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+lock: ## take the newest tools that suit every Python, and write requirements-dev.lock
+	tools/lock
+
+fresh-machine: ## `make run` and `make test` in bare Debian 12 and 13 (needs root and mmdebstrap; many minutes)
+	tools/fresh-machine --test
+
+clean: ## remove .venv and everything else that is not in git's care
+	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+runtime: ## install the command into .venv (`make run` does it; needs Python alone)
+	@tools/bootstrap run
+
+tools: ## install the development tools into .venv (the checks and tests do it)
+	@tools/bootstrap dev

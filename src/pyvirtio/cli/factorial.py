@@ -1,0 +1,78 @@
+"""``pyvirtio factorial``: a back-end process computes, this process drives it through a virtqueue."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyvirtio.drivers.factorial import FactorialDriver
+
+_LARGEST = 2**32 - 1
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "factorial",
+        help="have a device in another process compute factorials",
+        description="Start a back-end process, drive it over vhost-user and shared memory, and print what it answers.",
+    )
+    parser.add_argument("numbers", metavar="N", nargs="+", type=_number, help="a number from 0 to 4294967295")
+    parser.add_argument("--socket", metavar="PATH", help="use the back-end that serves this socket")
+    parser.add_argument("--wrap32", action="store_true", help="ask for n! mod 2**32 instead of exact values")
+    style = parser.add_mutually_exclusive_group()
+    style.add_argument("--quiet", action="store_true", help="print the values alone")
+    style.add_argument("--json", action="store_true", help="print one JSON list")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the factorial of each number, in order."""
+    sys.set_int_max_str_digits(0)  # 20000! has more digits than Python prints by default
+    with _driver(options) as driver:
+        wrapped = not driver.exact
+        answers = zip(options.numbers, driver.factorials(options.numbers), strict=True)
+        if options.json:
+            import json
+
+            # As text: few readers of JSON keep integers of this size whole.
+            print(json.dumps([{"n": n, "factorial": str(value), "mod32": wrapped} for n, value in answers]))
+            return 0
+        for n, value in answers:
+            print(value if options.quiet else f"{n}! mod 2**32 = {value}" if wrapped else f"{n}! = {value}")
+    return 0
+
+
+@contextlib.contextmanager
+def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
+    from pyvirtio.drivers.factorial import FactorialDriver
+    from pyvirtio.vhost_user.client import VhostUserTransport
+
+    features = 0 if options.wrap32 else None
+    if options.socket is not None:
+        with FactorialDriver(VhostUserTransport.connect(options.socket), features=features) as driver:
+            yield driver
+        return
+    from pyvirtio.host.serve import back_end
+
+    with (
+        back_end("factorial") as sock,
+        FactorialDriver(VhostUserTransport(sock), features=features) as driver,
+    ):
+        yield driver
+
+
+def _number(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; give one from 0 to {_LARGEST}")
+    if text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text} is negative and has no factorial; give a number from 0 to {_LARGEST}")
+    if len(digits) > 20 or int(digits) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:20]} does not fit in 32 bits; give a number from 0 to {_LARGEST}")
+    return int(digits)

@@ -1,0 +1,99 @@
+"""The declaration of a device's queue: its structures, its size, and the method that answers."""
+
+from __future__ import annotations
+
+from pyvirtio.device.streams import Reader, Writer
+from pyvirtio.errors import LocalError
+from pyvirtio.spec import split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from pyvirtio.ring import Chain
+    from pyvirtio.spec.struct import ByteOrder, Struct
+
+    Method = TypeVar("Method", bound=Callable[..., Any])
+    Answer = Callable[[Chain], None]
+
+
+class Queue:
+    """One queue of a device, or ``count`` equal ones.
+
+    ``request`` and ``response`` are structures; ``size`` is the most entries that the driver may use, a power of
+    two up to 32768. Decorate one method of the device with `each` or `stream`.
+
+    Raises:
+        LocalError: the size is not possible.
+    """
+
+    def __init__(
+        self,
+        request: type[Struct] | None = None,
+        response: type[Struct] | None = None,
+        *,
+        size: int = 128,
+        count: int = 1,
+    ) -> None:
+        if not split.is_valid_size(size):
+            raise LocalError(f"a queue of {size} entries: use a power of two from 1 to 32768", section="2.7")
+        self.request = request
+        self.response = response
+        self.size = size
+        self.count = count
+        self.name = ""
+        self._method = ""
+        self._typed = False
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self.name = name
+
+    def each(self, method: Method) -> Method:
+        """Let ``method(self, request)`` answer: a structure in, a structure out."""
+        self._typed = True
+        return self._declare(method)
+
+    def stream(self, method: Method) -> Method:
+        """Let ``method(self, reader, writer)`` answer: bytes in, bytes out."""
+        return self._declare(method)
+
+    def _declare(self, method: Method) -> Method:
+        if self._method:
+            raise LocalError(f"two methods answer one queue: {self._method} and {method.__name__}")
+        self._method = method.__name__
+        return method
+
+    def bind(self, device: object, order: ByteOrder) -> Answer:
+        """Give the function that has ``device`` answer a chain, its numbers being in byte order ``order``.
+
+        Raises:
+            LocalError: no method of the device answers this queue.
+        """
+        if not self._method:
+            raise LocalError(
+                f"no method answers the queue {self.name!r}; put @{self.name}.each or @{self.name}.stream above one"
+            )
+        method = getattr(device, self._method)
+        if not self._typed:
+            return lambda chain: method(Reader(chain, order), Writer(chain, order))
+        return _typed_answer(method, self.request, self.response, order)
+
+
+def _typed_answer(
+    method: Callable[[Any], Any],
+    request: type[Struct] | None,
+    response: type[Struct] | None,
+    order: ByteOrder,
+) -> Answer:
+    if request is None or response is None:
+        raise LocalError("a method that answers each request needs the queue's two structures; or use stream")
+    unpack, size = request.unpack, request.nbytes
+
+    def answer(chain: Chain) -> None:
+        result = method(unpack(chain.read(size), order))
+        if not isinstance(result, response):
+            raise TypeError(f"the device's method gave {result!r}; it has to give a {response.__name__}")
+        chain.write(result.pack(order))
+
+    return answer

@@ -1,0 +1,143 @@
+"""What runs a queue of a device: turns of bounded length, and what to do about bad requests."""
+
+from __future__ import annotations
+
+from pyvirtio.errors import DriverError, RingError
+from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyvirtio.device.queue import Answer
+    from pyvirtio.ring import Chain, SplitDeviceQueue
+
+TURN = 10_000_000
+"""The longest that a queue is served before its neighbours get their turn, in nanoseconds."""
+
+BATCH = 64
+"""The most requests that are popped at once."""
+
+
+class QueueService:
+    """Serves one queue.
+
+    Args:
+        queue: the device's side of the ring.
+        answer: answers one chain; see `Queue.bind`.
+        call: interrupts the driver.
+        report: takes a message about a fault, and the exception behind it.
+        clock: gives nanoseconds that only grow.
+        repeatable: see `Device.repeatable`.
+    """
+
+    def __init__(
+        self,
+        queue: SplitDeviceQueue,
+        answer: Answer,
+        call: Callable[[], None],
+        report: Callable[[str, BaseException | None], None],
+        clock: Callable[[], int],
+        *,
+        repeatable: bool = True,
+    ) -> None:
+        self.queue = queue
+        self.retired = False
+        self._answer = answer
+        self._call = call
+        self._report = report
+        self._clock = clock
+        self._strikes_allowed = MAXIMUM_STRIKES if repeatable else 1
+        self._waiting: list[Chain] = []
+        self._reported: set[str] = set()
+
+    def resume(self) -> None:
+        """Answer what a dead worker had taken, one by one, and interrupt the driver in any case.
+
+        The dead worker may have published answers without having called.
+        """
+        unfinished, self.queue.unfinished = self.queue.unfinished, []
+        for chain in unfinished:
+            if self.queue.journal.strikes(chain.head) >= self._strikes_allowed:
+                self._report(f"the request at descriptor {chain.head} ended the worker and is returned empty", None)
+                self._return_empty(chain)
+            else:
+                self._answer_some([chain], deadline=0)
+            self.queue.push([chain])
+        self.queue.call_wanted()
+        self._call()
+
+    def turn(self) -> bool:
+        """Serve the queue until it is empty, or for `TURN`; gives whether there is more to do."""
+        if self.retired:
+            return False
+        deadline = self._clock() + TURN
+        self.queue.count(Count.TURNS)
+        self.queue.suppress_kicks()
+        try:
+            while self._clock() < deadline:
+                if not self._batch(deadline) and not self.queue.allow_kicks():
+                    return False
+        except RingError as error:
+            self._retire(error)
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Answer what was popped, before the queue stops."""
+        while self._waiting:
+            self._batch(self._clock() + TURN)
+
+    def _batch(self, deadline: int) -> int:
+        chains = self._waiting or self.queue.pop(BATCH)
+        if not chains:
+            return 0
+        done = self._answer_some(chains, deadline)
+        self.queue.push(chains[:done])
+        self._waiting = chains[done:]
+        if self.queue.call_wanted():
+            self._call()
+        return done
+
+    def _answer_some(self, chains: list[Chain], deadline: int) -> int:
+        """Answer chains until ``deadline``, at least one; gives how many."""
+        journal, clock, answer = self.queue.journal, self._clock, self._answer
+        done = read = written = 0
+        for chain in chains:
+            journal.running(chain.order, 1, clock())
+            try:
+                if chain.error:
+                    raise chain.error
+                answer(chain)
+            except DriverError as error:
+                self._return_empty(chain)
+                self._report_once(f"a request is returned empty: {error}", None)
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                self._return_empty(chain)
+                self.queue.count(Count.FAILED)
+                self._report_once(f"the device's method failed, the request is returned empty: {error!r}", error)
+            done += 1
+            read += chain.length
+            written += chain.written
+            if clock() >= deadline:
+                break
+        journal.idle()
+        self.queue.count(Count.REQUESTS, done)
+        self.queue.count(Count.BYTES_READ, read)
+        self.queue.count(Count.BYTES_WRITTEN, written)
+        return done
+
+    def _return_empty(self, chain: Chain) -> None:
+        chain.written = 0
+        self.queue.count(Count.EMPTY)
+
+    def _retire(self, error: RingError) -> None:
+        self.retired = True
+        self.queue.retire(error)
+        self._report(f"the queue is retired until it is set up afresh: {error}", None)
+
+    def _report_once(self, message: str, error: BaseException | None) -> None:
+        # A guest chooses what is wrong, and so the message: neither it nor the set may grow without bound.
+        if message not in self._reported and len(self._reported) < 100:
+            self._reported.add(message)
+            self._report(message, error)

@@ -1,0 +1,9 @@
+"""The devices that ship with pyvirtio, one file each.
+
+``SHIPPED`` maps the name that a user types to the class, as ``module:class``, so that a device is imported only
+when it is used.
+"""
+
+SHIPPED = {
+    "factorial": "pyvirtio.devices.factorial:Factorial",
+}

@@ -1,0 +1,107 @@
+"""The driver of the factorial device."""
+
+from __future__ import annotations
+
+from math import ceil, lgamma, log
+
+from pyvirtio.devices.factorial import (
+    DONE,
+    TOO_LARGE,
+    TOO_SMALL,
+    Config,
+    ExactResponse,
+    Feature,
+    Request,
+    Response,
+)
+from pyvirtio.driver import Driver, Queue
+from pyvirtio.errors import DeviceError, LocalError
+from pyvirtio.spec.ids import FACTORIAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pyvirtio.driver import Ticket
+
+# So many bytes of answers are asked for at a time: a few large ones, or a queue full of small ones.
+_WINDOW = 4 << 20
+
+
+class FactorialDriver(Driver):
+    """Has the device compute factorials.
+
+    With the feature EXACT they are exact; without it, they are modulo 2**32.
+    """
+
+    device_id = FACTORIAL
+    features = Feature.EXACT
+    config = Config
+    compute = Queue(Request, Response, size=128)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the values are exact."""
+        return bool(self.negotiated & Feature.EXACT)
+
+    def factorial(self, n: int) -> int:
+        """Give n!, exact or modulo 2**32; see `factorials`.
+
+        >>> from pyvirtio.connect import open_driver
+        >>> from pyvirtio.devices.factorial import Factorial
+        >>> with open_driver(FactorialDriver, Factorial()) as driver:
+        ...     driver.factorial(20)
+        2432902008176640000
+        """
+        return next(self.factorials([n]))
+
+    def factorials(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Give n! for each of ``numbers``, in order, with as many requests in flight as are worth it.
+
+        Raises:
+            LocalError: a number is negative or takes more than 32 bits, or exceeds the device's limit for exact values.
+            DeviceError: the device broke a rule.
+            NoAnswer: the device has not answered in time.
+        """
+        window: list[tuple[int, Ticket]] = []
+        asked = 0
+        for n in numbers:
+            room = self._room(n)
+            if window and (asked + room > _WINDOW or len(window) == self.compute.ring.size):
+                yield from self._collect(window)
+                window, asked = [], 0
+            window.append((n, self.compute.submit(Request(n), room=room)))
+            asked += room
+        yield from self._collect(window)
+
+    def _room(self, n: int) -> int:
+        if not 0 <= n < 2**32:
+            raise LocalError(f"{n} cannot be sent: a number from 0 to 4294967295 is wanted")
+        if not self.exact:
+            return Response.nbytes
+        # Bound for absurd n, which the device refuses: its limit cannot be more than memory holds.
+        bits = min(lgamma(n + 1) / log(2), 8 * _WINDOW)
+        return ExactResponse.nbytes + ceil(bits / 8) + 8
+
+    def _collect(self, window: list[tuple[int, Ticket]]) -> Iterator[int]:
+        for n, ticket in window:
+            yield self._exact(n, ticket.data()) if self.exact else ticket.result().ret
+
+    def _exact(self, n: int, data: bytes) -> int:
+        if len(data) < ExactResponse.nbytes:
+            raise DeviceError(f"the device answered {n} with {len(data)} bytes; look at its log")
+        head = ExactResponse.unpack(data)
+        value = data[ExactResponse.nbytes :][: head.size]
+        if head.status == TOO_LARGE:
+            limit = getattr(self.read_config(), "max_exact")  # noqa: B009  # the structure's type is the subclass's
+            raise LocalError(
+                f"this device computes n! exactly up to n = {limit}, and {n} was asked; "
+                "n! mod 2**32 is to be had for every n (--wrap32 on the command line)"
+            )
+        if head.status == TOO_SMALL:
+            raise DeviceError(f"the device says that {n}! takes {head.size} bytes, which is not so")
+        if head.status != DONE or len(value) != head.size:
+            raise DeviceError(
+                f"the device answered {n} with status {head.status} and {len(value)} of {head.size} bytes"
+            )
+        return int.from_bytes(value, "little")

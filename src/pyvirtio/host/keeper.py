@@ -1,0 +1,162 @@
+"""The keeper: one loop around a listening socket, one connection, and the workers."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+from pyvirtio.errors import ProtocolError
+from pyvirtio.host import log
+from pyvirtio.vhost_user.backend import BackendSession
+from pyvirtio.vhost_user.messages import MAXIMUM_FDS
+from pyvirtio.vhost_user.wire import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from pyvirtio.host.supervisor import Supervisor
+
+REPLY_TIME = 5.0
+"""The seconds that a front-end has to take a reply before it counts as gone."""
+
+RELOAD_INTERVAL = 0.2
+"""The seconds between two looks at the device's source files."""
+
+
+class Keeper:
+    """Serves ``device`` to whoever connects, one front-end at a time.
+
+    Give it ``listener`` for a socket that many connect to in turn, or ``connection`` for one that is connected; then
+    it ends when that closes.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        listener: socket.socket | None = None,
+        connection: socket.socket | None = None,
+        reload: bool = False,
+    ) -> None:
+        self._supervisor = supervisor
+        self._listener = listener
+        self._connection: socket.socket | None = None
+        self._session: BackendSession | None = None
+        self._ending = False
+        self._reload = reload
+        self._seen = self._source_times()
+        if connection is not None:
+            self._open(connection)
+
+    # The loop.
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until the given connection closes."""
+        ours, theirs = socket.socketpair()
+        handlers = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        theirs.setblocking(False)
+        old_fd = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            with ours, theirs:
+                while not self._ending and (self._listener or self._connection):
+                    self._step(ours)
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._hang_up()
+            self._supervisor.close()
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._ending = True
+
+    def _step(self, wake_up: socket.socket) -> None:
+        poll = select.poll()
+        for fd in (wake_up.fileno(), *self._supervisor.descriptors()):
+            poll.register(fd, select.POLLIN)
+        socket_now = self._connection or self._listener
+        if socket_now is not None:
+            poll.register(socket_now, select.POLLIN)
+        waits = [self._supervisor.patience_left(), RELOAD_INTERVAL if self._reload else None]
+        times = [seconds for seconds in waits if seconds is not None]
+        ready = {fd for fd, _ in poll.poll(1000 * min(times) if times else None)}
+        if self._reload and (times_now := self._source_times()) != self._seen:
+            self._seen = times_now
+            self._supervisor.reload()
+        self._supervisor.look()
+        if socket_now is not None and socket_now.fileno() in ready:
+            if self._connection is None:
+                self._accept()
+            else:
+                self._read()
+
+    def _source_times(self) -> dict[str, int]:
+        times = {}
+        for path in self._supervisor.sources if self._reload else ():
+            try:
+                times[path] = os.stat(path).st_mtime_ns
+            except OSError:
+                times[path] = 0
+        return times
+
+    # The connection.
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        connection, _ = self._listener.accept()
+        self._open(connection)
+
+    def _open(self, connection: socket.socket) -> None:
+        connection.settimeout(REPLY_TIME)
+        self._connection = connection
+        self._session = BackendSession(self._supervisor, log.warning)
+        log.info("a front-end is connected")
+
+    def _read(self) -> None:
+        assert self._connection is not None
+        assert self._session is not None
+        try:
+            data, fds = receive(self._connection, self._session.wanted, MAXIMUM_FDS)
+            if not data:
+                self._hang_up()
+                return
+            for reply, reply_fds in self._session.receive(data, fds):
+                self._send(reply, reply_fds)
+        except (ProtocolError, OSError) as error:
+            log.warning(f"the connection is closed: {error}")
+            self._hang_up()
+
+    def _send(self, reply: bytes, fds: list[int]) -> None:
+        assert self._connection is not None
+        try:
+            send(self._connection, reply, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _hang_up(self) -> None:
+        if self._connection is None:
+            return
+        assert self._session is not None
+        self._session.close()
+        self._connection.close()
+        self._session = self._connection = None
+        if not self._ending:
+            self._supervisor.set_memory([])
+            self._supervisor.reset()
+            log.info("the front-end is gone")
+
+    def tell_config(self) -> None:
+        """Tell the front-end that the device changed its configuration space, if it wants to know."""
+        message = self._session and self._session.config_change()
+        if not message:
+            return
+        assert self._session is not None
+        try:
+            os.set_blocking(self._session.backend_fd, False)
+            os.write(self._session.backend_fd, message)
+        except OSError as error:
+            log.warning(f"the front-end cannot be told of a changed configuration space: {error}")

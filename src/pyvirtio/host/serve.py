@@ -1,0 +1,115 @@
+"""Serves a device: on a socket of its own, or over a connection to this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+
+from pyvirtio.errors import LocalError
+from pyvirtio.host.keeper import Keeper
+from pyvirtio.host.supervisor import Supervisor
+from pyvirtio.vhost_user.wire import check_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyvirtio.transport import Description
+
+
+def serve(
+    device: str,
+    path: str,
+    *,
+    workers: int = 1,
+    reload: bool = False,
+    device_id: int | None = None,
+    ready: Callable[[Description], None] = lambda _description: None,
+) -> None:
+    """Serve ``device`` on the socket ``path`` until SIGTERM or SIGINT; then remove the socket.
+
+    ``ready`` is called when front-ends can connect.
+
+    Raises:
+        LocalError: the device cannot be loaded, or the socket not be made.
+    """
+    with _listen(path) as listener:
+        keeper: Keeper | None = None
+
+        def changed() -> None:
+            if keeper:
+                keeper.tell_config()
+
+        supervisor = Supervisor(device, workers=workers, device_id=device_id, config_changed=changed)
+        keeper = Keeper(supervisor, listener=listener, reload=reload)
+        ready(supervisor.description)
+        keeper.run()
+
+
+@contextlib.contextmanager
+def back_end(device: str) -> Iterator[socket.socket]:
+    """Run a back-end process for ``device`` and give a socket connected to it; it ends with the block."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # our parent ends, and by that we do
+            ours.close()
+            Keeper(Supervisor(device), connection=theirs).run()
+            status = 0
+        finally:
+            os._exit(status)
+    theirs.close()
+    try:
+        with ours:
+            yield ours
+    finally:
+        os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def _listen(path: str) -> Iterator[socket.socket]:
+    """Make a listening socket that only this user can connect to, and remove it in the end."""
+    check_path(path)
+    _make_way(path)
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        except OSError as error:
+            raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from None
+        finally:
+            os.umask(mask)
+        own = os.stat(path).st_ino
+        try:
+            listener.listen()
+            yield listener
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == own:
+                    os.unlink(path)
+
+
+def _make_way(path: str) -> None:
+    """Remove a socket that a dead process left; refuse anything else that is in the way."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise LocalError(f"{path} is there already and is no socket; choose another path or remove it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+            return
+    raise LocalError(f"somebody serves {path} already; choose another path or end that process")

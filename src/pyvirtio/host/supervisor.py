@@ -1,0 +1,322 @@
+"""Keeps workers alive, and hands them memory, queues and configuration: the `DeviceHost` of a served device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from pyvirtio.errors import LocalError
+from pyvirtio.host import log
+from pyvirtio.host.crew import WorkerProcess
+from pyvirtio.host.journal_file import JournalFile
+from pyvirtio.host.spawn import LifeLine
+from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
+from pyvirtio.transport import Description, DeviceHost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pyvirtio.transport import FileRegion, QueueRecord
+
+STOP_TIME = 1.0
+"""The seconds that a worker has to put a queue down before it is killed."""
+
+START_TIME = 30.0
+"""The seconds that the first import of a device may take."""
+
+LONGEST_PAUSE = 1.0
+"""The seconds between two starts of a worker that dies at once, at most."""
+
+
+class _Queue:
+    """A queue that runs: what the transport said, its journal, and whether it was given up."""
+
+    def __init__(self, record: QueueRecord) -> None:
+        self.record = record
+        self.journal = JournalFile(record)
+        self.retired = False
+
+
+class Supervisor(DeviceHost):
+    """Runs ``device`` (a name for the loader) in ``workers`` processes.
+
+    ``config_changed`` is called when the device itself changed its configuration space.
+
+    Raises:
+        LocalError: the device cannot be loaded; the message says why.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        workers: int = 1,
+        device_id: int | None = None,
+        config_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._device = device
+        self._device_id = device_id
+        self._config_changed = config_changed
+        self._life_line = LifeLine()
+        self._regions: dict[int, FileRegion] = {}
+        self._next_region = 0
+        self._queues: dict[int, _Queue] = {}
+        self._workers = [self._new_worker() for _ in range(workers)]
+        self._candidates: dict[int, WorkerProcess] = {}
+        self._deaths = [0] * workers
+        self._answered = [0] * workers
+        self._restart_at: dict[int, float] = {}
+        self.sources: list[str] = []
+        try:
+            for worker in self._workers:
+                self._introduce(worker)
+        except BaseException:
+            self.close()
+            raise
+        self.config = bytearray(self.description.config)
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._device, self._device_id, self._life_line)
+
+    def _introduce(self, worker: WorkerProcess) -> None:
+        message = worker.wait("ready", "failed", timeout=START_TIME)
+        if message is None:
+            raise LocalError(
+                f"the device {self._device} ended its process while it was loaded; look at what it printed"
+            )
+        if message["is"] == "failed":
+            raise LocalError(message["why"])
+        self._take_description(worker, message)
+
+    def _take_description(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        worker.ready = True
+        self.sources = message["sources"]
+        self.description = Description(
+            message["name"],
+            message["device_id"],
+            message["features"],
+            message["queue_sizes"],
+            bytes.fromhex(message["config"]),
+            bytes.fromhex(message["writable"]),
+            message["patience"],
+        )
+
+    # What a transport asks.
+
+    def set_memory(self, regions: Sequence[FileRegion]) -> None:
+        """Tell the workers which regions went and which came."""
+        wanted = {id(region) for region in regions}
+        known = {id(region) for region in self._regions.values()}
+        drop = [number for number, region in self._regions.items() if id(region) not in wanted]
+        for number in drop:
+            del self._regions[number]
+        add = {}
+        for region in regions:
+            if id(region) not in known:
+                add[self._next_region] = region
+                self._next_region += 1
+        self._regions |= add
+        for worker in self._workers:
+            if worker.ready:
+                worker.give_memory(drop, add)
+
+    def start_queue(self, record: QueueRecord) -> None:
+        """Give a queue to its worker; one that runs already goes on under the new record."""
+        queue = self._queues.get(record.index)
+        if queue is None:
+            queue = self._queues[record.index] = _Queue(record)
+        elif queue.retired:
+            return
+        queue.record = record
+        worker = self._workers[record.index % len(self._workers)]
+        if worker.ready:
+            worker.give_queue(record, queue.journal)
+
+    def stop_queue(self, index: int) -> int:
+        """Have the worker put the queue down; one that does not in `STOP_TIME` is killed."""
+        queue = self._queues.get(index)
+        if queue is None:
+            return 0
+        worker = self._workers[index % len(self._workers)]
+        if worker.ready and not queue.retired:
+            worker.send({"do": "stop", "queue": index})
+            if not self._wait_until_stopped(worker, index):
+                log.warning(f"queue {index}: its worker did not stop in {STOP_TIME} s and is killed")
+                worker.kill()
+        del self._queues[index]
+        base = queue.journal.base(queue.record.base)
+        queue.journal.close()
+        return base
+
+    def _wait_until_stopped(self, worker: WorkerProcess, index: int) -> bool:
+        deadline = time.monotonic() + STOP_TIME
+        while (left := deadline - time.monotonic()) > 0:
+            message = worker.wait(timeout=left)
+            if message is None:
+                return worker.gone  # a dead worker has stopped
+            if message["is"] == "stopped" and message["queue"] == index:
+                return True
+            self._heed(worker, message)
+        return False
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Read the keeper's copy: the device's code is not asked."""
+        return bytes(self.config[offset : offset + length])
+
+    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
+        """Write what the device lets a driver write, or anything when a migration restores it."""
+        for place, byte in enumerate(data, start=offset):
+            if not by_driver or self.description.writable[place]:
+                self.config[place] = byte
+        self._tell_config(by_driver=by_driver)
+
+    def _tell_config(self, *, by_driver: bool) -> None:
+        for worker in self._workers:
+            if worker.ready:
+                worker.give_config(self.config, by_driver=by_driver)
+
+    def reset(self) -> None:
+        """Stop every queue and make the device anew."""
+        for index in list(self._queues):
+            self.stop_queue(index)
+        self.config = bytearray(self.description.config)
+        for worker in self._workers:
+            worker.send({"do": "reset"})
+
+    # What the keeper's loop asks.
+
+    def descriptors(self) -> list[int]:
+        """Give what to poll: the channels of all workers."""
+        return [worker.fileno() for worker in self._processes()]
+
+    def _processes(self) -> list[WorkerProcess]:
+        return [worker for worker in (*self._workers, *self._candidates.values()) if not worker.gone]
+
+    def look(self) -> None:
+        """Read what workers say, mourn the dead, start the next, and watch for those that hang."""
+        for worker in self._processes():
+            while (message := worker.read()) is not None:
+                self._heed(worker, message)
+        for place, worker in enumerate(self._workers):
+            if worker.gone:
+                self._replace(place, worker)
+            elif worker.ready:
+                self._watch(worker, place)
+        for place, worker in list(self._candidates.items()):
+            if worker.gone:
+                self._candidates.pop(place).bury()
+
+    def patience_left(self) -> float | None:
+        """Give the seconds until `look` has something to do by itself, None where it has not."""
+        times = [moment - time.monotonic() for moment in self._restart_at.values()]
+        if self._queues:
+            times.append(self.description.patience / 4)
+        return max(0.0, min(times)) if times else None
+
+    def reload(self) -> None:
+        """The device's source changed: start workers with the new code, which take over once they are ready."""
+        for place in range(len(self._workers)):
+            if place in self._candidates:
+                self._candidates.pop(place).bury()
+            self._candidates[place] = self._new_worker()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in (*self._workers, *getattr(self, "_candidates", {}).values()):
+            worker.dismiss(0.5)
+        for queue in self._queues.values():
+            queue.journal.close()
+        self._queues.clear()
+        self._life_line.close()
+
+    # What workers say.
+
+    def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        kind = message["is"]
+        if kind == "ready":
+            self._arrived(worker, message)
+        elif kind == "failed":
+            log.warning(f"the device is not reloaded: {message['why']}")
+        elif kind == "retired" and (queue := self._queues.get(message["queue"])):
+            queue.retired = True
+            if message["why"]:
+                log.warning(f"queue {message['queue']} is retired until it is set up afresh: {message['why']}")
+        elif kind == "config":
+            self.config[:] = bytes.fromhex(message["data"])
+            self._tell_config(by_driver=False)
+            self._config_changed()
+
+    def _arrived(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        """A worker is ready: a successor of a dead one, or one with new code, whose predecessor leaves now."""
+        worker.ready = True
+        self.sources = message["sources"]
+        for place, candidate in list(self._candidates.items()):
+            if candidate is worker:
+                self._candidates.pop(place)
+                self._workers[place].dismiss(STOP_TIME)
+                self._workers[place] = worker
+                self._deaths[place] = 0
+                self._restart_at.pop(place, None)
+                log.info(f"worker {place} runs the changed device")
+        self._equip(self._workers.index(worker), worker)
+
+    def _equip(self, place: int, worker: WorkerProcess) -> None:
+        worker.give_memory([], self._regions)
+        worker.give_config(self.config, by_driver=False)
+        for index, queue in self._queues.items():
+            if index % len(self._workers) == place and not queue.retired:
+                worker.give_queue(queue.record, queue.journal)
+
+    # Death.
+
+    def _replace(self, place: int, worker: WorkerProcess) -> None:
+        """Start the next worker, at once the first times, then after longer and longer pauses."""
+        if not worker.buried:
+            self._mourn(place, worker)
+        moment = self._restart_at.setdefault(place, time.monotonic() + self._pause(place))
+        if time.monotonic() >= moment:
+            del self._restart_at[place]
+            self._workers[place] = self._new_worker()
+
+    def _pause(self, place: int) -> float:
+        deaths = self._deaths[place]
+        return 0.0 if deaths < 4 else min(LONGEST_PAUSE, 0.01 * 2**deaths)
+
+    def _mourn(self, place: int, worker: WorkerProcess) -> None:
+        how = worker.bury()
+        queues = {i: q for i, q in self._queues.items() if i % len(self._workers) == place}
+        answered = sum(queue.journal.journal.numbers[Count.REQUESTS] for queue in queues.values())
+        self._deaths[place] = 1 if answered != self._answered[place] else self._deaths[place] + 1
+        self._answered[place] = answered
+        strikes = {index: queue.journal.journal.blame() for index, queue in queues.items()}
+        worst = max(strikes.values(), default=0)
+        log.info(f"worker {place} {how}; the next one takes over")
+        if worst >= MAXIMUM_STRIKES:
+            log.warning(f"a request ended the worker {worst} times; it is returned empty")
+        elif not worst and worker.broke_down and self._deaths[place] >= MAXIMUM_STRIKES:
+            self._give_up(queues, how)
+
+    def _give_up(self, queues: dict[int, _Queue], how: str) -> None:
+        """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
+        for index, queue in queues.items():
+            queue.retired = True
+            if queue.record.err_fd >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_write(queue.record.err_fd, 1)
+            log.warning(f"queue {index} is retired until it is set up afresh: its workers {how} again and again")
+
+    def _watch(self, worker: WorkerProcess, place: int) -> None:
+        now = time.monotonic_ns()
+        for index, queue in self._queues.items():
+            numbers = queue.journal.journal.numbers
+            if index % len(self._workers) != place or not numbers[Count.RUNNING_NUMBER]:
+                continue
+            if now - numbers[Count.RUNNING_SINCE] > self.description.patience * 1e9:
+                log.warning(
+                    f"queue {index}: a request takes longer than {self.description.patience} s; its worker is killed"
+                )
+                worker.kill()
+                return

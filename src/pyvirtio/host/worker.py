@@ -1,0 +1,246 @@
+"""The worker: maps the guest's memory, runs its share of the queues, calls the device's code."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from pyvirtio.device import QueueService
+from pyvirtio.errors import LocalError, PeerError
+from pyvirtio.host import log
+from pyvirtio.host.journal_file import map_journal
+from pyvirtio.host.loader import load_device, sources_of
+from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.memory.files import map_file
+from pyvirtio.ring import SplitDeviceQueue, SplitRings
+from pyvirtio.ring.journal import Count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyvirtio.device import Device
+    from pyvirtio.host.channel import Channel
+
+POLL_INTERVAL = 1
+"""The milliseconds between two looks at a queue whose driver has no way to kick."""
+
+
+def run_worker(channel: Channel, device: str, device_id: int | None) -> None:
+    """Load the device, introduce it to the keeper, and serve until the keeper says otherwise."""
+    try:
+        kind = load_device(device, device_id)
+        description = kind.description()
+        worker = Worker(channel, kind)
+    except LocalError as error:
+        channel.send({"is": "failed", "why": str(error)})
+        return
+    channel.send(
+        {
+            "is": "ready",
+            "name": description.name,
+            "device_id": description.device_id,
+            "features": description.features,
+            "queue_sizes": description.queue_sizes,
+            "config": description.config.hex(),
+            "writable": description.writable.hex(),
+            "patience": description.patience,
+            "sources": sources_of(kind),
+        }
+    )
+    worker.run()
+
+
+class _Running:
+    """A queue that runs here: its service, and its descriptors."""
+
+    def __init__(self, service: QueueService, fds: dict[str, int]) -> None:
+        self.service = service
+        self.fds = fds
+
+
+def _close(fds: dict[str, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)
+
+
+class Worker:
+    """Runs the queues that the keeper hands over, in turns."""
+
+    def __init__(self, channel: Channel, kind: type[Device]) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._device = self._new_device()
+        self._config = b""
+        self._regions: dict[int, Region] = {}
+        self._memory = MemoryTable()
+        self._queues: dict[int, _Running] = {}
+        self._ready: set[int] = set()
+        self._kicks: dict[int, int] = {}
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self._leaving = False
+        self._commands: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
+            "memory": self._set_memory,
+            "start": self._start,
+            "stop": self._stop,
+            "config": self._load_config,
+            "reset": self._reset,
+            "leave": self._leave,
+        }
+
+    def _new_device(self) -> Device:
+        device = self._kind()
+        device.attach_config(lambda data: self._channel.send({"is": "config", "data": data.hex()}))
+        return device
+
+    def run(self) -> None:
+        """Serve until the keeper says `leave`, or is gone."""
+        while not self._leaving:
+            self._look()
+            for index in list(self._ready):
+                running = self._queues.get(index)
+                if running is None or not running.service.turn():
+                    self._ready.discard(index)
+                if running and running.service.retired:
+                    self._retired(index, running)
+
+    def _look(self) -> None:
+        """Wait for kicks and for the keeper's messages, which come first: a kick may follow from one."""
+        polled = [index for index, running in self._queues.items() if "kick" not in running.fds]
+        timeout = 0 if self._ready else POLL_INTERVAL if polled else None
+        events = self._poll.poll(timeout)
+        self._ready.update(polled)
+        for fd, _ in events:
+            if fd == self._channel.fileno():
+                self._obey()
+        for fd, _ in events:
+            if (index := self._kicks.get(fd)) is not None:
+                self._take_kick(fd, index)
+
+    def _take_kick(self, fd: int, index: int) -> None:
+        try:
+            os.eventfd_read(fd)
+        except BlockingIOError:
+            return
+        self._queues[index].service.queue.count(Count.KICKS)
+        self._ready.add(index)
+
+    def _obey(self) -> None:
+        received = self._channel.receive()
+        if received is None:
+            self._leaving = True
+            return
+        message, fds = received
+        self._commands[message["do"]](message, fds)
+
+    # What the keeper says.
+
+    def _set_memory(self, message: dict[str, Any], fds: list[int]) -> None:
+        for number in message["drop"]:
+            self._regions.pop(number, None)
+        for (number, base, size, offset), fd in zip(message["add"], fds, strict=True):
+            try:
+                self._regions[number] = Region(base, map_file(fd, offset, size))
+            except PeerError as error:
+                log.warning(f"a memory region is left out: {error}")
+            finally:
+                os.close(fd)
+        if message["last"]:
+            self._memory = MemoryTable(self._regions.values())
+
+    def _start(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Run a queue from its journal on: a new one, one of a dead worker, or one of ours whose record changed."""
+        index = message["queue"]
+        self._put_down(index)
+        named = dict(zip(message["fds"], fds, strict=True))
+        ledger, region = named.pop("ledger"), named.pop("region")
+        try:
+            journal = map_journal(message["size"], ledger, (region, *message["region"]))
+            rings = SplitRings(
+                self._memory, message["size"], message["descriptors"], message["available"], message["used"]
+            )
+            queue = SplitDeviceQueue(rings, self._memory, message["features"], journal=journal, base=message["base"])
+        except PeerError as error:
+            self._signal(named.get("err"))
+            _close(named)
+            self._channel.send({"is": "retired", "queue": index, "why": str(error)})
+            return
+        finally:
+            os.close(ledger)
+            os.close(region)
+        if self._device.negotiated != message["features"]:
+            self._device.negotiate(message["features"])
+            if self._config:
+                self._device.load_config(self._config)
+        service = QueueService(
+            queue,
+            self._device.answers()[index],
+            lambda: self._call(queue, named.get("call")),
+            lambda text, error: log.warning(f"queue {index}: {text}", error),
+            time.monotonic_ns,
+            repeatable=self._device.repeatable,
+        )
+        self._queues[index] = _Running(service, named)
+        if "kick" in named:
+            self._kicks[named["kick"]] = index
+            self._poll.register(named["kick"], select.POLLIN)
+        self._ready.add(index)
+        if journal.was_used:
+            service.resume()
+
+    def _stop(self, message: dict[str, Any], _fds: list[int]) -> None:
+        self._put_down(message["queue"])
+        self._channel.send({"is": "stopped", "queue": message["queue"]})
+
+    def _put_down(self, index: int) -> None:
+        """Answer what was taken from a queue, and let go of it."""
+        running = self._queues.pop(index, None)
+        self._ready.discard(index)
+        if running is None:
+            return
+        if "kick" in running.fds:
+            self._poll.unregister(running.fds["kick"])
+            del self._kicks[running.fds["kick"]]
+        if not running.service.retired:
+            running.service.finish()
+        _close(running.fds)
+
+    def _load_config(self, message: dict[str, Any], _fds: list[int]) -> None:
+        self._config = bytes.fromhex(message["data"])
+        self._device.load_config(self._config)
+        if message["by_driver"]:
+            try:
+                self._device.config_written()
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
+                log.warning(f"config_written failed: {error!r}", error)
+
+    def _reset(self, _message: dict[str, Any], _fds: list[int]) -> None:
+        for index in list(self._queues):
+            self._put_down(index)
+        self._device = self._new_device()
+
+    def _leave(self, _message: dict[str, Any], _fds: list[int]) -> None:
+        for index in list(self._queues):
+            self._put_down(index)
+        self._leaving = True
+
+    # What the driver is told.
+
+    def _call(self, queue: SplitDeviceQueue, fd: int | None) -> None:
+        queue.count(Count.CALLS)
+        self._signal(fd)
+
+    def _signal(self, fd: int | None) -> None:
+        try:
+            if fd is not None:
+                os.eventfd_write(fd, 1)
+        except BlockingIOError:
+            pass  # its counter is full, so it was signalled already
+
+    def _retired(self, index: int, running: _Running) -> None:
+        self._signal(running.fds.get("err"))
+        self._put_down(index)
+        self._channel.send({"is": "retired", "queue": index, "why": "see above"})

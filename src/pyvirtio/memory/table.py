@@ -1,0 +1,129 @@
+"""Guest memory as the device sees it: regions, and addresses checked against them.
+
+>>> table = MemoryTable([Region(0x1000, bytearray(4096)), Region(0x2000, bytearray(4096))])
+>>> [len(view) for view in table.views(0x1FFC, 8)]
+[4, 4]
+>>> table.views(0x2FFC, 8)
+Traceback (most recent call last):
+...
+pyvirtio.errors.ChainError: 8 bytes at 0x2ffc are not in guest memory: ...
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from pyvirtio.errors import ChainError, LocalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterable
+
+MAXIMUM_REGIONS = 509
+"""As many regions as QEMU and Linux's vhost ever give."""
+
+
+class Region:
+    """A contiguous piece of guest memory.
+
+    ``base`` is its guest address in bytes; ``buffer`` is what holds it, and is kept alive as long
+    as somebody uses the region.
+    """
+
+    __slots__ = ("base", "end", "view")
+
+    def __init__(self, base: int, buffer: bytearray | memoryview | mmap.mmap) -> None:
+        self.base = base
+        self.view = memoryview(buffer).cast("B")
+        self.end = base + len(self.view)
+
+    def __repr__(self) -> str:
+        return f"Region({self.base:#x}..{self.end:#x})"
+
+
+class MemoryTable:
+    """All regions of a guest. Immutable: a change makes a new table, and replaces the old one whole.
+
+    Raises:
+        LocalError: too many regions, an empty one, or two that overlap.
+    """
+
+    __slots__ = ("_bases", "_regions", "regions")
+
+    def __init__(self, regions: Iterable[Region] = ()) -> None:
+        self.regions = tuple(sorted(regions, key=lambda region: region.base))
+        if len(self.regions) > MAXIMUM_REGIONS:
+            raise LocalError(f"{len(self.regions)} memory regions; {MAXIMUM_REGIONS} is the most")
+        if empty := [region for region in self.regions if not len(region.view)]:
+            raise LocalError(f"{empty[0]} is empty")
+        for low, high in zip(self.regions, self.regions[1:], strict=False):
+            if high.base < low.end:
+                raise LocalError(f"{low} and {high} overlap")
+        # Two flat lists, for speed: translation runs for every buffer of every request.
+        self._bases = [region.base for region in self.regions]
+        self._regions = [(region.base, region.end, region.view) for region in self.regions]
+
+    def view(self, address: int, length: int) -> memoryview:
+        """Give ``length`` bytes at ``address`` that lie in one region.
+
+        Raises:
+            ChainError: they do not.
+        """
+        # Index -1, below the first region, picks the last one, whose base is then too high.
+        index = bisect_right(self._bases, address) - 1
+        if self._regions:
+            base, end, view = self._regions[index]
+            if base <= address and address + length <= end:
+                return view[address - base : address - base + length]
+        raise ChainError(
+            f"{length} bytes at {address:#x} are not in one region of guest memory: {self.regions!r}",
+            section="2.7.5",
+        )
+
+    def views(self, address: int, length: int) -> list[memoryview]:
+        """Give ``length`` bytes at ``address``, in pieces where they cross from region to region.
+
+        Raises:
+            ChainError: a part of them lies in no region. Python's integers do not overflow, so an
+                address near 2**64 is just outside.
+        """
+        index = bisect_right(self._bases, address) - 1
+        if index >= 0:
+            base, end, view = self._regions[index]
+            start = address - base
+            if address + length <= end:
+                return [view[start : start + length]]
+        pieces = []
+        at, stop = address, address + length
+        while at < stop:
+            index = bisect_right(self._bases, at) - 1
+            base, end, view = self._regions[index] if index >= 0 else (0, 0, memoryview(b""))
+            if at >= end:
+                raise ChainError(
+                    f"{length} bytes at {address:#x} are not in guest memory: {self.regions!r}",
+                    section="2.7.5",
+                )
+            upto = min(stop, end)
+            pieces.append(view[at - base : upto - base])
+            at = upto
+        return pieces
+
+    def read(self, address: int, length: int) -> bytes:
+        """Copy ``length`` bytes out of guest memory; raises `ChainError` as `views` does."""
+        return b"".join(self.views(address, length))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copy ``data`` into guest memory; raises `ChainError` as `views` does, and then writes nothing."""
+        at = 0
+        for view in self.views(address, len(data)):
+            view[:] = data[at : at + len(view)]
+            at += len(view)
+
+
+def words(view: memoryview, width: str) -> memoryview:
+    """See aligned memory as numbers of one width: ``"H"`` 16 bits, ``"I"`` 32, ``"Q"`` 64, native order.
+
+    Each load and each store through the result is one access of that width.
+    """
+    return view.cast(width)  # type: ignore[call-overload,no-any-return]  # the stub wants a literal

@@ -1,0 +1,286 @@
+"""The device side of a split virtqueue: the reference engine, written to be read.
+
+The driver is not trusted. Each shared byte is read once into private memory, the copy is checked,
+and the copy is used; indexes that the device wrote are never read back.
+"""
+
+from __future__ import annotations
+
+from pyvirtio.errors import ChainError, RingError
+from pyvirtio.memory import full_fence, order_loads, order_stores
+from pyvirtio.ring.chain import Chain
+from pyvirtio.ring.journal import Journal
+from pyvirtio.spec import split
+from pyvirtio.spec.features import Feature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.rings import SplitRings
+
+_IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
+_NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
+
+
+class SplitDeviceQueue:
+    """The device's end of a queue.
+
+    ``rings`` are its three parts, ``memory`` translates buffer addresses, ``features`` are those
+    negotiated, ``base`` is the available index to go on from (by default, the used index).
+
+    Raises:
+        RingError: the journal cannot belong to this queue.
+    """
+
+    def __init__(
+        self,
+        rings: SplitRings,
+        memory: MemoryTable,
+        features: int,
+        *,
+        journal: Journal | None = None,
+        base: int | None = None,
+    ) -> None:
+        self.size = rings.size
+        self.memory = memory
+        self.journal = journal or Journal(rings.size)
+        self._table = rings.table
+        self._available = rings.available
+        self._used = rings.used
+        self._pairs = rings.used_pairs
+        self._event_idx = bool(features & Feature.EVENT_IDX)
+        self._may_indirect = bool(features & Feature.INDIRECT_DESC)
+        self._mask = rings.size - 1
+        self._broken: RingError | None = None
+        self.unfinished: list[Chain] = []
+        """What a worker that died had popped and not answered, in order of arrival."""
+        if self.journal.was_used:
+            self._recover()
+        else:
+            self._used_index = self._used[_IDX]
+            self._next_available = self._used_index if base is None else base
+            self.journal.start(self._used_index, self._next_available)
+            self._in_flight = 0
+        self._called_at = self._used_index
+
+    def _recover(self) -> None:
+        self._used_index = self.journal.recover(self._used[_IDX])
+        self._used[_IDX] = self._used_index
+        heads = self.journal.in_flight()
+        self._in_flight = len(heads)
+        self._next_available = self.journal.next_available()
+        self.unfinished = [self._chain(head, self.journal.order_of(head)) for head in heads]
+
+    # Popping.
+
+    def pop(self, limit: int = 64) -> list[Chain]:
+        """Take up to ``limit`` chains that the driver made available.
+
+        A chain whose buffers cannot be used comes with its ``error`` set. Chains that came before
+        a broken one are given first; the error is raised by the next call.
+
+        Raises:
+            RingError: the driver broke the ring; retire the queue.
+        """
+        if self._broken:
+            raise self._broken
+        pending = (self._available[_IDX] - self._next_available) & 0xFFFF
+        if not pending:
+            return []
+        if pending > self.size - self._in_flight:
+            self._broken = RingError(
+                f"the available index is {pending} ahead, and {self._in_flight} requests are in flight; "
+                f"the queue has {self.size} entries",
+                section="2.7.13.3.1",
+            )
+            raise self._broken
+        order_loads()
+        chains: list[Chain] = []
+        try:
+            for _ in range(min(pending, limit)):
+                chains.append(self._pop_one())  # noqa: PERF401  # what was popped before an error is kept
+        except RingError as error:
+            self._broken = error
+            if not chains:
+                raise
+        return chains
+
+    def _pop_one(self) -> Chain:
+        head = self._available[_RING + (self._next_available & self._mask)]
+        if head >= self.size:
+            raise RingError(f"descriptor {head} was made available; the queue has {self.size}", section="2.7.6")
+        chain = self._chain(head, self.journal.begin(head))
+        self._next_available = (self._next_available + 1) & 0xFFFF
+        self._in_flight += 1
+        return chain
+
+    def _chain(self, head: int, order: int) -> Chain:
+        try:
+            readable, writable = self._buffers(head)
+        except ChainError as error:
+            return Chain(head, order, error=error)
+        return Chain(head, order, readable, writable)
+
+    def _buffers(self, head: int) -> tuple[list[memoryview], list[memoryview]]:
+        """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
+        gather = _Gather(self.memory, self.size)
+        unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
+        for _ in range(self.size):
+            address, length, flags, following = unpack(table, index * 16)
+            if flags & _INDIRECT:
+                self._indirect(gather, address, length, flags)
+                return gather.result()
+            gather.add(address, length, flags)
+            if not flags & _NEXT:
+                return gather.result()
+            if following >= self.size:
+                raise RingError(
+                    f"descriptor {index} continues at {following}; the queue has {self.size}", section="2.7.5"
+                )
+            index = following
+        raise RingError(f"the chain of descriptor {head} is longer than the queue", section="2.7.5.2")
+
+    def _indirect(self, gather: _Gather, address: int, length: int, flags: int) -> None:
+        # The WRITE flag of the descriptor that refers to the table means nothing (2.7.5.3.2).
+        if not self._may_indirect:
+            raise RingError("an indirect descriptor, and INDIRECT_DESC was not negotiated", section="2.7.5.3.1")
+        if flags & _NEXT:
+            raise RingError("a descriptor is both indirect and continued", section="2.7.5.3.1")
+        if not length or length % 16:
+            raise RingError(f"an indirect table of {length} bytes; a descriptor has 16", section="2.7.5.3")
+        number = length // 16
+        if number > self.size:
+            raise RingError(
+                f"an indirect table of {number} descriptors; the queue has {self.size}", section="2.7.5.3.1"
+            )
+        table = self.memory.read(address, length)  # one private copy: what is checked is what is used
+        index = 0
+        for _ in range(number):
+            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, index * 16)
+            if flags & _INDIRECT:
+                raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
+            gather.add(address, length, flags)
+            if not flags & _NEXT:
+                return
+            if following >= number:
+                raise RingError(
+                    f"an indirect descriptor continues at {following}; the table has {number}",
+                    section="2.7.5.3",
+                )
+            index = following
+        raise RingError("the chain inside an indirect table never ends", section="2.7.5.3")
+
+    # Pushing.
+
+    def push(self, chains: Sequence[Chain]) -> None:
+        """Give chains back to the driver, each with as many bytes as were written into it.
+
+        The used index is published once for all of them.
+        """
+        pairs, used, mask = self._pairs, self._used_index, self._mask
+        heads = []
+        for chain in chains:
+            slot = 2 * (used & mask)
+            pairs[slot] = chain.head
+            pairs[slot + 1] = chain.written
+            heads.append(chain.head)
+            used += 1
+        used &= 0xFFFF
+        self.journal.intend(heads, used)
+        order_stores()
+        self._used[_IDX] = used
+        self.journal.finish(heads, used)
+        self._used_index = used
+        self._in_flight -= len(heads)
+
+    # Notifications.
+
+    def call_wanted(self) -> bool:
+        """Tell whether the driver wants an interrupt for what was pushed since the last time it was asked.
+
+        (VIRTIO 1.4, 2.7.7.2)
+        """
+        old, new = self._called_at, self._used_index
+        self._called_at = new
+        full_fence()  # the used index must be out before the driver's wish is read
+        if self._event_idx:
+            return split.event_passed(self._available[split.used_event_word(self.size)], new, old)
+        return new != old and not self._available[_FLAGS] & split.NO_INTERRUPT
+
+    def suppress_kicks(self) -> None:
+        """Tell the driver that the device is looking anyway (VIRTIO 1.4, 2.7.10.2).
+
+        With EVENT_IDX there is nothing to do: avail_event stays behind, and only passing it kicks.
+        """
+        if not self._event_idx:
+            self._used[_FLAGS] = split.NO_NOTIFY
+
+    def allow_kicks(self) -> bool:
+        """Ask for a kick at the next request; gives whether one is there already, and then nobody kicks."""
+        if self._event_idx:
+            self._used[split.avail_event_word(self.size)] = self._next_available
+        else:
+            self._used[_FLAGS] = 0
+        full_fence()  # the wish must be out before the last look
+        return self.pending
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to pop."""
+        return bool(self._available[_IDX] != self._next_available)
+
+    @property
+    def next_available(self) -> int:
+        """The available index at which `pop` goes on."""
+        return self._next_available
+
+    @property
+    def numbers(self) -> memoryview:
+        """The queue's counters, at the places that `Count` names."""
+        return self.journal.numbers
+
+    def count(self, place: int, number: int = 1) -> None:
+        """Add to a counter that `Count` names."""
+        self.journal.numbers[place] += number
+
+    def retire(self, error: RingError) -> None:
+        """Stop popping for good: the ring cannot be trusted any further."""
+        self._broken = error
+
+
+class _Gather:
+    """Collects the buffers of one chain: first what is readable, then what is writable."""
+
+    __slots__ = ("_limit", "_memory", "_readable", "_total", "_writable", "_wrote")
+
+    def __init__(self, memory: MemoryTable, limit: int) -> None:
+        self._memory = memory
+        self._limit = limit
+        self._readable: list[tuple[int, int]] = []
+        self._writable: list[tuple[int, int]] = []
+        self._total = 0
+
+    def add(self, address: int, length: int, flags: int) -> None:
+        if flags & _WRITE:
+            self._writable.append((address, length))
+        elif self._writable:
+            raise RingError("a device-readable descriptor behind a device-writable one", section="2.7.4.2")
+        else:
+            self._readable.append((address, length))
+        self._total += length
+
+    def result(self) -> tuple[list[memoryview], list[memoryview]]:
+        """Translate, only now that the whole chain is known to be well-formed."""
+        if len(self._readable) + len(self._writable) > self._limit:
+            raise RingError(f"a chain of more than {self._limit} buffers", section="2.7.5.3.1")
+        if self._total > 1 << 32:
+            raise ChainError(f"a chain of {self._total} bytes; 2**32 is the most", section="2.7.5.2")
+        return self._translate(self._readable), self._translate(self._writable)
+
+    def _translate(self, buffers: list[tuple[int, int]]) -> list[memoryview]:
+        views = self._memory.views
+        if len(buffers) == 1:
+            return views(*buffers[0])
+        return [view for address, length in buffers for view in views(address, length)]

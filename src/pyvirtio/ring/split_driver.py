@@ -1,0 +1,198 @@
+"""The driver side of a split virtqueue.
+
+The device is not trusted: what it says of used buffers is checked against what is outstanding.
+"""
+
+from __future__ import annotations
+
+from pyvirtio.errors import DeviceError, LocalError
+from pyvirtio.memory import full_fence, order_loads, order_stores
+from pyvirtio.spec import split
+from pyvirtio.spec.features import Feature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.rings import SplitRings
+
+    Buffer = tuple[int, int]
+
+_IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
+_PACK = split.DESCRIPTOR.pack_into
+
+
+class SplitDriverQueue:
+    """The driver's end of a queue, over ring memory that is all zeros.
+
+    Buffers are pairs ``(guest address, length)`` in bytes.
+    """
+
+    def __init__(self, rings: SplitRings, memory: MemoryTable, features: int) -> None:
+        self.size = rings.size
+        self._memory = memory
+        self._table = rings.table
+        self._available = rings.available
+        self._used = rings.used
+        self._pairs = rings.used_pairs
+        self._event_idx = bool(features & Feature.EVENT_IDX)
+        self.may_indirect = bool(features & Feature.INDIRECT_DESC)
+        self._free = list(range(rings.size - 1, -1, -1))
+        self._outstanding: dict[int, tuple[object, int, list[int]]] = {}
+        self._available_index = 0
+        self._kicked_at = 0
+        self._used_index = 0
+        self._broken: DeviceError | None = None
+        self.overlong = 0
+        """How often the device claimed to have written more than there was room for."""
+
+    # Adding.
+
+    def add(
+        self,
+        readable: Sequence[Buffer],
+        writable: Sequence[Buffer],
+        token: object,
+        *,
+        indirect: int | None = None,
+        direct: int = 0,
+    ) -> int:
+        """Put a request on the ring; gives its head. The device sees it after `publish`.
+
+        ``token`` comes back from `reap`. With ``indirect``, the guest address of 16 bytes for each buffer,
+        the descriptors go there, but for the first ``direct`` ones, which stay in the queue's own table.
+
+        Raises:
+            LocalError: no buffer, more than the queue holds, or not enough free descriptors.
+            DeviceError: the device broke the queue earlier.
+        """
+        if self._broken:
+            raise self._broken
+        buffers = [(*buffer, 0) for buffer in readable] + [(*buffer, split.F_WRITE) for buffer in writable]
+        if not buffers or len(buffers) > self.size:
+            raise LocalError(f"a request of {len(buffers)} buffers; from 1 to {self.size} are possible here")
+        if indirect is None or not self.may_indirect:
+            head, slots = self._fill(buffers)
+        else:
+            if direct >= len(buffers):
+                raise LocalError("at least one descriptor goes into an indirect table")
+            rest = buffers[direct:]
+            self._memory.write(indirect, _indirect_table(rest))
+            head, slots = self._fill([*buffers[:direct], (indirect, 16 * len(rest), split.F_INDIRECT)])
+        self._outstanding[head] = (token, sum(length for _, length in writable), slots)
+        self._available[_RING + (self._available_index & (self.size - 1))] = head
+        self._available_index = (self._available_index + 1) & 0xFFFF
+        return head
+
+    def _fill(self, buffers: list[tuple[int, int, int]]) -> tuple[int, list[int]]:
+        if len(buffers) > len(self._free):
+            raise LocalError(f"the queue is full: {len(self._free)} of {self.size} descriptors are free; reap first")
+        slots = [self._free.pop() for _ in buffers]
+        for place, (address, length, flags) in enumerate(buffers[:-1]):
+            _PACK(self._table, 16 * slots[place], address, length, flags | split.F_NEXT, slots[place + 1])
+        address, length, flags = buffers[-1]
+        _PACK(self._table, 16 * slots[-1], address, length, flags, 0)
+        return slots[0], slots
+
+    @property
+    def free(self) -> int:
+        """The number of free descriptors."""
+        return len(self._free)
+
+    @property
+    def outstanding(self) -> int:
+        """The number of requests that the device has not returned."""
+        return len(self._outstanding)
+
+    def publish(self) -> None:
+        """Let the device see what was added: one store of the available index (VIRTIO 1.4, 2.7.13.3)."""
+        order_stores()
+        self._available[_IDX] = self._available_index
+
+    def kick_wanted(self) -> bool:
+        """Tell whether the device wants a kick for what was published since the last time it was asked.
+
+        (VIRTIO 1.4, 2.7.10.1)
+        """
+        old, new = self._kicked_at, self._available_index
+        self._kicked_at = new
+        full_fence()  # the available index must be out before the device's wish is read
+        if self._event_idx:
+            return split.event_passed(self._used[split.avail_event_word(self.size)], new, old)
+        return new != old and not self._used[_FLAGS] & split.NO_NOTIFY
+
+    # Reaping.
+
+    def reap(self) -> list[tuple[object, int]]:
+        """Take what the device returned: pairs of token and bytes written, in the device's order.
+
+        Raises:
+            DeviceError: the device returned what it does not have; the queue is broken from then on.
+        """
+        if self._broken:
+            raise self._broken
+        number = (self._used[_IDX] - self._used_index) & 0xFFFF
+        if number > len(self._outstanding):
+            raise self._break(f"the used index is {number} ahead; {len(self._outstanding)} requests are outstanding")
+        order_loads()
+        done = []
+        for _ in range(number):
+            slot = 2 * (self._used_index & (self.size - 1))
+            head, written = self._pairs[slot], self._pairs[slot + 1]
+            if head not in self._outstanding:
+                raise self._break(f"the device returned descriptor {head}, which it does not have")
+            token, room, slots = self._outstanding.pop(head)
+            if written > room:
+                self.overlong += 1
+                written = room
+            self._free.extend(reversed(slots))
+            self._used_index = (self._used_index + 1) & 0xFFFF
+            done.append((token, written))
+        return done
+
+    def _break(self, reason: str) -> DeviceError:
+        self._broken = DeviceError(f"{reason}; the queue cannot be used any more, reset the device", section="2.7.8.2")
+        return self._broken
+
+    def suppress_calls(self) -> None:
+        """Tell the device that the driver is looking anyway (VIRTIO 1.4, 2.7.7.1)."""
+        if not self._event_idx:
+            self._available[_FLAGS] = split.NO_INTERRUPT
+
+    def allow_calls(self) -> bool:
+        """Ask for an interrupt at the next used buffer; gives whether one is there already."""
+        if self._event_idx:
+            self._available[split.used_event_word(self.size)] = self._used_index
+        else:
+            self._available[_FLAGS] = 0
+        full_fence()  # the wish must be out before the last look
+        return self.pending
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to reap."""
+        return bool(self._used[_IDX] != self._used_index)
+
+    def picture(self) -> str:
+        """Draw the queue's state in a few lines, for an error message or a lesson."""
+        available, used = self._available, self._used
+        waiting = ", ".join(map(str, list(self._outstanding)[:8])) or "none"
+        more = " …" if len(self._outstanding) > 8 else ""
+        return (
+            f"queue of {self.size}: {len(self._free)} descriptors free, outstanding heads: {waiting}{more}\n"
+            f"  available: idx {available[_IDX]}, flags {available[_FLAGS]}, "
+            f"used_event {available[split.used_event_word(self.size)]}\n"
+            f"  used:      idx {used[_IDX]} (seen {self._used_index}), flags {used[_FLAGS]}, "
+            f"avail_event {used[split.avail_event_word(self.size)]}"
+        )
+
+
+def _indirect_table(buffers: list[tuple[int, int, int]]) -> bytes:
+    last = len(buffers) - 1
+    return b"".join(
+        split.DESCRIPTOR.pack(
+            address, length, flags | (split.F_NEXT if place < last else 0), place + 1 if place < last else 0
+        )
+        for place, (address, length, flags) in enumerate(buffers)
+    )
