@@ -290,7 +290,7 @@ def interact(setup: Setup) -> int:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LocalError("a shell in a guest needs a terminal for stdin and stdout")
-    import termios  # noqa: PLC0415 - only here is it known that there is a terminal
+    import termios
 
     settings = termios.tcgetattr(sys.stdin)
     with contextlib.ExitStack() as stack:

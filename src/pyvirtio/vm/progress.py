@@ -60,14 +60,14 @@ class Bars:
     """A bar for each step, drawn by rich."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - optional, and slow to import
+        from rich.console import Console
 
         self._console = Console(stderr=True)
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Callable[[float], None]]:
         """Draw a bar while the step lasts."""
-        import rich.progress  # noqa: PLC0415 - optional, and slow to import
+        import rich.progress
 
         columns = (
             rich.progress.TextColumn("{task.description}"),
