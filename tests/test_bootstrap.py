@@ -75,7 +75,9 @@ def test_nothing_is_imported_at_start(tmp_path):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         return set(subprocess.check_output(command, env=environment, text=True).split())
 
-    assert modules(here / ".venv/bin/python3") <= modules(BASE)
+    extra = modules(here / ".venv/bin/python3") - modules(BASE)
+    # Some versions of Python decode path files with an encoding of their own.
+    assert {name for name in extra if not name.startswith("encodings.")} == set()
 
 
 def test_a_checkout_that_moved_is_mended(tmp_path):

@@ -285,9 +285,13 @@ class BackendSession:
         self._update(vring)
 
     def _may_run(self, vring: Vring) -> bool:
-        """Tell whether everything is there that a queue needs to run."""
+        """Tell whether everything is there that a queue needs to run.
+
+        A front-end that tells the driver's status tells DRIVER_OK as well. QEMU 11's vhost-user-test-device negotiates
+        STATUS and then never tells any, so the feature alone is no reason to wait.
+        """
         enabled = vring.enabled or not self.features & m.F_PROTOCOL_FEATURES
-        driver_ok = self.status & Status.DRIVER_OK or not self.protocol & m.Protocol.STATUS
+        driver_ok = not self.status or self.status & Status.DRIVER_OK
         return bool(vring.kicked and vring.address and enabled and driver_ok)
 
     def _update(self, vring: Vring) -> None:
