@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from pyvirtio.vm.qemu import Qemu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SUITABLE = "echo '  virtio-id=<uint16>'"
 UNSUITABLE = "echo \"Device 'x' not found\" >&2"

@@ -102,7 +102,7 @@ def test_a_full_disk_is_explained(tmp_path: Path, number: int) -> None:
     def make(folder: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(ProvisionError, match="no room left on the disk of .*XDG_CACHE_HOME"):
+    with pytest.raises(ProvisionError, match=r"no room left on the disk of .*XDG_CACHE_HOME"):
         Cache(tmp_path).entry("kind", "key", make)
     assert nothing_half_done(tmp_path)
 
@@ -125,7 +125,7 @@ def test_a_real_limit_on_writing_is_explained(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ProvisionError, match="cannot write to .*XDG_CACHE_HOME"):
+    with pytest.raises(ProvisionError, match=r"cannot write to .*XDG_CACHE_HOME"):
         Cache(tmp_path / "file").entry("kind", "key", fill)
     assert "Permission denied" in str(cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
 

@@ -70,7 +70,7 @@ def test_one_is_provisioned_when_that_on_the_path_is_too_old(fake_qemu: Callable
 def test_without_any_the_user_is_told_what_to_do(fake_qemu: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match=r"no qemu-system-x86_64 on the PATH. Run `pyvirtio doctor --fix`, or"):
         find_qemu(MACHINE)
-    with pytest.raises(ProvisionError, match="the provisioned qemu-system-x86_64 .* give --qemu PATH"):
+    with pytest.raises(ProvisionError, match=r"the provisioned qemu-system-x86_64 .* give --qemu PATH"):
         find_qemu(MACHINE, "", lambda: provision_folder(tmp_path, "exit 0"))
 
 

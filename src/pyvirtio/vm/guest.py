@@ -245,7 +245,8 @@ class Guest:
         process, console = self._process, self._console
         if process is None:
             return
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own: whatever it started goes too
         process.wait()
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
