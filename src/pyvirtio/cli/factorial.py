@@ -50,21 +50,17 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
-    from pyvirtio.drivers.factorial import FactorialDriver
-    from pyvirtio.vhost_user.client import VhostUserTransport
+    with contextlib.ExitStack() as stack:
+        back_end = None
+        if options.socket is None:
+            from pyvirtio.host.serve import back_end as start
 
-    features = 0 if options.wrap32 else None
-    if options.socket is not None:
-        with FactorialDriver(VhostUserTransport.connect(options.socket), features=features) as driver:
-            yield driver
-        return
-    from pyvirtio.host.serve import back_end
+            back_end = stack.enter_context(start("factorial"))  # it starts while we import the driver
+        from pyvirtio.drivers.factorial import FactorialDriver
+        from pyvirtio.vhost_user.client import VhostUserTransport
 
-    with (
-        back_end("factorial") as sock,
-        FactorialDriver(VhostUserTransport(sock), features=features) as driver,
-    ):
-        yield driver
+        transport = VhostUserTransport(back_end) if back_end else VhostUserTransport.connect(options.socket)
+        yield stack.enter_context(FactorialDriver(transport, features=0 if options.wrap32 else None))
 
 
 def _number(text: str) -> int:

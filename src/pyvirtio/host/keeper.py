@@ -144,7 +144,7 @@ class Keeper:
         self._session.close()
         self._connection.close()
         self._session = self._connection = None
-        if not self._ending:
+        if self._listener and not self._ending:
             self._supervisor.set_memory([])
             self._supervisor.reset()
             log.info("the front-end is gone")
