@@ -17,6 +17,7 @@ from pyvirtio.errors import LocalError
 from pyvirtio.host.loader import load_device
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = load_device(f"{ROOT}/examples/article.py:Factorial")
 KNOWN = {0: 1, 5: 120, 10: 3628800, 12: 479001600, 13: 1932053504, 20: 2192834560, 33: 2147483648, 34: 0, 2**32 - 1: 0}
 
 
@@ -28,7 +29,9 @@ class Raw(Driver):
     compute = Queue()
 
 
-@pytest.mark.parametrize("device", [Factorial, load_device(f"{ROOT}/examples/article.py:Factorial")], ids=["shipped", "example"])
+@pytest.mark.parametrize(
+    "device", [Factorial, load_device(f"{ROOT}/examples/article.py:Factorial")], ids=["shipped", "example"]
+)
 @pytest.mark.parametrize("n", KNOWN)
 def test_article_answers_byte_for_byte(device, n):
     with open_driver(Raw, device(), features=0) as driver:
