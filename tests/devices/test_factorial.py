@@ -10,14 +10,13 @@ import pytest
 
 from pyvirtio import open_driver
 from pyvirtio.connect.in_process import InProcessTransport
+from pyvirtio.devices.article import Article
 from pyvirtio.devices.factorial import CAN_PRINT, DONE, EXACT, TOO_LARGE, TOO_SMALL, ExactResponse, Factorial, Request
 from pyvirtio.driver import Driver, Queue
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.errors import LocalError
-from pyvirtio.host.loader import load_device
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = load_device(f"{ROOT}/examples/article.py:Factorial")
 KNOWN = {0: 1, 5: 120, 10: 3628800, 12: 479001600, 13: 1932053504, 20: 2192834560, 33: 2147483648, 34: 0, 2**32 - 1: 0}
 
 
@@ -29,9 +28,7 @@ class Raw(Driver):
     compute = Queue()
 
 
-@pytest.mark.parametrize(
-    "device", [Factorial, load_device(f"{ROOT}/examples/article.py:Factorial")], ids=["shipped", "example"]
-)
+@pytest.mark.parametrize("device", [Factorial, Article])
 @pytest.mark.parametrize("n", KNOWN)
 def test_article_answers_byte_for_byte(device, n):
     with open_driver(Raw, device(), features=0) as driver:
@@ -106,7 +103,7 @@ def test_nothing_is_logged_below_info_or_without_can_print(caplog, level, featur
 
 def test_size_of_the_files_that_newcomers_read():
     assert len((ROOT / "src/pyvirtio/devices/factorial.py").read_text().splitlines()) <= 60
-    assert len((ROOT / "examples/article.py").read_text().splitlines()) <= 25
+    assert len((ROOT / "src/pyvirtio/devices/article.py").read_text().splitlines()) <= 25
 
 
 async def _three(driver):

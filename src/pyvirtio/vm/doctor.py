@@ -1,0 +1,163 @@
+"""What this machine can do, what is missing, and the command that mends it.
+
+A check gives a `Finding`; nothing is printed here. `examine` only looks. `mend` provisions, into the
+cache, what `examine` found missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pyvirtio.errors import ProvisionError, VirtioError
+from pyvirtio.vm.accel import kvm_obstacle, try_kvm
+from pyvirtio.vm.launch import Wishes, Workshop
+from pyvirtio.vm.machine import MACHINES, find_machine
+from pyvirtio.vm.qemu import find_qemu, provisioned
+from pyvirtio.vm.rootfs import DRIVER_SOURCES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OK, MISSING, OPTIONAL = "ok", "missing", "optional"
+FIX = "pyvirtio doctor --fix"
+ARCHITECTURES = tuple(dict.fromkeys(machine.arch for machine in MACHINES))
+NEEDED_SPACE = 2 * 2**30  # bytes; what `mend` writes for both architectures
+APT_TOOLS = ("apt-get", "apt-cache", "dpkg-deb")
+SYSTEM_PACKAGES = ("apt", "dpkg", "debian-archive-keyring", "ca-certificates")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        name: what was looked at.
+        state: ``ok``, ``missing``, or ``optional``: missing, but a guest runs without it.
+        found: what there is, or what is wrong, in a line.
+        remedy: the command or option that mends it; empty if nothing has to be mended.
+    """
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The finding for ``--json``."""
+        return asdict(self)
+
+
+def examine(workshop: Workshop) -> list[Finding]:
+    """Look at everything that a guest needs. Nothing is written or downloaded."""
+    return [
+        _registry(workshop),
+        _space(workshop),
+        *(_emulator(workshop, arch) for arch in ARCHITECTURES),
+        *(_kernel(workshop, arch) for arch in ARCHITECTURES),
+        _kvm(workshop),
+        *_libraries(),
+    ]
+
+
+def mend(workshop: Workshop) -> list[Finding]:
+    """Provision what is missing into the cache, then look again.
+
+    As root it also installs the few system packages that provisioning itself needs, if they are
+    missing; it says so first.
+
+    Raises:
+        ProvisionError: something cannot be had.
+    """
+    _install_tools(workshop)
+    for arch in ARCHITECTURES:
+        wishes = Wishes(arch=arch)
+        workshop.qemu(wishes)
+        workshop.initramfs(wishes, workshop.kernel(wishes), DRIVER_SOURCES)
+    return examine(workshop)
+
+
+def _install_tools(workshop: Workshop) -> None:
+    if shutil.which("apt-get") is None or all(shutil.which(tool) for tool in APT_TOOLS):
+        return
+    if os.geteuid() != 0:
+        raise ProvisionError(f"run as root: apt-get install {' '.join(SYSTEM_PACKAGES)}; then {FIX} as you are")
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *SYSTEM_PACKAGES]
+    workshop.progress.notice(f"installing system packages: {' '.join(command)}")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProvisionError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+
+
+def _registry(workshop: Workshop) -> Finding:
+    try:
+        workshop.provision.registry.check()
+    except ProvisionError as error:
+        return Finding("package registry", MISSING, str(error), "--qemu PATH --kernel PATH")
+    return Finding("package registry", OK, "apt, with the sources of this machine")
+
+
+def _space(workshop: Workshop) -> Finding:
+    root = workshop.cache.root
+    there = next(path for path in (root, *root.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{root}, {free // 2**20} MiB free"
+    if not os.access(there, os.W_OK):
+        return Finding("cache folder", MISSING, f"{root} cannot be written", "set XDG_CACHE_HOME")
+    if free < NEEDED_SPACE and not workshop.provision.has_qemu():
+        return Finding("cache folder", MISSING, found, f"free {NEEDED_SPACE // 2**20} MiB, or set XDG_CACHE_HOME")
+    return Finding("cache folder", OK, found)
+
+
+def _emulator(workshop: Workshop, arch: str) -> Finding:
+    machine, provision = find_machine(arch), workshop.provision
+    name = f"QEMU for {arch}"
+    try:
+        qemu = find_qemu(machine)
+    except ProvisionError as error:
+        if not provision.has_qemu():
+            return Finding(name, MISSING, str(error).split(". Run", maxsplit=1)[0], FIX)
+        qemu = provisioned(provision.qemu(), machine.emulator)
+    return Finding(name, OK, f"version {qemu.version()}, {qemu.origin}")
+
+
+def _kernel(workshop: Workshop, arch: str) -> Finding:
+    name = f"kernel for {arch}"
+    if not workshop.provision.has_kernel(arch):
+        return Finding(name, MISSING, "not provisioned yet", FIX)
+    try:
+        kernel = workshop.provision.kernel(arch)
+    except VirtioError as error:
+        return Finding(name, MISSING, str(error), FIX)
+    return Finding(name, OK, kernel.release)
+
+
+def _kvm(workshop: Workshop) -> Finding:
+    remedy = "--accel tcg emulates instead; it is the default where KVM fails"
+    native = platform.machine()
+    if native not in ARCHITECTURES:
+        return Finding("KVM", OPTIONAL, f"no machine for {native}", remedy)
+    machine, provision = find_machine(native), workshop.provision
+    obstacle = kvm_obstacle(machine)
+    if not obstacle and not (provision.has_qemu() and provision.has_kernel(native)):
+        return Finding("KVM", OPTIONAL, "not tried yet: QEMU or the kernel is missing", FIX)
+    if not obstacle:
+        qemu = provisioned(provision.qemu(), machine.emulator)
+        obstacle = try_kvm(machine, qemu, provision.kernel(native).image)
+    if obstacle:
+        return Finding("KVM", OPTIONAL, obstacle, remedy)
+    return Finding("KVM", OK, "a guest boots with it")
+
+
+def _libraries() -> Iterator[Finding]:
+    for module, purpose in (("rich", "progress bars"), ("qemu", "control of a running QEMU")):
+        package = {"qemu": "qemu.qmp"}.get(module, module)
+        if importlib.util.find_spec(module):
+            yield Finding(f"Python package {package}", OK, purpose)
+        else:
+            yield Finding(f"Python package {package}", OPTIONAL, f"no {purpose}", "pip install 'pyvirtio[vm]'")

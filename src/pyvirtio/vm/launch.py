@@ -1,0 +1,151 @@
+"""From a user's wishes to a guest that can be started: the function behind ``pyvirtio vm``.
+
+::
+
+    workshop = Workshop(default_cache(progress), progress)
+    setup = workshop.prepare(Wishes(arch="aarch64"), devices=[device])
+    with Guest(setup) as guest:
+        ...
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pyvirtio.vm.accel import choose_accelerator
+from pyvirtio.vm.cache import Cache, default_root
+from pyvirtio.vm.guest import Guest, Result, Setup
+from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.kernel import Kernel
+from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
+from pyvirtio.vm.module import build_module
+from pyvirtio.vm.packages import Registry
+from pyvirtio.vm.progress import Progress, Silent
+from pyvirtio.vm.provision import DEFAULT_KERNEL, Provision
+from pyvirtio.vm.qemu import Qemu, find_qemu
+from pyvirtio.vm.rootfs import DRIVER_SOURCES, Contents, build_initramfs, compiled_library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for, as on the command line.
+
+    Attributes:
+        arch: the guest's architecture.
+        transport: ``pci``, ``mmio`` or ``mmio-legacy``; empty: the default of the architecture.
+        accel: ``auto``, ``kvm`` or ``tcg``.
+        qemu: the QEMU to use; empty: one is found or provisioned.
+        kernel: the image of the kernel to boot; None: one is provisioned.
+        kernel_version: which one to provision.
+    """
+
+    arch: str = "x86_64"
+    transport: str = ""
+    accel: str = "auto"
+    qemu: str = ""
+    kernel: Path | None = None
+    kernel_version: str = DEFAULT_KERNEL
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where guests are made ready: the cache, and whoever is told of the progress."""
+
+    cache: Cache
+    progress: Progress = field(default_factory=Silent)
+
+    @property
+    def provision(self) -> Provision:
+        """What the machine's registry of packages can give."""
+        return Provision(Registry(self.cache, self.progress))
+
+    def qemu(self, wishes: Wishes) -> Qemu:
+        """The QEMU for the guest; one is provisioned if none is suitable."""
+        return find_qemu(self.machine(wishes), wishes.qemu, self.provision.qemu)
+
+    def machine(self, wishes: Wishes) -> Machine:
+        """The machine for the guest."""
+        return find_machine(wishes.arch, wishes.transport)
+
+    def kernel(self, wishes: Wishes) -> Kernel:
+        """The kernel for the guest; it is provisioned if the user names none."""
+        if wishes.kernel is not None:
+            return Kernel.given(wishes.kernel, native=wishes.arch == platform.machine())
+        return self.provision.kernel(wishes.arch, wishes.kernel_version)
+
+    def drivers(self, wishes: Wishes, kernel: Kernel, sources: Path) -> tuple[Path, ...]:
+        """The kernel modules built from `sources`, if the folder is there."""
+        if not sources.is_dir():
+            return ()
+        provision = self.provision
+        built = build_module(
+            self.cache,
+            kernel,
+            wishes.arch,
+            sources,
+            toolchain=lambda: provision.toolchain(wishes.arch),
+            progress=self.progress,
+        )
+        return tuple(sorted(built.glob("*.ko")))
+
+    def initramfs(self, wishes: Wishes, kernel: Kernel, sources: Path = DRIVER_SOURCES) -> Path:
+        """The initramfs for the guest, with the drivers built from `sources`."""
+        provision = self.provision
+        contents = Contents(
+            kernel=kernel,
+            modules=self.machine(wishes).modules,
+            programs=provision.programs(wishes.arch),
+            library=compiled_library(self.cache, provision.programs(platform.machine())),
+            drivers=self.drivers(wishes, kernel, sources),
+        )
+        return build_initramfs(self.cache, contents)
+
+    def prepare(
+        self, wishes: Wishes, devices: Sequence[VhostUserDevice] = (), *, sources: Path = DRIVER_SOURCES
+    ) -> Setup:
+        """Everything that a guest is started with; what is missing is provisioned and built.
+
+        Raises:
+            LocalError: a wish makes no sense.
+            ProvisionError: something cannot be had; the message says what to give instead.
+            GuestError: the user insists on KVM, and it does not work.
+        """
+        machine, qemu, kernel = self.machine(wishes), self.qemu(wishes), self.kernel(wishes)
+        initramfs = self.initramfs(wishes, kernel, sources)
+        accel = choose_accelerator(wishes.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress)
+        return Setup(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
+
+
+def default_workshop(progress: Progress | None = None) -> Workshop:
+    """The workshop in the user's cache folder."""
+    shown = progress or Silent()
+    return Workshop(Cache(default_root(), shown.notice), shown)
+
+
+def run_once(
+    setup: Setup, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
+) -> Result:
+    """Boot a guest, run one command in it, and switch it off.
+
+    The command is part of the initramfs, so it runs as soon as the guest is up.
+
+    Args:
+        setup: what is started.
+        command: a program of the guest and its arguments.
+        show: called with each line of the console, from another thread.
+        timeout: seconds that the command may take.
+
+    Raises:
+        GuestError: the guest did not boot, died, or took too long.
+    """
+    overlay = Initramfs()
+    overlay.file("command", f"{shlex.join(command)}\n".encode())
+    with Guest(replace(setup, overlay=overlay), show=show) as guest:
+        return guest.result(timeout)

@@ -1,0 +1,159 @@
+"""What a guest needs, from the machine's package registry: QEMU, a kernel, a toolchain, programs.
+
+Each is a folder of unpacked packages in the cache, made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyvirtio.errors import LocalError
+from pyvirtio.vm.cache import digest
+from pyvirtio.vm.kernel import Kernel
+from pyvirtio.vm.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EMULATOR = Suites("trixie", backports=True)
+GUEST = Suites("bookworm")  # python and busybox in the guest, and the compiler for its modules
+KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True)}
+DEFAULT_KERNEL = "6.1"
+
+EMULATORS = ("qemu-system-x86", "qemu-system-arm")
+PYTHON = "python3.11"
+PROGRAMS = (
+    "busybox-static",
+    f"{PYTHON}-minimal",
+    f"lib{PYTHON}-minimal",
+    "libc6",
+    "libexpat1",
+    "zlib1g",
+)
+STANDARD_LIBRARY = f"lib{PYTHON}-stdlib"  # of which a guest gets single files
+COMPILER = "gcc-12"
+COMPILERS = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}  # how Debian names cross compilers
+# What the compiler's packages depend on and a kernel does not; and the C library, for the tools run with
+# the one of this machine.
+NOT_FOR_KERNELS = ("libc6", "lib*san*", "libstdc++*", "libgprofng*", "lib*-cross", "libquadmath*", "libitm*")
+# Folders of packages that nothing here reads.
+PRUNED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/bash-completion",
+)
+
+
+@dataclass(frozen=True)
+class Provision:
+    """Provisions what a guest needs, once.
+
+    Each method returns at once if the cache has what is asked for, and otherwise raises ProvisionError
+    if it cannot be had.
+    """
+
+    registry: Registry
+
+    def has_qemu(self) -> bool:
+        """Whether QEMU was provisioned."""
+        return self.registry.cache.has("qemu", digest(EMULATOR.name, *EMULATORS))
+
+    def qemu(self) -> Path:
+        """The folder with QEMU's packages, for every architecture of a guest."""
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(EMULATOR, EMULATORS, folder, dependencies=True)
+            prune(folder)
+
+        return self.registry.cache.entry("qemu", digest(EMULATOR.name, *EMULATORS), make)
+
+    def has_kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> bool:
+        """Whether the kernel was provisioned."""
+        return self.registry.cache.has("kernel", _kernel_key(arch, version))
+
+    def kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> Kernel:
+        """A kernel for virtual machines, with its modules and headers.
+
+        Raises:
+            LocalError: there is no recipe for the version.
+        """
+        if version not in KERNELS:
+            raise LocalError(f"no recipe for kernel {version}; there are {', '.join(KERNELS)}")
+        suites, architecture = KERNELS[version], DEBIAN_NAMES[arch]
+
+        def make(folder: Path) -> None:
+            image, headers = (
+                self._newest(suites, f"linux-{part}-cloud-{architecture}", architecture)
+                for part in ("image", "headers")
+            )
+            needed = self.registry.depends(suites, f"{headers}:{architecture}")
+            common = [name for name in needed if re.match(r"linux-(headers|kbuild)-", name)]
+            packages = [f"{image}:{architecture}", f"{headers}:{architecture}", *common]
+            self.registry.unpack(suites, packages, folder)
+            prune(folder)
+            relocate(folder)
+
+        return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
+
+    def programs(self, arch: str) -> Path:
+        """The folder with the programs of a guest: busybox, and Python with the libraries it needs.
+
+        The rest of Python's standard library is in its folder ``standard-library``.
+        """
+        architecture = DEBIAN_NAMES[arch]
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [f"{name}:{architecture}" for name in PROGRAMS], folder)
+            rest = folder / "standard-library"
+            self.registry.unpack(GUEST, [f"{STANDARD_LIBRARY}:{architecture}"], rest)
+            for unpacked in (folder, rest):
+                prune(unpacked)
+
+        key = digest(GUEST.name, architecture, *PROGRAMS, STANDARD_LIBRARY)
+        return self.registry.cache.entry("programs", key, make)
+
+    def toolchain(self, arch: str) -> Path:
+        """The folder with make, and with a compiler on this machine for kernel modules of `arch`."""
+        architecture, native = DEBIAN_NAMES[arch], native_architecture()
+        cross = f"-{COMPILERS[architecture]}" if architecture != native else ""
+        packages = (f"{COMPILER}{cross}", "make", "libelf1")
+
+        def make(folder: Path) -> None:
+            def unwanted(name: str) -> bool:
+                return any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_FOR_KERNELS)
+
+            self.registry.unpack(GUEST, packages, folder, dependencies=True, unwanted=unwanted)
+            prune(folder)
+
+        key = digest(GUEST.name, native, *packages, *NOT_FOR_KERNELS)
+        return self.registry.cache.entry("toolchain", key, make)
+
+    def _newest(self, suites: Suites, package: str, architecture: str) -> str:
+        """The package with the version in its name, to which a package without one leads."""
+        prefix = package.split("-cloud-", maxsplit=1)[0] + "-"
+        needed = self.registry.depends(suites, f"{package}:{architecture}")
+        return next(name for name in needed if name.startswith(prefix))
+
+
+def prune(folder: Path) -> None:
+    """Remove documentation from a folder of unpacked packages."""
+    for path in PRUNED:
+        shutil.rmtree(folder / path, ignore_errors=True)
+
+
+def relocate(folder: Path) -> None:
+    """Let the unpacked headers of a kernel find their common part beside them, instead of in /usr/src."""
+    here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
+    for makefile in folder.glob("usr/src/linux-headers-*/Makefile"):
+        text = makefile.read_text()
+        makefile.write_text(re.sub(r"^include /usr/src/", f"include {here}../", text, flags=re.MULTILINE))
+
+
+def _kernel_key(arch: str, version: str) -> str:
+    return digest(KERNELS[version].name if version in KERNELS else "", arch, version)
