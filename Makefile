@@ -8,7 +8,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run test check lint types imports format lock fresh-machine clean runtime tools
+.PHONY: help run test check lint types imports format docs lock fresh-machine clean runtime tools
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [PYTHON=python3.13]"
@@ -35,10 +35,14 @@ types: tools ## the type check (mypy, strict)
 
 imports: tools ## the check that rooms import one way only (import-linter)
 	$(bin)/lint-imports --no-cache --no-logo
+	$(bin)/python tools/generate-docs --check
 
 format: tools ## format the Python code, and mend what ruff can mend
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
+
+docs: ## write the pages of docs/ that are made from the code's tables
+	tools/generate-docs
 
 lock: ## take the newest tools that suit every Python, and write requirements-dev.lock
 	tools/lock

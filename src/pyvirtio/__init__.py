@@ -1,3 +1,47 @@
-"""Write virtio devices and drivers in Python."""
+"""Write virtio devices and drivers in Python, and plug them into an unmodified QEMU.
+
+What most authors need is here; everything else is in the room that bears its name.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyvirtio.connect import open_driver
+    from pyvirtio.device import Device, Queue, Reader, Writer
+    from pyvirtio.driver import Driver
+    from pyvirtio.spec.struct import Struct, chars, le16, le32, le64, raw, u8
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "pyvirtio.connect": ("open_driver",),
+    "pyvirtio.device": ("Device", "Queue", "Reader", "Writer"),
+    "pyvirtio.driver": ("Driver",),
+    "pyvirtio.spec.struct": ("Struct", "chars", "le16", "le32", "le64", "raw", "u8"),
+}
+__all__ = [
+    "Device",
+    "Driver",
+    "Queue",
+    "Reader",
+    "Struct",
+    "Writer",
+    "chars",
+    "le16",
+    "le32",
+    "le64",
+    "open_driver",
+    "raw",
+    "u8",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name's room when the name is first used: a command shall not pay for what it does not use."""
+    from importlib import import_module
+
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(room), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

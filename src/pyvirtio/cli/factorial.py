@@ -22,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="have a device in another process compute factorials",
         description="Start a back-end process, drive it over vhost-user and shared memory, and print what it answers.",
     )
-    parser.add_argument("numbers", metavar="N", nargs="+", type=_number, help="a number from 0 to 4294967295")
+    parser.add_argument("numbers", metavar="N", nargs="+", type=number, help="a number from 0 to 4294967295")
     parser.add_argument("--socket", metavar="PATH", help="use the back-end that serves this socket")
     parser.add_argument("--wrap32", action="store_true", help="ask for n! mod 2**32 instead of exact values")
     style = parser.add_mutually_exclusive_group()
@@ -50,24 +50,21 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
-    from pyvirtio.drivers.factorial import FactorialDriver
-    from pyvirtio.vhost_user.client import VhostUserTransport
+    with contextlib.ExitStack() as stack:
+        back_end = None
+        if options.socket is None:
+            from pyvirtio.host.serve import back_end as start
 
-    features = 0 if options.wrap32 else None
-    if options.socket is not None:
-        with FactorialDriver(VhostUserTransport.connect(options.socket), features=features) as driver:
-            yield driver
-        return
-    from pyvirtio.host.serve import back_end
+            back_end = stack.enter_context(start("factorial"))  # it starts while we import the driver
+        from pyvirtio.drivers.factorial import FactorialDriver
+        from pyvirtio.vhost_user.client import VhostUserTransport
 
-    with (
-        back_end("factorial") as sock,
-        FactorialDriver(VhostUserTransport(sock), features=features) as driver,
-    ):
-        yield driver
+        transport = VhostUserTransport(back_end) if back_end else VhostUserTransport.connect(options.socket)
+        yield stack.enter_context(FactorialDriver(transport, features=0 if options.wrap32 else None))
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """Read a number from the command line; raises what argparse shows as wrong usage."""
     digits = text.removeprefix("-")
     if not digits.isascii() or not digits.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number; give one from 0 to {_LARGEST}")

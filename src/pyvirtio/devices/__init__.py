@@ -5,5 +5,6 @@ when it is used.
 """
 
 SHIPPED = {
+    "article": "pyvirtio.devices.article:Article",
     "factorial": "pyvirtio.devices.factorial:Factorial",
 }

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from math import ceil, lgamma, log
 
-from pyvirtio.devices.factorial import (
-    DONE,
-    TOO_LARGE,
-    TOO_SMALL,
-    Config,
-    ExactResponse,
-    Feature,
-    Request,
-    Response,
-)
+from pyvirtio.devices.factorial import DONE, EXACT, TOO_LARGE, TOO_SMALL, Config, ExactResponse, Request, Response
 from pyvirtio.driver import Driver, Queue
 from pyvirtio.errors import DeviceError, LocalError
-from pyvirtio.spec.ids import FACTORIAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,15 +24,15 @@ class FactorialDriver(Driver):
     With the feature EXACT they are exact; without it, they are modulo 2**32.
     """
 
-    device_id = FACTORIAL
-    features = Feature.EXACT
+    device_id = 45
+    features = EXACT
     config = Config
     compute = Queue(Request, Response, size=128)
 
     @property
     def exact(self) -> bool:
         """Whether the values are exact."""
-        return bool(self.negotiated & Feature.EXACT)
+        return bool(self.negotiated & EXACT)
 
     def factorial(self, n: int) -> int:
         """Give n!, exact or modulo 2**32; see `factorials`.
@@ -93,7 +83,7 @@ class FactorialDriver(Driver):
         head = ExactResponse.unpack(data)
         value = data[ExactResponse.nbytes :][: head.size]
         if head.status == TOO_LARGE:
-            limit = getattr(self.read_config(), "max_exact")  # noqa: B009  # the structure's type is the subclass's
+            limit = self.read_config().as_dict()["max_exact"]
             raise LocalError(
                 f"this device computes n! exactly up to n = {limit}, and {n} was asked; "
                 "n! mod 2**32 is to be had for every n (--wrap32 on the command line)"

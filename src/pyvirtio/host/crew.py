@@ -9,6 +9,7 @@ import time
 
 from pyvirtio.host.channel import MOST_FDS, Channel
 from pyvirtio.host.spawn import LifeLine, fork_worker
+from pyvirtio.host.worker import run_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 
     from pyvirtio.host.journal_file import JournalFile
     from pyvirtio.transport import FileRegion, QueueRecord
-
-
-def _run(channel: Channel, device: str, device_id: int | None) -> None:
-    # Imported in the child: the keeper has no need of what a worker runs.
-    from pyvirtio.host.worker import run_worker
-
-    run_worker(channel, device, device_id)
 
 
 class WorkerProcess:
@@ -33,7 +27,7 @@ class WorkerProcess:
 
     def __init__(self, device: str, device_id: int | None, life_line: LifeLine) -> None:
         self._channel, theirs = Channel.pair()
-        self.pid = fork_worker(lambda channel: _run(channel, device, device_id), theirs, life_line)
+        self.pid = fork_worker(lambda channel: run_worker(channel, device, device_id), theirs, life_line)
         theirs.close()
         self.ready = False
         self.gone = False

@@ -56,7 +56,9 @@ class Keeper:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or until the given connection closes."""
         ours, theirs = socket.socketpair()
-        handlers = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        # Who started us with SIGINT ignored ends us in another way.
+        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+        handlers = {number: signal.signal(number, self._end) for number in numbers}
         theirs.setblocking(False)
         old_fd = signal.set_wakeup_fd(theirs.fileno())
         try:
@@ -144,7 +146,7 @@ class Keeper:
         self._session.close()
         self._connection.close()
         self._session = self._connection = None
-        if not self._ending:
+        if self._listener and not self._ending:
             self._supervisor.set_memory([])
             self._supervisor.reset()
             log.info("the front-end is gone")

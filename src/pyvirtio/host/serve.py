@@ -8,7 +8,8 @@ import signal
 import socket
 import stat
 
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, VirtioError
+from pyvirtio.host import log
 from pyvirtio.host.keeper import Keeper
 from pyvirtio.host.supervisor import Supervisor
 from pyvirtio.vhost_user.wire import check_path
@@ -27,7 +28,7 @@ def serve(
     workers: int = 1,
     reload: bool = False,
     device_id: int | None = None,
-    ready: Callable[[Description], None] = lambda _description: None,
+    ready: Callable[[Description], object] = lambda _description: None,
 ) -> None:
     """Serve ``device`` on the socket ``path`` until SIGTERM or SIGINT; then remove the socket.
 
@@ -53,20 +54,56 @@ def serve(
 def back_end(device: str) -> Iterator[socket.socket]:
     """Run a back-end process for ``device`` and give a socket connected to it; it ends with the block."""
     ours, theirs = socket.socketpair()
+
+    def run() -> None:
+        ours.close()
+        Keeper(Supervisor(device), connection=theirs).run()
+
+    with _process(run), ours:
+        theirs.close()
+        yield ours
+
+
+@contextlib.contextmanager
+def back_end_at(device: str, path: str) -> Iterator[None]:
+    """Run a back-end process that serves ``device`` on the socket ``path``; it ends with the block.
+
+    Raises:
+        LocalError: it did not start; it has said why on stderr.
+    """
+    reading, writing = os.pipe()
+
+    def run() -> None:
+        os.close(reading)
+        serve(device, path, ready=lambda _description: os.write(writing, b"ready"))
+
+    with _process(run) as pid:
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            if not pipe.read(1):
+                raise LocalError(f"no back-end serves {device}; see above")
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _process(run: Callable[[], None]) -> Iterator[int]:
+    """Fork a process that calls ``run``; wait for its end behind the block."""
     pid = os.fork()
     if not pid:
         status = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # our parent ends, and by that we do
-            ours.close()
-            Keeper(Supervisor(device), connection=theirs).run()
+            run()
             status = 0
+        except VirtioError as error:
+            log.warning(str(error))
         finally:
             os._exit(status)
-    theirs.close()
     try:
-        with ours:
-            yield ours
+        yield pid
     finally:
         os.waitpid(pid, 0)
 

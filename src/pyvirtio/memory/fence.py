@@ -11,10 +11,10 @@ before, acquire what comes after, and the two cannot pass each other. It takes a
 
 from __future__ import annotations
 
+import _thread  # what threading.Lock is; importing threading takes as long as a third of this package
 import os
-import threading
 
-_lock = threading.Lock()
+_lock = _thread.allocate_lock()
 _lock.acquire()
 _release = _lock.release
 _acquire = _lock.acquire

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
     Reply = tuple[bytes, list[int]]
 
-OFFERED = ~m.Protocol(0)
-"""The protocol features that a back-end offers: all that the table knows."""
+OFFERED = m.Protocol(sum(m.Protocol))
+"""The protocol features that a back-end offers: all that `Protocol` names.
+
+(Inverting an IntFlag of 0 does not say that: Python 3.11.2 sets the bits between the named ones as well.)
+"""
 
 
 class BackendSession:
@@ -287,11 +290,11 @@ class BackendSession:
     def _may_run(self, vring: Vring) -> bool:
         """Tell whether everything is there that a queue needs to run.
 
-        A front-end that tells the driver's status tells DRIVER_OK as well. QEMU 11's vhost-user-test-device negotiates
-        STATUS and then never tells any, so the feature alone is no reason to wait.
+        A front-end that tells of a driver (DRIVER) tells DRIVER_OK as well. QEMU 11's vhost-user-test-device negotiates
+        STATUS and tells FEATURES_OK and nothing further, so neither of these is a reason to wait.
         """
         enabled = vring.enabled or not self.features & m.F_PROTOCOL_FEATURES
-        driver_ok = not self.status or self.status & Status.DRIVER_OK
+        driver_ok = not self.status & Status.DRIVER or self.status & Status.DRIVER_OK
         return bool(vring.kicked and vring.address and enabled and driver_ok)
 
     def _update(self, vring: Vring) -> None:

@@ -1,0 +1,41 @@
+"""``pyvirtio doctor``: what this machine can do, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+_MARKS = {"ok": "ok", "missing": "MISSING", "optional": "no"}
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what this machine can do, and what is missing for a guest",
+        description="Look at what a Linux guest needs: QEMU, kernels, packages, KVM. Exit status 1: it lacks one.",
+    )
+    parser.add_argument("--fix", action="store_true", help="provision what is missing into the cache folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON list")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a line for each thing that was looked at."""
+    from pyvirtio.vm.doctor import MISSING, examine, mend
+    from pyvirtio.vm.launch import default_workshop
+    from pyvirtio.vm.progress import for_terminal
+
+    workshop = default_workshop(for_terminal())
+    findings = mend(workshop) if options.fix else examine(workshop)
+    if options.json:
+        import json
+
+        print(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.name:{width}}  {_MARKS[finding.state]:7}  {finding.found}{remedy}")
+    return 1 if any(finding.state == MISSING for finding in findings) else 0
