@@ -86,7 +86,7 @@ def test_without_exact_only_what_wrapped_is_called_wrapped(
     assert capsys.readouterr().out == "12! = 479001600\n13! mod 2**32 = 1932053504\n"
 
 
-@pytest.mark.parametrize("words", [[], ["five"], ["-1"], ["4294967296"], ["1.0"], ["--what"], ["٥"]])
+@pytest.mark.parametrize("words", [[], ["five"], ["-1"], ["4294967296"], ["1.0"], ["--what"], ["\u0665"]])
 def test_wrong_usage_is_one_line(program: Any, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert program.main(words) == 2
     out, err = capsys.readouterr()

@@ -114,5 +114,3 @@ def test_headers_find_each_other_where_they_were_unpacked(tmp_path: Path) -> Non
     relocate(tmp_path)
     here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
     assert makefile.read_text() == f"include {here}../linux-headers-6.1-common/Makefile\n"
-
-

@@ -111,7 +111,10 @@ def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
 def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(workshop: Workshop) -> None:
     setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
     broken = replace(setup, kernel_options=("rdinit=/missing",))
-    with pytest.raises(GuestError, match=r"gave up while waiting for the guest to boot: .*Kernel panic.*\n"), Guest(broken):
+    with (
+        pytest.raises(GuestError, match=r"gave up while waiting for the guest to boot: .*Kernel panic.*\n"),
+        Guest(broken),
+    ):
         pass
 
 
