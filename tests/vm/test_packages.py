@@ -111,8 +111,12 @@ def test_failures_tell_what_to_do_and_leave_nothing(
 ) -> None:
     machine.apt(update=update, download=download)
     registry = machine.registry()
+
+    def make(folder: Path) -> None:
+        registry.unpack(BOOKWORM, ["one"], folder)
+
     with pytest.raises(ProvisionError) as error:
-        registry.cache.entry("kind", "key", lambda folder: registry.unpack(BOOKWORM, ["one"], folder) and None)
+        registry.cache.entry("kind", "key", make)
     assert text in str(error.value)
     assert not registry.cache.has("kind", "key")
     assert not list((registry.cache.root / "partial").glob("*"))
