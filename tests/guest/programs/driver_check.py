@@ -8,6 +8,7 @@
     driver_check.py concurrent 4 500     processes, requests in each; every answer to its asker
     driver_check.py abandon 300          files closed, or asked anew, with the request in flight
     driver_check.py full 300             non-blocking writes until there is no more room, then poll
+    driver_check.py come-and-go 1000     the same, while somebody loads and unloads the driver
     driver_check.py until-gone 4         processes that ask until the device fails; why it did
     driver_check.py ask N                the answer, or the name of the error
 
@@ -25,6 +26,7 @@ import signal
 import struct
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 PATH = os.environ.get("VIRTIO_MISC", "/dev/virtio_misc")
 ARTICLE = (0, 5, 10, 12, 13, 20, 33, 34)
@@ -49,6 +51,10 @@ def expected(n: int, *, exact: bool) -> bytes:
     return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "little")
 
 
+def name_of(error: OSError) -> str:
+    return errno.errorcode[error.errno or 0]
+
+
 def device(flags: int = 0) -> int:
     return os.open(PATH, os.O_RDWR | flags)
 
@@ -63,14 +69,13 @@ def drain(fd: int, piece: int = 65536) -> bytes:
     return b"".join(iter(lambda: os.read(fd, piece), b""))
 
 
-def fails(code: int, call: object, *arguments: object) -> None:
+def fails(code: int, call: Callable[..., object], *arguments: object) -> None:
     """Assert that the call fails with exactly this error."""
     try:
-        result = call(*arguments)  # type: ignore[operator]
+        outcome = repr(call(*arguments))
     except OSError as error:
-        assert error.errno == code, f"{errno.errorcode[error.errno or 0]} instead of {errno.errorcode[code]}"
-    else:
-        raise AssertionError(f"{result!r} instead of {errno.errorcode[code]}")
+        outcome = name_of(error)
+    assert outcome == errno.errorcode[code], f"{outcome} instead of {errno.errorcode[code]}"
 
 
 def values() -> None:
@@ -131,14 +136,14 @@ def ask_all(numbers: range) -> None:
     os.close(fd)
 
 
-def in_children(count: int, work: object) -> None:
+def in_children(count: int, work: Callable[[int], None]) -> None:
     """Run work(0) to work(count - 1), each in a process of its own; all must succeed."""
     children = []
     for index in range(count):
         pid = os.fork()
         if pid == 0:
             try:
-                work(index)  # type: ignore[operator]
+                work(index)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must see a failure
                 sys.stderr.write(f"child {index}: {error!r}\n")
                 os._exit(1)
@@ -166,11 +171,32 @@ def abandon(count: int) -> None:
     values()
 
 
+def come_and_go(count: int) -> None:
+    """Like the article's program, again and again; the device node may be missing at times."""
+    ends: Counter[str] = Counter()
+    while ends["done"] < count:
+        try:
+            fd = device()
+        except FileNotFoundError:
+            ends["ENOENT"] += 1
+            continue
+        try:
+            submit(fd, 5)
+            ends["done"] += 1
+        except OSError as error:
+            ends[name_of(error)] += 1
+        finally:
+            os.close(fd)
+    sys.stdout.write(f"{dict(ends)}\n")
+    assert set(ends) <= {"done", "ENOENT", "ENODEV"}, ends
+
+
 def full(count: int) -> None:
     """More questions than the queue holds, none waiting: EAGAIN at most, and poll says when to go on."""
-    files = [device(os.O_NONBLOCK) for _ in range(count)]
+    files = [device(os.O_NONBLOCK) for _ in range(50)]
     refused = 0
-    for fd in files:
+    for index in range(count):
+        fd = files[index % len(files)]
         while True:
             try:
                 submit(fd, 10)
@@ -221,7 +247,7 @@ def until_gone(processes: int) -> None:
                 assert drain(fd) == expected(index, exact=True)[:4].ljust(4 if not exact else 1, b"\0")
                 answered += 1
         except OSError as error:
-            ends[errno.errorcode[error.errno or 0]] += 1
+            ends[name_of(error)] += 1
         fails(errno.ENODEV if "ENODEV" in ends else errno.EIO, os.write, fd, bytes(4))
         state = select.poll()
         state.register(fd, select.POLLIN | select.POLLOUT)
@@ -241,20 +267,21 @@ def ask(n: int) -> None:
     try:
         submit(fd, n)
         answer = drain(fd)
-        order = "little" if is_exact() else sys.byteorder
-        sys.stdout.write(f"{n}: {int.from_bytes(answer, order)}\n")  # type: ignore[arg-type]
+        value = int.from_bytes(answer, "little" if is_exact() else sys.byteorder)
+        sys.stdout.write(f"{n}: {value}\n")
     except OSError as error:
-        sys.stdout.write(f"{n}: {errno.errorcode[error.errno or 0]}\n")
+        sys.stdout.write(f"{n}: {name_of(error)}\n")
     os.close(fd)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "values": values,
     "misuse": misuse,
     "concurrent": concurrent,
     "abandon": abandon,
     "full": full,
     "interrupt": interrupt,
+    "come-and-go": come_and_go,
     "until-gone": until_gone,
     "ask": ask,
 }

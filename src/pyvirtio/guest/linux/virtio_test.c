@@ -236,7 +236,7 @@ static void test_request_done(struct virtqueue *vq)
 	spin_lock_irqsave(&vtest->lock, flags);
 	if (vtest->vq != vq)	/* Being removed, or not yet ready */
 		goto out;
-	if (__ratelimit(&vtest->log))
+	if (__ratelimit(&vtest->log))	/* A blank at both ends, by tradition */
 		pr_info(" %s called, line: %d%c\n", __func__, __LINE__, ' ');
 	do {
 		virtqueue_disable_cb(vq);
@@ -480,7 +480,7 @@ static int vtest_start(struct vtest *vtest, struct virtio_device *vdev)
 		list_del(&req->list);
 		err = vtest_add(vtest, req);
 		if (err)
-			vtest_complete(req, err);
+			vtest_complete(req, -EIO);
 	}
 	vtest_kick(vtest);
 	spin_unlock_irq(&vtest->lock);
