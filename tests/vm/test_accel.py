@@ -42,7 +42,7 @@ def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine that seems to have KVM."""
     monkeypatch.setattr(accel, "kvm_obstacle", lambda machine: "" if machine in NATIVE else "it is foreign")
     monkeypatch.setattr(accel, "_boot_id", lambda: "this boot")
-    return
+    yield
 
 
 def choose(wish: str, qemu: Path, root: Path, *, foreign: bool = False) -> tuple[str, list[str]]:
