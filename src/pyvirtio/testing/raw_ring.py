@@ -123,8 +123,13 @@ class RawRing:
         self.available_words = words(memory.view(layout.available, split.available_size(self.size)), "H")
         self.used_words = words(memory.view(layout.used, split.used_size(self.size)), "H")
 
-    def record(self, index: int, features: int, *, kick_fd: int = -1, call_fd: int = -1) -> QueueRecord:
-        """Give the record by which a transport makes it known as queue ``index``."""
+    def record(
+        self, index: int, features: int, *, base: int | None = None, kick_fd: int = -1, call_fd: int = -1
+    ) -> QueueRecord:
+        """Give the record by which a transport makes it known as queue ``index``.
+
+        ``base`` is the available index to go on from, by default the one that stands in the ring.
+        """
         _, descriptors, available, used, _ = self.layout
         return QueueRecord(
             index,
@@ -133,7 +138,7 @@ class RawRing:
             available,
             used,
             features,
-            base=self.avail_idx,
+            base=self.avail_idx if base is None else base,
             kick_fd=kick_fd,
             call_fd=call_fd,
         )
