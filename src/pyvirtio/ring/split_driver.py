@@ -127,6 +127,8 @@ class SplitDriverQueue:
     def reap(self) -> list[tuple[object, int]]:
         """Take what the device returned: pairs of token and bytes written, in the device's order.
 
+        What came before something wrong is given first; the error is raised by the next call.
+
         Raises:
             DeviceError: the device returned what it does not have; the queue is broken from then on.
         """
@@ -136,12 +138,15 @@ class SplitDriverQueue:
         if number > len(self._outstanding):
             raise self._break(f"the used index is {number} ahead; {len(self._outstanding)} requests are outstanding")
         order_loads()
-        done = []
+        done: list[tuple[object, int]] = []
         for _ in range(number):
             slot = 2 * (self._used_index & (self.size - 1))
             head, written = self._pairs[slot], self._pairs[slot + 1]
             if head not in self._outstanding:
-                raise self._break(f"the device returned descriptor {head}, which it does not have")
+                error = self._break(f"the device returned descriptor {head}, which it does not have")
+                if not done:
+                    raise error
+                break
             token, room, slots = self._outstanding.pop(head)
             if written > room:
                 self.overlong += 1
