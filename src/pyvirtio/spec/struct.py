@@ -5,7 +5,7 @@ r"""Wire structures, declared once: requests, configuration spaces, protocol mes
 ...     arg2: str = chars(32)
 >>> request = Request(5, "hello back end!")
 >>> request.nbytes, request.pack()[:8]
-(36, b'\\x05\\x00\\x00\\x00hell')
+(36, b'\x05\x00\x00\x00hell')
 >>> Request.unpack(request.pack()) == request
 True
 
