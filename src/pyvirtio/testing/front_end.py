@@ -49,7 +49,7 @@ MODERN = int(Feature.VERSION_1) | m.F_PROTOCOL_FEATURES
 LEGACY = 0x4000_0001
 """What QEMU sends for a guest on a legacy virtio-mmio device that took feature bit 0."""
 
-ALL_PROTOCOL = ~m.Protocol(0)
+ALL_PROTOCOL = m.Protocol(sum(m.Protocol))
 """Every protocol feature that pyvirtio knows."""
 
 
@@ -86,7 +86,8 @@ class SharedMemory:
         return address - self.guest + self.user
 
     def close(self) -> None:
-        """Close the file; the mapping goes when nobody uses it."""
+        """Close the file and let go of the mapping, which goes when no queue uses it either."""
+        self.table = MemoryTable()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -356,13 +357,20 @@ class RawQueue:
 
     # Driving.
 
-    def submit(self, *requests: bytes, room: int = 4) -> None:
+    def submit(self, *requests: bytes, room: int = 4, indirect: bool = False) -> None:
         """Put requests on the ring and publish them; `kick` tells the device."""
         for data in requests:
-            base = self.memory.arena.allocate(len(data) + room)
-            self.memory.table.write(base, data)
-            token = (self._submitted, base + len(data), base, len(data) + room)
-            self.ring.add([(base, len(data))] if data else [], [(base + len(data), room)] if room else [], token)
+            length = 32 + len(data) + room
+            table = self.memory.arena.allocate(length)
+            at = table + 32
+            self.memory.table.write(at, data)
+            token = (self._submitted, at + len(data), table, length)
+            self.ring.add(
+                [(at, len(data))] if data else [],
+                [(at + len(data), room)] if room else [],
+                token,
+                indirect=table if indirect else None,
+            )
             self._submitted += 1
         self.ring.publish()
 
@@ -398,14 +406,16 @@ class RawQueue:
             self._answers[place] = self.memory.table.read(at, written)
             self.memory.arena.free(base, length)
 
-    def ask(self, *requests: bytes, room: int = 4) -> list[bytes]:
+    def ask(self, *requests: bytes, room: int = 4, indirect: bool = False) -> list[bytes]:
         """Submit requests, kick, and wait for the answers."""
-        self.submit(*requests, room=room)
+        self.submit(*requests, room=room, indirect=indirect)
         self.kick()
         return self.answers(len(requests))
 
     def close(self) -> None:
-        """Close the eventfds."""
+        """Close the eventfds and let go of the rings."""
+        if self.kick_fd >= 0:
+            del self.rings, self.ring
         close_all(fd for fd in (self.kick_fd, self.call_fd, self.err_fd) if fd >= 0)
         self.kick_fd = self.call_fd = self.err_fd = -1
 
