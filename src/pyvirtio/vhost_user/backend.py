@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Reply = tuple[bytes, list[int]]
 
-OFFERED = ~m.Protocol(0)
-"""The protocol features that a back-end offers: all that the table knows."""
+OFFERED = m.Protocol(sum(m.Protocol))
+"""The protocol features that a back-end offers: all that have a name, and not the gaps between them."""
 
 
 class BackendSession:
