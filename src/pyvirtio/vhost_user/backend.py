@@ -207,7 +207,10 @@ class BackendSession:
         return m.Number(MAXIMUM_REGIONS)
 
     def _replace_memory(self, regions: list[SharedRegion]) -> None:
-        """Check the new table, hand it on, then look whether the running queues are still in it."""
+        """Check the new table, hand it on, then look whether the running queues are still in it.
+
+        The table stands whatever becomes of the queues: one that is no longer in it is stopped, its err fd tells.
+        """
         check_regions(regions)
         self.host.set_memory(regions)
         kept = {id(region) for region in regions}
@@ -215,7 +218,10 @@ class BackendSession:
         self.regions = regions
         for vring in self.vrings:
             if vring.running:
-                self._start(vring)
+                try:
+                    self._start(vring)
+                except ProtocolError as error:
+                    self._refused(f"the memory changed under a queue: {error}")
 
     # Queues.
 
