@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 
 from pyvirtio.errors import LocalError
@@ -13,6 +11,7 @@ from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 from pyvirtio.transport import Description, DeviceHost
+from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -303,9 +302,7 @@ class Supervisor(DeviceHost):
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
         for index, queue in queues.items():
             queue.retired = True
-            if queue.record.err_fd >= 0:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_write(queue.record.err_fd, 1)
+            signal(queue.record.err_fd)
             log.warning(f"queue {index} is retired until it is set up afresh: its workers {how} again and again")
 
     def _watch(self, worker: WorkerProcess, place: int) -> None:

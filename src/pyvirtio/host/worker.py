@@ -15,6 +15,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitDeviceQueue, SplitRings
 from pyvirtio.ring.journal import Count
+from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Worker:
             )
             queue = SplitDeviceQueue(rings, self._memory, message["features"], journal=journal, base=message["base"])
         except PeerError as error:
-            self._signal(named.get("err"))
+            signal(named.get("err", -1))
             _close(named)
             self._channel.send({"is": "retired", "queue": index, "why": str(error)})
             return
@@ -178,7 +179,7 @@ class Worker:
         service = QueueService(
             queue,
             self._device.answers()[index],
-            lambda: self._call(queue, named.get("call")),
+            lambda: self._call(queue, named.get("call", -1)),
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,
@@ -229,18 +230,11 @@ class Worker:
 
     # What the driver is told.
 
-    def _call(self, queue: SplitDeviceQueue, fd: int | None) -> None:
+    def _call(self, queue: SplitDeviceQueue, fd: int) -> None:
         queue.count(Count.CALLS)
-        self._signal(fd)
-
-    def _signal(self, fd: int | None) -> None:
-        try:
-            if fd is not None:
-                os.eventfd_write(fd, 1)
-        except BlockingIOError:
-            pass  # its counter is full, so it was signalled already
+        signal(fd)
 
     def _retired(self, index: int, running: _Running) -> None:
-        self._signal(running.fds.get("err"))
+        signal(running.fds.get("err", -1))
         self._put_down(index)
         self._channel.send({"is": "retired", "queue": index, "why": "see above"})

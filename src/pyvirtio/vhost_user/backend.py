@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     Reply = tuple[bytes, list[int]]
 
 OFFERED = m.Protocol(sum(m.Protocol))
-"""The protocol features that a back-end offers: all that have a name, and not the gaps between them."""
+"""The protocol features that a back-end offers: all that have a name, and not the gaps between them.
+
+As a number it has to be negated: ~OFFERED knows no bit above the highest that has a name.
+"""
 
 
 class BackendSession:
@@ -149,7 +152,7 @@ class BackendSession:
         return m.Number(OFFERED)
 
     def _set_protocol_features(self, payload: m.Number, *_: Any) -> None:
-        if extra := payload.value & ~OFFERED:
+        if extra := payload.value & ~int(OFFERED):
             raise ProtocolError(f"the protocol features {extra:#x} were never offered")
         self.protocol = m.Protocol(payload.value)
 
