@@ -81,14 +81,23 @@ class WorkerProcess:
             os.close(fd)
         return message
 
-    def give_memory(self, drop: list[int], add: dict[int, FileRegion]) -> None:
-        """Tell of regions that went and came, in as many packets as their descriptors need."""
+    def give_memory(self, drop: list[int], add: dict[int, FileRegion], change: int = 0) -> None:
+        """Tell of regions that went and came, in as many packets as their descriptors need.
+
+        It answers that change number ``change`` is `mapped`.
+        """
         rows = list(add.items())
         for start in range(0, max(1, len(rows)), MOST_FDS):
             part = rows[start : start + MOST_FDS]
             last = start + MOST_FDS >= len(rows)
             add_rows = [(number, region.base, region.size, region.offset) for number, region in part]
-            message = {"do": "memory", "drop": drop if not start else [], "add": add_rows, "last": last}
+            message = {
+                "do": "memory",
+                "drop": drop if not start else [],
+                "add": add_rows,
+                "last": last,
+                "change": change,
+            }
             self.send(message, [region.fd for _, region in part])
 
     def give_queue(self, record: QueueRecord, journal: JournalFile) -> None:

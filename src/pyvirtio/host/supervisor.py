@@ -62,6 +62,7 @@ class Supervisor(DeviceHost):
         self._life_line = LifeLine()
         self._regions: dict[int, FileRegion] = {}
         self._next_region = 0
+        self._memory_changes = 0
         self._queues: dict[int, _Queue] = {}
         self._workers = [self._new_worker() for _ in range(workers)]
         self._candidates: dict[int, WorkerProcess] = {}
@@ -106,7 +107,10 @@ class Supervisor(DeviceHost):
     # What a transport asks.
 
     def set_memory(self, regions: Sequence[FileRegion]) -> None:
-        """Tell the workers which regions went and which came."""
+        """Tell the workers which regions went and which came, and let those that run queues catch up.
+
+        The driver may use a new region, and somebody else an old one, as soon as this is over.
+        """
         wanted = {id(region) for region in regions}
         known = {id(region) for region in self._regions.values()}
         drop = [number for number, region in self._regions.items() if id(region) not in wanted]
@@ -118,9 +122,13 @@ class Supervisor(DeviceHost):
                 add[self._next_region] = region
                 self._next_region += 1
         self._regions |= add
+        self._memory_changes += 1
         for worker in self._workers:
             if worker.ready:
-                worker.give_memory(drop, add)
+                worker.give_memory(drop, add, self._memory_changes)
+        for place in {index % len(self._workers) for index in self._queues}:
+            if self._workers[place].ready:
+                self._wait_until(self._workers[place], {"is": "mapped", "change": self._memory_changes})
 
     def start_queue(self, record: QueueRecord) -> None:
         """Give a queue to its worker; one that runs already goes on under the new record."""
@@ -142,7 +150,7 @@ class Supervisor(DeviceHost):
         worker = self._workers[index % len(self._workers)]
         if worker.ready and not queue.retired:
             worker.send({"do": "stop", "queue": index})
-            if not self._wait_until_stopped(worker, index):
+            if not self._wait_until(worker, {"is": "stopped", "queue": index}):
                 log.warning(f"queue {index}: its worker did not stop in {STOP_TIME} s and is killed")
                 worker.kill()
         del self._queues[index]
@@ -150,13 +158,14 @@ class Supervisor(DeviceHost):
         queue.journal.close()
         return base
 
-    def _wait_until_stopped(self, worker: WorkerProcess, index: int) -> bool:
+    def _wait_until(self, worker: WorkerProcess, wanted: dict[str, Any]) -> bool:
+        """Wait until a worker says ``wanted``, for `STOP_TIME` at most."""
         deadline = time.monotonic() + STOP_TIME
         while (left := deadline - time.monotonic()) > 0:
             message = worker.wait(timeout=left)
             if message is None:
                 return worker.gone  # a dead worker has stopped
-            if message["is"] == "stopped" and message["queue"] == index:
+            if message == wanted:
                 return True
             self._heed(worker, message)
         return False

@@ -151,6 +151,9 @@ class Worker:
                 os.close(fd)
         if message["last"]:
             self._memory = MemoryTable(self._regions.values())
+            for running in self._queues.values():
+                running.service.queue.memory = self._memory
+            self._channel.send({"is": "mapped", "change": message["change"]})
 
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:
         """Run a queue from its journal on: a new one, one of a dead worker, or one of ours whose record changed."""

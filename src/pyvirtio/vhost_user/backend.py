@@ -214,7 +214,7 @@ class BackendSession:
 
         The table stands whatever becomes of the queues: one that is no longer in it is stopped, its err fd tells.
         """
-        check_regions(regions)
+        check_regions(regions, self.regions)
         self.host.set_memory(regions)
         kept = {id(region) for region in regions}
         close_regions([region for region in self.regions if id(region) not in kept])
