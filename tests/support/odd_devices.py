@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING, Any
 
 from pyvirtio.device import Device, Queue
 from pyvirtio.spec.struct import Struct, le32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What a device is told to do. Any other number is answered with its double.
 EXIT, CRASH, RAISE, HANG, WAIT, KNOB, STATE, CHANGE, FLOOD, PID = range(1_000_000, 1_000_010)
@@ -96,7 +100,7 @@ def _flood(device: Odd) -> int:
     return 3000
 
 
-ACTIONS = {
+ACTIONS: dict[int, Callable[[Any], int]] = {
     EXIT: _exit,
     CRASH: _crash,
     RAISE: _raise,

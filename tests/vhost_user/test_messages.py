@@ -9,6 +9,7 @@ import contextlib
 import os
 import select
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -584,6 +585,10 @@ def fill(fd: int) -> None:
             os.eventfd_write(fd, 1)
 
 
+def used_is(queue: RawQueue, index: int) -> bool:
+    return bool(queue.rings.used[1] == index)
+
+
 @pytest.mark.parametrize("blocking", [False, True], ids=["nonblocking", "made blocking again"])
 def test_M24_call_descriptor_that_is_full_counts_as_delivered(queue: RawQueue, blocking: bool):
     fill(queue.call_fd)
@@ -591,7 +596,7 @@ def test_M24_call_descriptor_that_is_full_counts_as_delivered(queue: RawQueue, b
     for number in range(1, 6):
         queue.submit((5).to_bytes(36, "little"))
         queue.kick()
-        until(lambda number=number: queue.rings.used[1] == number)
+        until(partial(used_is, queue, number))
     os.set_blocking(queue.call_fd, False)
     assert [answer[0] for answer in queue.answers(5)] == [120] * 5
 

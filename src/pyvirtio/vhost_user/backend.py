@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from pyvirtio.errors import ChainError, LocalError, ProtocolError
-from pyvirtio.memory.files import check_file, shared_file
+from pyvirtio.errors import ChainError, LocalError, PeerError, ProtocolError
+from pyvirtio.memory.files import check_sealed, map_file, shared_file
 from pyvirtio.memory.table import MAXIMUM_REGIONS
 from pyvirtio.ring.journal import region_size
 from pyvirtio.spec import split
@@ -312,12 +312,11 @@ class BackendSession:
     def _start(self, vring: Vring) -> None:
         """Start a queue, or tell the host of a change; one that cannot run is stopped and its err fd signalled."""
         try:
-            record = vring.record(self.regions, self.features, self._inflight_of(vring))
-        except ProtocolError as error:
+            self.host.start_queue(vring.record(self.regions, self.features, self._inflight_of(vring)))
+        except PeerError as error:
             self._stop(vring)
             vring.signal_error()
             raise ProtocolError(f"queue {vring.index} cannot run: {error}") from None
-        self.host.start_queue(record)
         vring.running = True
 
     def _stop(self, vring: Vring) -> None:
@@ -339,7 +338,8 @@ class BackendSession:
             raise ProtocolError("the in-flight region cannot change while a queue runs")
         if payload.size < payload.queues * region_size(payload.queue_size):
             raise ProtocolError(f"an in-flight region of {payload.size} bytes is too small for what it shall track")
-        check_file(fds[0], payload.offset, payload.size)
+        map_file(fds[0], payload.offset, payload.size)  # a trial
+        check_sealed(fds[0])
         self._drop_inflight()
         self._inflight = (fds.pop(), payload)
 
