@@ -120,10 +120,10 @@ class WorkerProcess:
         }
         self.send(message, list(fds.values()))
 
-    def give_config(self, config: bytes | bytearray, *, by_driver: bool) -> None:
-        """Give the configuration space's content."""
-        if config:
-            self.send({"do": "config", "data": config.hex(), "by_driver": by_driver})
+    def give_config(self, changes: list[tuple[int, int]], *, by_driver: bool) -> None:
+        """Give bytes of the configuration space, each with its place."""
+        if changes:
+            self.send({"do": "config", "changes": changes, "by_driver": by_driver})
 
     # The end.
 

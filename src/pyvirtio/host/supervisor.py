@@ -26,6 +26,9 @@ STOP_TIME = 1.0
 START_TIME = 30.0
 """The seconds that the first import of a device may take."""
 
+MESSAGES_AT_ONCE = 64
+"""The most messages of one worker that are read before the front-end gets its turn."""
+
 LONGEST_PAUSE = 1.0
 """The seconds between two starts of a worker that dies at once, at most."""
 
@@ -176,15 +179,19 @@ class Supervisor(DeviceHost):
 
     def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
         """Write what the device lets a driver write, or anything when a migration restores it."""
-        for place, byte in enumerate(data, start=offset):
-            if not by_driver or self.description.writable[place]:
-                self.config[place] = byte
-        self._tell_config(by_driver=by_driver)
+        allowed = self.description.writable if by_driver else b"\xff" * len(self.config)
+        changes = [(place, byte) for place, byte in enumerate(data, start=offset) if allowed[place]]
+        self._change_config(changes, by_driver=by_driver)
 
-    def _tell_config(self, *, by_driver: bool) -> None:
+    def _change_config(
+        self, changes: list[tuple[int, int]], *, by_driver: bool, but: WorkerProcess | None = None
+    ) -> None:
+        """Change bytes of the configuration space, and tell the workers, but for the one that did it itself."""
+        for place, byte in changes:
+            self.config[place] = byte
         for worker in self._workers:
-            if worker.ready:
-                worker.give_config(self.config, by_driver=by_driver)
+            if worker.ready and worker is not but:
+                worker.give_config(changes, by_driver=by_driver)
 
     def reset(self) -> None:
         """Stop every queue and make the device anew."""
@@ -206,7 +213,9 @@ class Supervisor(DeviceHost):
     def look(self) -> None:
         """Read what workers say, mourn the dead, start the next, and watch for those that hang."""
         for worker in self._processes():
-            while (message := worker.read()) is not None:
+            for _ in range(MESSAGES_AT_ONCE):
+                if (message := worker.read()) is None:
+                    break
                 self._heed(worker, message)
         for place, worker in enumerate(self._workers):
             if worker.gone:
@@ -253,8 +262,7 @@ class Supervisor(DeviceHost):
             if message["why"]:
                 log.warning(f"queue {message['queue']} is retired until it is set up afresh: {message['why']}")
         elif kind == "config":
-            self.config[:] = bytes.fromhex(message["data"])
-            self._tell_config(by_driver=False)
+            self._change_config(message["changes"], by_driver=False, but=worker)
             self._config_changed()
 
     def _arrived(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
@@ -273,7 +281,7 @@ class Supervisor(DeviceHost):
 
     def _equip(self, place: int, worker: WorkerProcess) -> None:
         worker.give_memory([], self._regions)
-        worker.give_config(self.config, by_driver=False)
+        worker.give_config(list(enumerate(self.config)), by_driver=False)
         for index, queue in self._queues.items():
             if index % len(self._workers) == place and not queue.retired:
                 worker.give_queue(queue.record, queue.journal)

@@ -74,7 +74,7 @@ class Worker:
         self._channel = channel
         self._kind = kind
         self._device = self._new_device()
-        self._config = b""
+        self._config = bytearray(kind.description().config)
         self._regions: dict[int, Region] = {}
         self._memory = MemoryTable()
         self._queues: dict[int, _Running] = {}
@@ -94,7 +94,7 @@ class Worker:
 
     def _new_device(self) -> Device:
         device = self._kind()
-        device.attach_config(lambda data: self._channel.send({"is": "config", "data": data.hex()}))
+        device.attach_config(self._tell_config)
         return device
 
     def run(self) -> None:
@@ -177,8 +177,7 @@ class Worker:
             os.close(region)
         if self._device.negotiated != message["features"]:
             self._device.negotiate(message["features"])
-            if self._config:
-                self._device.load_config(self._config)
+            self._device.load_config(self._config)
         service = QueueService(
             queue,
             self._device.answers()[index],
@@ -212,8 +211,15 @@ class Worker:
             running.service.finish()
         _close(running.fds)
 
+    def _tell_config(self, data: bytes) -> None:
+        """The device changed its configuration space: say which bytes, for a driver may be writing others."""
+        changes = [(place, byte) for place, byte in enumerate(data) if byte != self._config[place]]
+        self._config[:] = data
+        self._channel.send({"is": "config", "changes": changes})
+
     def _load_config(self, message: dict[str, Any], _fds: list[int]) -> None:
-        self._config = bytes.fromhex(message["data"])
+        for place, byte in message["changes"]:
+            self._config[place] = byte
         self._device.load_config(self._config)
         if message["by_driver"]:
             try:
@@ -224,6 +230,7 @@ class Worker:
     def _reset(self, _message: dict[str, Any], _fds: list[int]) -> None:
         for index in list(self._queues):
             self._put_down(index)
+        self._config = bytearray(self._kind.description().config)
         self._device = self._new_device()
 
     def _leave(self, _message: dict[str, Any], _fds: list[int]) -> None:

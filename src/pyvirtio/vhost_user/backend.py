@@ -7,6 +7,7 @@ tells. Only a question that cannot be answered, and a stream that cannot be unde
 from __future__ import annotations
 
 import os
+import stat
 
 from pyvirtio.errors import ChainError, LocalError, PeerError, ProtocolError
 from pyvirtio.memory.files import check_sealed, map_file, shared_file
@@ -384,6 +385,8 @@ class BackendSession:
             )
 
     def _set_backend_req_fd(self, _payload: None, _rest: bytes, fds: list[int]) -> None:
+        if not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
+            raise ProtocolError("the descriptor for the back-end's own messages is no socket")
         self._set_backend_fd(fds.pop())
 
     def _set_backend_fd(self, fd: int) -> None:
