@@ -253,7 +253,10 @@ class Supervisor(DeviceHost):
 
     def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         kind = message["is"]
-        if kind == "ready":
+        if kind == "ready" and (new := self._changed(message)):
+            log.warning(f"the device is not reloaded: the driver knows it with other {new}; serve it anew")
+            worker.kill()
+        elif kind == "ready":
             self._arrived(worker, message)
         elif kind == "failed":
             log.warning(f"the device is not reloaded: {message['why']}")
@@ -265,10 +268,22 @@ class Supervisor(DeviceHost):
             self._change_config(message["changes"], by_driver=False, but=worker)
             self._config_changed()
 
+    def _changed(self, message: dict[str, Any]) -> str:
+        """Name what a driver may rely on and is different now."""
+        old = self.description
+        parts = {
+            "id": message["device_id"] == old.device_id,
+            "features": message["features"] == old.features,
+            "queues": tuple(message["queue_sizes"]) == old.queue_sizes,
+            "configuration space": bytes.fromhex(message["writable"]) == old.writable,
+        }
+        return ", ".join(name for name, same in parts.items() if not same)
+
     def _arrived(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """A worker is ready: a successor of a dead one, or one with new code, whose predecessor leaves now."""
         worker.ready = True
         self.sources = message["sources"]
+        self.description.patience = message["patience"]
         for place, candidate in list(self._candidates.items()):
             if candidate is worker:
                 self._candidates.pop(place)
