@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,14 @@ def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQue
         yield queue
 
 
+def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:
+    return bool((queue.rings.used[1] - before) & 0xFFFF >= wanted)
+
+
+def is_buried(server: Served, pid: int) -> bool:
+    return pid not in server.workers()
+
+
 def worker_of(server: Served) -> int:
     """Wait until there is just one worker, and give its process id."""
     until(lambda: len(server.workers()) == 1)
@@ -54,18 +63,18 @@ def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
         kills = 0
         settled: tuple[list[str], int] | None = None
         for done, (numbers, kill) in enumerate(batches):
+            before = queue.rings.used[1]
             queue.submit(*(Request(n).pack() for n in numbers))
             queue.kick()
             if kill:
-                before = queue.rings.used[1]
                 wanted = rng.randrange(40)
-                until(lambda before=before, wanted=wanted: (queue.rings.used[1] - before) & 0xFFFF >= wanted)
+                until(partial(has_answered, queue, before, wanted))
                 pid = worker_of(server)
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
             assert unpack(queue.answers(40)) == [WRAPPED[min(n, 34)] for n in numbers]
             if kill:
-                until(lambda pid=pid: pid not in server.workers())
+                until(partial(is_buried, server, pid))
             if done == 100:
                 worker_of(server)
                 settled = server.fds(), server.memory()
@@ -176,18 +185,21 @@ def test_workers_divide_the_queues(workers: str):
 
 
 def test_one_workers_death_does_not_touch_the_others_queues():
-    with served(odd("Four"), "--workers", "2") as server, RawFrontEnd(server.path) as front_end:
-        with SharedMemory() as memory:
-            front_end.negotiate()
-            front_end.share(memory)
-            queues = [front_end.queue(memory, index) for index in range(4)]
-            for queue in queues:
-                queue.start()
-            pids = [ask(queue, PID)[0] for queue in queues]
-            assert pids[0] == pids[2] != pids[1] == pids[3]
-            assert ask(queues[0], EXIT) == [None]
-            assert ask(queues[1], PID) == [pids[1]]
-            assert ask(queues[2], PID)[0] not in pids
+    with (
+        served(odd("Four"), "--workers", "2") as server,
+        RawFrontEnd(server.path) as front_end,
+        SharedMemory() as memory,
+    ):
+        front_end.negotiate()
+        front_end.share(memory)
+        queues = [front_end.queue(memory, index) for index in range(4)]
+        for queue in queues:
+            queue.start()
+        pids = [ask(queue, PID)[0] for queue in queues]
+        assert pids[0] == pids[2] != pids[1] == pids[3]
+        assert ask(queues[0], EXIT) == [None]
+        assert ask(queues[1], PID) == [pids[1]]
+        assert ask(queues[2], PID)[0] not in pids
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -345,7 +357,8 @@ def test_worker_that_dies_is_followed_while_its_file_is_broken(tmp_path: Path):
         device.write_text("class Mine(:\n")
         server.wait_for("the device is not reloaded")
         for pid in server.workers():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the one with the broken code ends by itself
+                os.kill(pid, signal.SIGKILL)
         queue.submit(*pack(21))
         queue.kick()
         assert queue.front_end.number(R.GET_FEATURES)

@@ -120,10 +120,13 @@ class WorkerProcess:
         }
         self.send(message, list(fds.values()))
 
-    def give_config(self, changes: list[tuple[int, int]], *, by_driver: bool) -> None:
-        """Give bytes of the configuration space, each with its place."""
+    def give_config(self, changes: list[tuple[int, int]], *, by_driver: bool, change: int = 0) -> None:
+        """Give bytes of the configuration space, each with its place.
+
+        Where a driver wrote them, it answers that change number ``change`` is `configured`.
+        """
         if changes:
-            self.send({"do": "config", "changes": changes, "by_driver": by_driver})
+            self.send({"do": "config", "changes": changes, "by_driver": by_driver, "change": change})
 
     # The end.
 

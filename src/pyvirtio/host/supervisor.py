@@ -65,7 +65,7 @@ class Supervisor(DeviceHost):
         self._life_line = LifeLine()
         self._regions: dict[int, FileRegion] = {}
         self._next_region = 0
-        self._memory_changes = 0
+        self._changes = 0
         self._queues: dict[int, _Queue] = {}
         self._workers = [self._new_worker() for _ in range(workers)]
         self._candidates: dict[int, WorkerProcess] = {}
@@ -125,13 +125,17 @@ class Supervisor(DeviceHost):
                 add[self._next_region] = region
                 self._next_region += 1
         self._regions |= add
-        self._memory_changes += 1
+        self._changes += 1
         for worker in self._workers:
             if worker.ready:
-                worker.give_memory(drop, add, self._memory_changes)
+                worker.give_memory(drop, add, self._changes)
+        self._let_catch_up("mapped")
+
+    def _let_catch_up(self, kind: str) -> None:
+        """Wait until the workers that run queues have made the last change."""
         for place in {index % len(self._workers) for index in self._queues}:
             if self._workers[place].ready:
-                self._wait_until(self._workers[place], {"is": "mapped", "change": self._memory_changes})
+                self._wait_until(self._workers[place], {"is": kind, "change": self._changes})
 
     def start_queue(self, record: QueueRecord) -> None:
         """Give a queue to its worker; one that runs already goes on under the new record."""
@@ -181,7 +185,10 @@ class Supervisor(DeviceHost):
         """Write what the device lets a driver write, or anything when a migration restores it."""
         allowed = self.description.writable if by_driver else b"\xff" * len(self.config)
         changes = [(place, byte) for place, byte in enumerate(data, start=offset) if allowed[place]]
+        self._changes += 1
         self._change_config(changes, by_driver=by_driver)
+        if changes and by_driver:
+            self._let_catch_up("configured")  # a request that follows is to find the device with it
 
     def _change_config(
         self, changes: list[tuple[int, int]], *, by_driver: bool, but: WorkerProcess | None = None
@@ -191,7 +198,7 @@ class Supervisor(DeviceHost):
             self.config[place] = byte
         for worker in self._workers:
             if worker.ready and worker is not but:
-                worker.give_config(changes, by_driver=by_driver)
+                worker.give_config(changes, by_driver=by_driver, change=self._changes)
 
     def reset(self) -> None:
         """Stop every queue and make the device anew."""

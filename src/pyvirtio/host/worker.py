@@ -109,7 +109,7 @@ class Worker:
                     self._retired(index, running)
 
     def _look(self) -> None:
-        """Wait for kicks and for the keeper's messages, which come first: a kick may follow from one."""
+        """Wait for kicks and for the keeper's messages."""
         polled = [index for index, running in self._queues.items() if "kick" not in running.fds]
         timeout = 0 if self._ready else POLL_INTERVAL if polled else None
         events = self._poll.poll(timeout)
@@ -117,8 +117,7 @@ class Worker:
         for fd, _ in events:
             if fd == self._channel.fileno():
                 self._obey()
-        for fd, _ in events:
-            if (index := self._kicks.get(fd)) is not None:
+            elif (index := self._kicks.get(fd)) is not None:
                 self._take_kick(fd, index)
 
     def _take_kick(self, fd: int, index: int) -> None:
@@ -226,6 +225,7 @@ class Worker:
                 self._device.config_written()
             except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
                 log.warning(f"config_written failed: {error!r}", error)
+            self._channel.send({"is": "configured", "change": message["change"]})
 
     def _reset(self, _message: dict[str, Any], _fds: list[int]) -> None:
         for index in list(self._queues):
