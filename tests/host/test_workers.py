@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,27 +18,15 @@ from pyvirtio.testing.front_end import RawFrontEnd, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from tests.support.odd_devices import CRASH, EXIT, HANG, KNOB, PID, RAISE, WAIT
-from tests.support.vhost import ask, idle_fds, odd, pack, unpack, until
+from tests.support.vhost import ask, driven, idle_fds, odd, pack, unpack, until
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pyvirtio.testing.served import Served
 
 R = m.Request
-
-
-@contextmanager
-def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
-    """Give a queue that runs."""
-    with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
-        front_end.negotiate()
-        front_end.share(memory)
-        queue = front_end.queue(memory, index, size=size)
-        queue.start()
-        yield queue
 
 
 def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:

@@ -74,6 +74,7 @@ class Worker:
         self._channel = channel
         self._kind = kind
         self._device = self._new_device()
+        self._device.answers()  # refuses a device that lacks a method, before anybody drives it
         self._config = bytearray(kind.description().config)
         self._regions: dict[int, Region] = {}
         self._memory = MemoryTable()
