@@ -54,7 +54,7 @@ class Keeper:
 
     # The loop.
 
-    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+    def run(self, ready: Callable[[], object] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT, or until the given connection closes.
 
         ``ready`` is called once these signals are heeded.

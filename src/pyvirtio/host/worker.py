@@ -248,4 +248,4 @@ class Worker:
     def _retired(self, index: int, running: _Running) -> None:
         signal(running.fds.get("err", -1))
         self._put_down(index)
-        self._channel.send({"is": "retired", "queue": index, "why": "see above"})
+        self._channel.send({"is": "retired", "queue": index, "why": ""})
