@@ -71,7 +71,11 @@ class SplitDeviceQueue:
         heads = self.journal.in_flight()
         self._in_flight = len(heads)
         self._next_available = self.journal.next_available()
-        self.unfinished = [self._chain(head, self.journal.order_of(head)) for head in heads]
+        for head in heads:
+            try:
+                self.unfinished.append(self._chain(head, self.journal.order_of(head)))
+            except RingError as error:  # `pop` raises it, once the others are answered
+                self._broken = error
 
     # Popping.
 

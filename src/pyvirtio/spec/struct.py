@@ -157,7 +157,8 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
         >>> Config().replace(actual=7)
         Config(actual=7)
         """
-        return type(self)(**{**self.as_dict(), **changes})
+        as_they_are = dict(zip(self._fields, self, strict=True))  # text is not decoded, for that may lose bytes
+        return type(self)(**{**as_they_are, **changes})
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields by name."""
