@@ -188,6 +188,11 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
             raise ChainError(f"{cls.__name__} takes {cls.nbytes} bytes; only {len(data)} came") from None
 
     @classmethod
+    def codes(cls) -> list[str]:
+        """Give the fields' letters in the ``struct`` module's language, in order."""
+        return [field.code for field in cls._fields.values()]
+
+    @classmethod
     def offset_of(cls, name: str) -> int:
         """Give the distance in bytes of field ``name`` from the start of the structure."""
         before = list(cls._fields)[: list(cls._fields).index(name)]
