@@ -1045,6 +1045,7 @@ batch_getbuffer(PyObject *object, Py_buffer *view, int flags)
 }
 
 static Py_ssize_t batch_length(PyObject *object) { return (Py_ssize_t)(((Batch *)object)->count - ((Batch *)object)->done); }
+static PyObject *batch_get_requests(PyObject *object, void *Py_UNUSED(_)) { return Py_NewRef(object); }
 static PyObject *batch_get_order(PyObject *object, void *Py_UNUSED(_)) { return PyLong_FromUnsignedLongLong(((Batch *)object)->first_order + ((Batch *)object)->done); }
 
 static PyMethodDef batch_methods[] = {
@@ -1052,6 +1053,7 @@ static PyMethodDef batch_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef batch_getset[] = {
+    {"requests", batch_get_requests, NULL, "All requests, as a buffer.", NULL},
     {"order", batch_get_order, NULL, "The next record's place in the order of arrival.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -12,7 +12,7 @@ from pyvirtio.ring.split_device import SplitDeviceQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyvirtio.memory import MemoryTable
@@ -108,7 +108,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
         """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
         return None if self._broken else self._ring.pop_records(limit, request_size, response_size)
 
-    def push_records(self, batch: Any, answers: Buffer) -> None:
+    def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
         self._ring.push_records(batch, answers)
 
