@@ -154,9 +154,7 @@ class NumpyBatch:
         self.order += 1
         (readable, read), (writable, written) = self._readable, self._writable
         views = self._memory.views
-        return Chain(
-            int(self._heads[at]), order, views(int(readable[at]), read), views(int(writable[at]), written)
-        )
+        return Chain(int(self._heads[at]), order, views(int(readable[at]), read), views(int(writable[at]), written))
 
 
 class _Views:

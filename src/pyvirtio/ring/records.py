@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     class RecordBatch(Protocol):
         """What `pop_records` gives.
 
-        ``requests`` is memory that holds all of them, one behind the other, and does not change. ``len`` is the number of records that are not answered yet; ``order`` is the place of the first of them in the
-        order of arrival, and the others follow without a gap.
+        ``requests`` is memory that holds all of them, one behind the other, and does not change. ``len`` is the number
+        of records that are not answered yet; ``order`` is the place of the first of them in the order of arrival, and
+        the others follow without a gap.
         """
 
         @property
