@@ -23,6 +23,7 @@ class Codec:
 
 class Ring:
     backlog: int
+    twice: int | None
     indexes: tuple[int, int, int, int, int]
     def __new__(
         cls,

@@ -224,13 +224,8 @@ class _Views:
         number = min(_run(lengths, number), _run(lengths1, number), _run(flags1, number))
         places, number = self._span(read).places(low, number)
         places1, number = self._span(written).places(low1, number)
-        number = min(number, self._unmarked(heads, number))
-        if number < FEWEST:
-            return None
         heads = heads[:number]
-        seen, counting = self._seen, self._counting[:number]
-        seen[heads] = counting
-        if seen[heads].tobytes() != counting.tobytes():  # one twice
+        if number < FEWEST or self._any_in_flight(heads):
             return None
         return (
             heads,
@@ -256,11 +251,14 @@ class _Views:
             return None
         return self._window(length)[places].view("<u8").reshape(number, 4)
 
-    def _unmarked(self, heads: Indexes, number: int) -> int:
-        marks = self._marks[heads].tobytes()
-        if marks == bytes(len(marks)):
-            return number
-        return len(marks) - len(marks.lstrip(b"\0"))  # as many as stand before the first that is in flight
+    def _any_in_flight(self, heads: Indexes) -> bool:
+        """Tell whether one of ``heads`` is in flight, or stands there twice."""
+        number = len(heads)
+        if self._marks[heads].tobytes() != bytes(number):
+            return True
+        seen, counting = self._seen, self._counting[:number]
+        seen[heads] = counting  # of one that is there twice, only the last place stays
+        return bool(seen[heads].tobytes() != counting.tobytes())
 
     def _span(self, length: int) -> _Span:
         span = self._spans.get(length)
