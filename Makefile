@@ -8,7 +8,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run test check lint types imports format docs lock fresh-machine clean runtime tools
+.PHONY: help run guest test check lint types imports format docs lock fresh-machine clean runtime tools
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [PYTHON=python3.13]"
@@ -16,6 +16,9 @@ help: ## list the targets
 
 run: runtime ## the factorial of N (5) by a virtio device in another process
 	@$(bin)/pyvirtio factorial $(N)
+
+guest: runtime ## the factorial of N (5) from inside a real Linux guest; fetches QEMU and a kernel first
+	@$(bin)/pyvirtio vm factorial $(N)
 
 test: tools lint types imports ## everything: the checks and every test, guests included, with the floor on coverage
 	@rm -f .coverage .coverage.*

@@ -15,7 +15,7 @@ from pyvirtio.vm.machine import MACHINES
 from pyvirtio.vm.qemu import Qemu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -38,11 +38,10 @@ class Notes:
 
 
 @pytest.fixture
-def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that seems to have KVM."""
     monkeypatch.setattr(accel, "kvm_obstacle", lambda machine: "" if machine in NATIVE else "it is foreign")
     monkeypatch.setattr(accel, "_boot_id", lambda: "this boot")
-    return
 
 
 def choose(wish: str, qemu: Path, root: Path, *, foreign: bool = False) -> tuple[str, list[str]]:

@@ -67,7 +67,8 @@ def run_factorial(options: argparse.Namespace) -> int:
 
     show = (lambda line: print(line, file=sys.stderr, flush=True)) if options.console else None
     with _setup(options) as setup:
-        result = run_once(setup, ["factorial", *map(str, options.numbers)], show=show)
+        wrap32 = ["--wrap32"] if options.wrap32 else []
+        result = run_once(setup, ["factorial", *wrap32, *map(str, options.numbers)], show=show)
     answers = [match.groups() for line in result.lines if (match := _ANSWER.fullmatch(line))]
     if options.json:
         import json

@@ -26,7 +26,10 @@ import signal
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATH = os.environ.get("VIRTIO_MISC", "/dev/virtio_misc")
 ARTICLE = (0, 5, 10, 12, 13, 20, 33, 34)
