@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitRings
+from pyvirtio.ring import device_queue as new_device_queue
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32
@@ -33,7 +34,7 @@ def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitRings:
 
 def device_queue(raw: RawDriver, features: int = RING_FEATURES, **options: Any) -> SplitDeviceQueue:
     """Build the real device side of a raw driver's ring."""
-    return SplitDeviceQueue(rings_at(raw.memory, raw.layout), raw.memory, features, **options)
+    return new_device_queue(rings_at(raw.memory, raw.layout), raw.memory, features, **options)
 
 
 def both_ends(
@@ -47,7 +48,7 @@ def both_ends(
     memory = memory_of((0x1000, layout.end + room - 0x1000))
     rings = rings_at(memory, layout)
     driver = driver_at(rings, memory, features, index)
-    return driver, SplitDeviceQueue(rings, memory, features), memory, layout.end
+    return driver, new_device_queue(rings, memory, features), memory, layout.end
 
 
 def driver_at(rings: SplitRings, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
@@ -197,7 +198,7 @@ class Durable:
         rings.used = self._fused(rings.used, "used")
         rings.used_pairs = self._fused(rings.used_pairs, "used_pairs")
         journal = Journal(self.layout.size, self._fused(self.region, "region"), self._fused(self.ledger, "ledger"))
-        return SplitDeviceQueue(rings, self.memory, self.features, journal=journal)
+        return new_device_queue(rings, self.memory, self.features, journal=journal)
 
     def _fused(self, view: memoryview, name: str) -> Any:
         return FusedView(view, self.fuse, self.log, name)
