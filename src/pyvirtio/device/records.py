@@ -50,6 +50,7 @@ class RecordAnswer:
         self.batch = batch
 
     def __call__(self, chain: Chain) -> None:
+        """Answer one chain, where requests do not come as records."""
         self.one(chain)
 
     def answers(self, requests: Any) -> Any:
