@@ -52,6 +52,7 @@ def seconds(setup: Setup, until: bytes) -> float:
 
 
 def main() -> None:
+    """Print the table."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     workshop = default_workshop()
     wishes = Wishes(accel="tcg")
