@@ -27,7 +27,7 @@ import statistics
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyvirtio.device import Device, Queue, QueueService
 from pyvirtio.memory import MemoryTable, Region
@@ -36,9 +36,6 @@ from pyvirtio.ring.engine import device_queue
 from pyvirtio.spec.features import RING_FEATURES
 from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import RawDriver
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BATCHES = (1, 8, 32, 128, 1024)
 TABLE = tuple(n * n % 2**32 for n in range(35))

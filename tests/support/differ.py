@@ -59,7 +59,7 @@ class World:
         self.queue: Any = device_queue(rings, memory, features, journal=self.journal)
         assert engine == "reference" or type(self.queue) is not SplitDeviceQueue
 
-    def restart(self, image: Sequence[bytes], index: int) -> None:
+    def restart(self, image: Sequence[bytearray], index: int) -> None:
         """Begin anew with these bytes."""
         for buffer, data in zip(self.buffers, image, strict=True):
             buffer[:] = data
@@ -273,7 +273,7 @@ def compare(engine: str, seed: object, cases: int) -> dict[str, int]:
     Raises:
         AssertionError: the engines differ; the message says in which case.
     """
-    import pyvirtio.ring.numpy_device as numpy_device
+    from pyvirtio.ring import numpy_device
 
     rng = random.Random(str(seed))
     before, forced = numpy_device.FEWEST, os.environ.get("PYVIRTIO_ENGINE")

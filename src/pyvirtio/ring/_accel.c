@@ -1290,7 +1290,7 @@ take_exception(void)
 }
 
 /*
- * each(batch, method, request, response, deadline, clock) -> None, or what the method gave or raised
+ * each(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
  * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
@@ -1359,16 +1359,15 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
-    set_number(self, N_RUNNING_NUMBER, 0);
+    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
+        set_number(self, N_RUNNING_NUMBER, 0);
     in_order();
     if (index > first)
         give_records_back(self, batch, index - first);
     PyErr_Restore(type, value, trace);
     if (PyErr_Occurred())
         return NULL;
-    if (!outcome)
-        Py_RETURN_NONE;
-    return outcome;
+    return outcome ? outcome : Py_NewRef(args[0]);
 }
 
 /* ------------------------------------------------------------------ notifications, and what Python may ask */

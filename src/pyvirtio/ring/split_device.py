@@ -235,7 +235,7 @@ class SplitDeviceQueue:
 
         ``request`` and ``response`` are codecs of the structures that ``method`` takes and gives; without ``clock``
         it is the system's. Stops early at an unusual outcome, an exception or an answer of another type, and gives
-        that; it belongs to the record that is now the next.
+        that, which belongs to the record that is now the next. Gives ``batch`` where nothing was unusual.
         """
         raise NotImplementedError
 
