@@ -11,11 +11,12 @@ from pyvirtio.device import Device, Queue, Reader, Records, Writer
 from pyvirtio.device.batching import FEWEST, REST
 from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
 from pyvirtio.errors import LocalError
+from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import engine as engines
 from pyvirtio.ring.journal import Count
 from pyvirtio.spec.features import RING_FEATURES
 from pyvirtio.spec.struct import Struct, le32
-from pyvirtio.testing import RawDriver
+from pyvirtio.testing import Descriptor, RawDriver
 from tests.support.rings import Number, Served, memory_of
 
 if TYPE_CHECKING:
@@ -289,3 +290,25 @@ def test_numpy_is_not_imported_for_a_few_requests():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_memory_is_replaced_while_the_queue_runs(engine: str):
+    """The ring and old requests live in the old table; new requests are found in the new one."""
+    device = Tripler()
+    old = memory_of((0x1000, 0x20000))
+    served = Served(RawDriver(old, 256), device)
+    raw = served.raw
+    heads = [raw.request(value, room=4) for value in numbers(*range(20, 40))]
+    raw.offer(*heads)
+    popped = served.queue.pop_records(10, 4, 4) or served.queue.pop(10)
+    served.queue.memory = MemoryTable([*old.regions, Region(0x100000, bytearray(0x1000))])
+    new = [raw.chain([Descriptor(0x100000 + 16 * n, 4), Descriptor(0x100008 + 16 * n, 4, 2)]) for n in range(20)]
+    raw.offer(*new)
+    if isinstance(popped, list):
+        served.queue.push(popped)
+    else:
+        served.queue.push_records(popped, bytes(4 * len(popped)))
+    back = served.kick()
+    assert [head for head, _ in back] == [*heads, *new]
+    assert [length for _, length in back[len(popped) :]] == [4] * (40 - len(popped))
+    assert not served.faults

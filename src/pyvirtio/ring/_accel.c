@@ -1452,6 +1452,24 @@ ring_set_indexes(PyObject *object, PyObject *value, void *Py_UNUSED(_))
     return 0;
 }
 
+static PyObject *ring_get_memory(PyObject *object, void *Py_UNUSED(_)) { return Py_NewRef((PyObject *)((Ring *)object)->memory); }
+
+/* A new table. The old one lives as long as a chain or a batch that was translated with it. */
+static int
+ring_set_memory(PyObject *object, PyObject *value, void *Py_UNUSED(_))
+{
+    Ring *self = (Ring *)object;
+    if (!value || Py_TYPE(value) != self->state->memory) {
+        PyErr_SetString(PyExc_TypeError, "a Memory");
+        return -1;
+    }
+    Memory *old = self->memory;
+    Py_INCREF(value);
+    self->memory = (Memory *)value;
+    Py_DECREF((PyObject *)old);
+    return 0;
+}
+
 static PyMethodDef ring_methods[] = {
     {"pop", ring_pop, METH_O, NULL},
     {"push", ring_push, METH_O, NULL},
@@ -1465,6 +1483,7 @@ static PyMethodDef ring_methods[] = {
 };
 static PyGetSetDef ring_getset[] = {
     {"backlog", ring_get_backlog, NULL, NULL, NULL},
+    {"memory", ring_get_memory, ring_set_memory, NULL, NULL},
     {"twice", ring_get_twice, NULL, NULL, NULL},
     {"indexes", ring_get_indexes, ring_set_indexes, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
