@@ -59,7 +59,7 @@ class World:
         self.queue: Any = device_queue(rings, memory, features, journal=self.journal)
         assert engine == "reference" or type(self.queue) is not SplitDeviceQueue
 
-    def restart(self, image: Sequence[bytes | bytearray], index: int) -> None:
+    def restart(self, image: Sequence[bytearray], index: int) -> None:
         """Begin anew with these bytes."""
         for buffer, data in zip(self.buffers, image, strict=True):
             buffer[:] = data

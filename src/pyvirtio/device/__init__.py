@@ -16,7 +16,8 @@
 
 from pyvirtio.device.device import Device
 from pyvirtio.device.queue import Queue
+from pyvirtio.device.records import Records, lookup
 from pyvirtio.device.service import QueueService
 from pyvirtio.device.streams import Reader, Writer
 
-__all__ = ["Device", "Queue", "QueueService", "Reader", "Writer"]
+__all__ = ["Device", "Queue", "QueueService", "Reader", "Records", "Writer", "lookup"]

@@ -95,6 +95,11 @@ class Device:
         order = self.byte_order
         return [queue.bind(self, order) for queue in self.queues for _ in range(queue.count)]
 
+    @property
+    def logs(self) -> bool:
+        """Whether somebody reads what `info` logs."""
+        return self._logger is not None
+
     def info(self, message: str, *values: object) -> None:
         """Log at level INFO. Without a reader nothing is formatted.
 

@@ -15,6 +15,31 @@ if TYPE_CHECKING:
     Answer = Callable[[Chain], None]
 
 
+class Records:
+    """What a batch method is given, for its annotation: a NumPy array of records that it may not change."""
+
+    def __getitem__(self, field: str) -> Any:
+        """Give the values of one field, an array."""
+        raise NotImplementedError
+
+
+def lookup(table: tuple[int, ...], indexes: Any) -> Any:
+    """Look each of ``indexes``, an array of numbers, up in ``table``; what is beyond its end gets the last item.
+
+    >>> import numpy as np
+    >>> lookup((1, 1, 2, 6, 0), np.array([3, 100]))
+    array([6, 0], dtype=uint8)
+    """
+    import numpy as np
+
+    if (array := _arrays.get(table)) is None:
+        array = _arrays[table] = np.array(table, np.min_scalar_type(max(table)))
+    return array[np.minimum(indexes, len(table) - 1)]
+
+
+_arrays: dict[tuple[int, ...], Any] = {}
+
+
 def write_answer(chain: Chain, answer: Any, response: type[Struct], order: ByteOrder) -> None:
     """Write what a typed method gave.
 
@@ -50,7 +75,7 @@ class RecordAnswer:
         self.batch = batch
 
     def __call__(self, chain: Chain) -> None:
-        """Answer one chain, where requests do not come as records."""
+        """Answer a chain."""
         self.one(chain)
 
     def answers(self, requests: Any) -> Any:

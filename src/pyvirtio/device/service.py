@@ -140,19 +140,20 @@ class QueueService:
         journal, began = self.queue.journal, self._clock()
         journal.running(batch.order, len(batch), began)
         try:
-            return records.answers(batch, began)
+            answers = records.answers(batch, began)
         except ImportError:
             records.give_up()
+            answers = None
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             records.rest()
+            answers = None
             self._report_once(f"the device's batch method failed, its requests are answered singly: {error!r}", error)
-        finally:
-            journal.idle()
-        return None
+        journal.idle()
+        return answers
 
     def _call_each(self, records: Records, batch: RecordBatch, deadline: int) -> None:
         outcome = records.call(batch, deadline)
-        if outcome is not None:
+        if outcome is not batch:
             # What is unusual need not be fast: this one is answered as a chain, with what came of the call.
             chain = batch.take()
             self._answer_some([chain], deadline=0, answer=records.late(outcome))

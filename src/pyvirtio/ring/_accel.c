@@ -1290,7 +1290,7 @@ take_exception(void)
 }
 
 /*
- * each(batch, method, request, response, deadline, clock) -> None, or what the method gave or raised
+ * each(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
  * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
@@ -1359,16 +1359,15 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
-    set_number(self, N_RUNNING_NUMBER, 0);
+    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
+        set_number(self, N_RUNNING_NUMBER, 0);
     in_order();
     if (index > first)
         give_records_back(self, batch, index - first);
     PyErr_Restore(type, value, trace);
     if (PyErr_Occurred())
         return NULL;
-    if (!outcome)
-        Py_RETURN_NONE;
-    return outcome;
+    return outcome ? outcome : Py_NewRef(args[0]);
 }
 
 /* ------------------------------------------------------------------ notifications, and what Python may ask */
@@ -1453,6 +1452,24 @@ ring_set_indexes(PyObject *object, PyObject *value, void *Py_UNUSED(_))
     return 0;
 }
 
+static PyObject *ring_get_memory(PyObject *object, void *Py_UNUSED(_)) { return Py_NewRef((PyObject *)((Ring *)object)->memory); }
+
+/* A new table. The old one lives as long as a chain or a batch that was translated with it. */
+static int
+ring_set_memory(PyObject *object, PyObject *value, void *Py_UNUSED(_))
+{
+    Ring *self = (Ring *)object;
+    if (!value || Py_TYPE(value) != self->state->memory) {
+        PyErr_SetString(PyExc_TypeError, "a Memory");
+        return -1;
+    }
+    Memory *old = self->memory;
+    Py_INCREF(value);
+    self->memory = (Memory *)value;
+    Py_DECREF((PyObject *)old);
+    return 0;
+}
+
 static PyMethodDef ring_methods[] = {
     {"pop", ring_pop, METH_O, NULL},
     {"push", ring_push, METH_O, NULL},
@@ -1466,6 +1483,7 @@ static PyMethodDef ring_methods[] = {
 };
 static PyGetSetDef ring_getset[] = {
     {"backlog", ring_get_backlog, NULL, NULL, NULL},
+    {"memory", ring_get_memory, ring_set_memory, NULL, NULL},
     {"twice", ring_get_twice, NULL, NULL, NULL},
     {"indexes", ring_get_indexes, ring_set_indexes, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

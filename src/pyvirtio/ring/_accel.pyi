@@ -23,6 +23,7 @@ class Codec:
     def construct(self, kind: type, /, *values: object, **named: object) -> Any: ...
 
 class Ring:
+    memory: Memory
     backlog: int
     twice: int | None
     indexes: tuple[int, int, int, int, int]

@@ -45,7 +45,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
     ) -> None:
         super().__init__(rings, memory, features, journal=journal, base=base)
         self._ring = _accel.Ring(
-            _accel.Memory([(region.base, region.view) for region in memory.regions]),
+            self._held_memory(),
             rings.table,
             rings.available,
             rings.used,
@@ -55,6 +55,12 @@ class AccelDeviceQueue(SplitDeviceQueue):
             self._may_indirect,
         )
         self._hand_over()
+
+    def _held_memory(self) -> _accel.Memory:
+        return _accel.Memory([(region.base, region.view) for region in self._memory.regions])
+
+    def _memory_changed(self) -> None:
+        self._ring.memory = self._held_memory()
 
     # The indexes live in the accelerator; the reference engine borrows them for one step.
 

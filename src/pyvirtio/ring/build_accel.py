@@ -46,4 +46,6 @@ def build(target: Path = LIBRARY, *options: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if build() else 1)
+    if not build():
+        LIBRARY.unlink(missing_ok=True)  # it would be of an older source
+        sys.exit(1)

@@ -67,11 +67,11 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         self.journal.last_order += number
         self._next_available = (self._next_available + number) & 0xFFFF
         self._in_flight += number
-        return NumpyBatch(self.memory, heads, order, *found[1:])
+        return NumpyBatch(self._memory, heads, order, *found[1:])
 
     def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
-        views = self._views
+        views = self._views or self._make_views()
         assert views is not None
         heads = batch.answer(answers)
         number, size = len(heads), batch.response_size
@@ -92,11 +92,14 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         self.count(Count.BYTES_READ, number * batch.readable_bytes)
         self.count(Count.BYTES_WRITTEN, number * size)
 
+    def _memory_changed(self) -> None:
+        self._views = None  # a batch that is still out keeps its own
+
     def _make_views(self) -> _Views | None:
         try:
             journal = self.journal.parts[:2]
             parts = (self._table, self._available, self._pairs, *journal)
-            self._views = _Views(self.memory, parts, may_indirect=self._may_indirect)
+            self._views = _Views(self._memory, parts, may_indirect=self._may_indirect)
         except (ImportError, TypeError, ValueError):  # no NumPy, or something that is not plain memory
             self._has_numpy = False
         return self._views
@@ -189,7 +192,9 @@ class _Views:
 
     # Popping.
 
-    def find(self, next_available: int, number: int, request_size: int, response_size: int) -> _Found | None:
+    def find(  # noqa: PLR0911  # each way out is a look at another part of the layout
+        self, next_available: int, number: int, request_size: int, response_size: int
+    ) -> _Found | None:
         """Find the longest run of plain requests of one layout, up to ``number`` of them.
 
         Raises:

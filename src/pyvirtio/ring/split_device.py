@@ -49,7 +49,7 @@ class SplitDeviceQueue:
         base: int | None = None,
     ) -> None:
         self.size = rings.size
-        self.memory = memory
+        self._memory = memory
         self.journal = journal or Journal(rings.size)
         self._table = rings.table
         self._available = rings.available
@@ -81,6 +81,19 @@ class SplitDeviceQueue:
                 self.unfinished.append(self._chain(head, self.journal.order_of(head)))
             except RingError as error:  # `pop` raises it, once the others are answered
                 self._broken = error
+
+    @property
+    def memory(self) -> MemoryTable:
+        """What translates the addresses of buffers. It can be replaced; what was popped keeps the old one."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: MemoryTable) -> None:
+        self._memory = memory
+        self._memory_changed()
+
+    def _memory_changed(self) -> None:
+        """Make of the new memory what this engine needs."""
 
     # Popping.
 
@@ -134,7 +147,7 @@ class SplitDeviceQueue:
 
     def _buffers(self, head: int) -> tuple[list[memoryview], list[memoryview]]:
         """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
-        gather = _Gather(self.memory, self.size)
+        gather = _Gather(self._memory, self.size)
         unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
         for _ in range(self.size):
             address, length, flags, following = unpack(table, index * 16)
@@ -164,7 +177,7 @@ class SplitDeviceQueue:
             raise RingError(
                 f"an indirect table of {number} descriptors; the queue has {self.size}", section="2.7.5.3.1"
             )
-        table = self.memory.read(address, length)  # one private copy: what is checked is what is used
+        table = self._memory.read(address, length)  # one private copy: what is checked is what is used
         index = 0
         for _ in range(number):
             address, length, flags, following = split.DESCRIPTOR.unpack_from(table, index * 16)
@@ -235,7 +248,7 @@ class SplitDeviceQueue:
 
         ``request`` and ``response`` are codecs of the structures that ``method`` takes and gives; without ``clock``
         it is the system's. Stops early at an unusual outcome, an exception or an answer of another type, and gives
-        that; it belongs to the record that is now the next.
+        that, which belongs to the record that is now the next. Gives ``batch`` where nothing was unusual.
         """
         raise NotImplementedError
 

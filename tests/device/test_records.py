@@ -1,0 +1,314 @@
+"""Requests of one shape: a batch method, one call a record, and chains give the same answers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyvirtio.device import Device, Queue, Reader, Records, Writer
+from pyvirtio.device.batching import FEWEST, REST
+from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
+from pyvirtio.errors import LocalError
+from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.ring import engine as engines
+from pyvirtio.ring.journal import Count
+from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.spec.struct import Struct, le32
+from pyvirtio.testing import Descriptor, RawDriver
+from tests.support.rings import Number, Served, memory_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ENGINES = tuple(engines.ENGINES)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PYVIRTIO_ENGINE", request.param)
+    try:
+        return engines.engine()
+    except LocalError as error:
+        pytest.skip(str(error))
+
+
+class Tripler(Device):
+    """Triples a number, in any way that is asked for; fails at 13."""
+
+    device_id = 63
+    requests = Queue(Number, Number, size=256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.singles = 0
+        self.batches: list[int] = []
+
+    @requests.each
+    def triple(self, request: Number) -> Number:
+        self.singles += 1
+        if request.value == 13:
+            raise ValueError("13")
+        return Number(3 * request.value)
+
+    @requests.batch
+    def triple_all(self, requests: Records) -> Any:
+        values = requests["value"]
+        self.batches.append(len(values))
+        if 13 in values:
+            raise ValueError("13 is among them")
+        return 3 * values
+
+
+def serve(
+    device: Device, values: Sequence[bytes], *, room: int = 4, features: int = RING_FEATURES
+) -> tuple[Served, dict[int, bytes]]:
+    """Have ``device`` answer; gives the answer to each, and b"" where it came back empty."""
+    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device, features)
+    heads = [served.raw.request(value, room=room) for value in values]
+    served.raw.offer(*heads)
+    back = served.kick()
+    assert [head for head, _ in back] == heads
+    return served, {at: served.raw.answer(head)[:length] for at, (head, length) in enumerate(back)}
+
+
+def numbers(*values: int) -> list[bytes]:
+    return [Number(value).pack() for value in values]
+
+
+def test_the_same_answers_whichever_way(engine: str):
+    device = Tripler()
+    values = list(range(20, 120))
+    served, answers = serve(device, numbers(*values))
+    assert [Number.unpack(answers[at]).value for at in range(100)] == [3 * value for value in values]
+    counts = served.queue.numbers
+    assert (counts[Count.REQUESTS], counts[Count.BYTES_READ], counts[Count.BYTES_WRITTEN]) == (100, 400, 400)
+    assert served.queue.journal.in_flight() == []
+    assert served.calls >= 1
+    assert sum(device.batches) + device.singles == 100
+    assert bool(device.batches) == (engine != "reference")
+
+
+def test_few_requests_are_no_batch(engine: str):
+    device = Tripler()
+    serve(device, numbers(*range(FEWEST - 1)))
+    assert (device.batches, device.singles) == ([], FEWEST - 1)
+
+
+def test_only_the_culprit_of_a_batch_comes_back_empty(engine: str):
+    device = Tripler()
+    served, answers = serve(device, numbers(*range(1, 31)))
+    assert [at for at, answer in answers.items() if not answer] == [12]
+    assert all(Number.unpack(answers[at]).value == 3 * (at + 1) for at in range(30) if at != 12)
+    assert served.queue.numbers[Count.FAILED] == 1
+    assert served.queue.numbers[Count.EMPTY] == 1
+    assert served.queue.numbers[Count.REQUESTS] == 30
+
+
+def test_mixed_shapes_keep_their_order(engine: str):
+    values = numbers(*range(20, 40))
+    values[9] = b"xy"  # too short
+    values[15] += b"more than it takes"
+    device = Tripler()
+    served, answers = serve(device, values)
+    assert [at for at, answer in answers.items() if not answer] == [9]
+    assert Number.unpack(answers[15]).value == 3 * 35
+    assert served.queue.numbers[Count.EMPTY] == 1
+    assert served.queue.numbers[Count.FAILED] == 0
+
+
+def test_no_room_for_the_answer(engine: str):
+    served, answers = serve(Tripler(), numbers(*range(20, 40)), room=3)
+    assert set(answers.values()) == {b""}
+    assert served.queue.numbers[Count.EMPTY] == 20
+
+
+class Reticent(Tripler):
+    """Does not want batches."""
+
+    requests = Queue(Number, Number, size=256)
+
+    @requests.stream
+    def one(self, reader: Reader, writer: Writer) -> None:
+        self.singles += 1
+        writer.put(Number(3 * reader.take(Number).value))
+
+    @requests.batch
+    def all(self, requests: Records) -> Any:
+        self.batches.append(1)
+        return NotImplemented
+
+
+def test_not_implemented_leaves_it_to_the_other_method_for_a_while(engine: str):
+    Reticent.queues = Reticent.queues[-1:]
+    device = Reticent()
+    served, answers = serve(device, numbers(*range(100)))
+    assert [Number.unpack(answers[at]).value for at in range(100)] == [3 * value for value in range(100)]
+    assert device.singles == 100
+    asked = len(device.batches)
+    assert asked == (engine != "reference")
+    for _ in range(REST // 2):
+        heads = [served.raw.request(value, room=4) for value in numbers(1, 2, 3)]
+        served.raw.offer(*heads)
+        assert len(served.kick()) == 3
+    assert len(device.batches) == asked
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, [1, 2], "array of another length", "array that does not fit", "array of two fields"]
+)
+def test_a_batch_method_that_gives_something_else(engine: str, wrong: object):
+    import numpy as np
+
+    class Wrong(Tripler):
+        requests = Queue(Number, Number, size=256)
+
+        @requests.each
+        def one(self, request: Number) -> Number:
+            return Number(3 * request.value)
+
+        @requests.batch
+        def many(self, requests: Records) -> Any:
+            values = requests["value"]
+            found = {
+                "array of another length": values[1:],
+                "array that does not fit": values.astype("<u8") << 40,
+                "array of two fields": np.zeros(len(values), [("a", "<u2"), ("b", "<u2")]),
+            }
+            return found.get(str(wrong), wrong)
+
+    Wrong.queues = Wrong.queues[-1:]
+    served, answers = serve(Wrong(), numbers(*range(20)))
+    assert [Number.unpack(answers[at]).value for at in range(20)] == [3 * value for value in range(20)]
+    assert len(served.faults) == (engine != "reference")
+
+
+class Pair(Struct):
+    """Two numbers."""
+
+    first: int = le32()
+    second: int = le32()
+
+
+def test_an_answer_of_two_fields(engine: str):
+    import numpy as np
+
+    class Splitter(Device):
+        device_id = 63
+        requests = Queue(Number, Pair, size=256)
+
+        @requests.each
+        def split(self, request: Number) -> Pair:
+            return Pair(request.value >> 4, request.value & 15)
+
+        @requests.batch
+        def split_all(self, requests: Records) -> Any:
+            values = requests["value"]
+            pairs = np.empty(len(values), Pair.numpy_dtype())
+            pairs["first"], pairs["second"] = values >> 4, values & 15
+            return pairs
+
+    _, answers = serve(Splitter(), numbers(*range(100)), room=8)
+    assert [Pair.unpack(answers[at]) for at in range(100)] == [Pair(n >> 4, n & 15) for n in range(100)]
+
+
+@pytest.mark.parametrize("answer", [None, Pair(1, 2), Number(1 << 32), Number(-1), ValueError("no"), SystemExit])
+def test_unusual_answers_of_a_typed_method(engine: str, answer: object):
+    class Unusual(Device):
+        device_id = 63
+        requests = Queue(Number, Number, size=256)
+
+        @requests.each
+        def one(self, request: Number) -> Any:
+            if request.value != 5:
+                return Number(request.value)
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is SystemExit:
+                raise SystemExit
+            return answer
+
+    if answer is SystemExit:
+        with pytest.raises(SystemExit):
+            serve(Unusual(), numbers(*range(10)))
+        return
+    served, answers = serve(Unusual(), numbers(*range(10)))
+    assert [at for at, found in answers.items() if not found] == [5]
+    assert served.queue.numbers[Count.FAILED] == 1
+
+
+def test_the_factorial_devices_batches(engine: str):
+    values = [0, 5, 12, 13, 33, 34, 35, 2**32 - 1, *range(60)]
+    requests = [Request(value, "hello").pack() for value in values]
+    _, answers = serve(Factorial(), requests)
+    assert [Response.unpack(answers[at]).ret for at in range(len(values))] == [WRAPPED[min(n, 34)] for n in values]
+    _, answers = serve(Factorial(), requests[:2], room=40, features=RING_FEATURES | EXACT)
+    assert [len(answers[at]) for at in (0, 1)] == [13, 13]
+    _, answers = serve(Factorial(), requests, room=100, features=RING_FEATURES | EXACT)
+    assert len(answers[1]) == 13
+
+
+def test_who_died_in_a_batch(engine: str):
+    class Fatal(Tripler):
+        requests = Queue(Number, Number, size=256)
+
+        @requests.each
+        def one(self, request: Number) -> Number:
+            return Number(request.value)
+
+        @requests.batch
+        def many(self, requests: Records) -> Any:
+            raise SystemExit
+
+    Fatal.queues = Fatal.queues[-1:]
+    if engine == "reference":
+        pytest.skip("it has no batches")
+    device = Fatal()
+    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device)
+    heads = [served.raw.request(value, room=4) for value in numbers(*range(20))]
+    served.raw.offer(*heads)
+    journal = served.queue.journal
+    with pytest.raises(SystemExit):
+        served.kick()
+    assert journal.blame() == 1
+    assert [journal.strikes(head) for head in heads] == [1] * 20
+    assert journal.in_flight() == heads
+
+
+def test_numpy_is_not_imported_for_a_few_requests():
+    import subprocess
+
+    program = (
+        "import sys\n"
+        "from pyvirtio.connect import open_driver\n"
+        "from pyvirtio.devices.factorial import Factorial\n"
+        "from pyvirtio.drivers.factorial import FactorialDriver\n"
+        "with open_driver(FactorialDriver, Factorial()) as driver:\n"
+        "    list(driver.factorials([5, 13]))\n"
+        "print('numpy' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+def test_memory_is_replaced_while_the_queue_runs(engine: str):
+    """The ring and old requests live in the old table; new requests are found in the new one."""
+    device = Tripler()
+    old = memory_of((0x1000, 0x20000))
+    served = Served(RawDriver(old, 256), device)
+    raw = served.raw
+    heads = [raw.request(value, room=4) for value in numbers(*range(20, 40))]
+    raw.offer(*heads)
+    popped = served.queue.pop_records(10, 4, 4) or served.queue.pop(10)
+    served.queue.memory = MemoryTable([*old.regions, Region(0x100000, bytearray(0x1000))])
+    new = [raw.chain([Descriptor(0x100000 + 16 * n, 4), Descriptor(0x100008 + 16 * n, 4, 2)]) for n in range(20)]
+    raw.offer(*new)
+    if isinstance(popped, list):
+        served.queue.push(popped)
+    else:
+        served.queue.push_records(popped, bytes(4 * len(popped)))
+    back = served.kick()
+    assert [head for head, _ in back] == [*heads, *new]
+    assert [length for _, length in back[len(popped) :]] == [4] * (40 - len(popped))
+    assert not served.faults
