@@ -13,7 +13,7 @@ from functools import partial
 from pyvirtio.device import QueueService
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
-from pyvirtio.ring import SplitDeviceQueue, SplitRings
+from pyvirtio.ring import SplitRings, device_queue
 from pyvirtio.transport import DriverTransport
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ class InProcessTransport(DriverTransport):
         answers = self.device.answers()
         for record in self._records:
             rings = SplitRings(self.memory, record.size, record.descriptors, record.available, record.used)
-            queue = SplitDeviceQueue(rings, self.memory, self._features, base=record.base)
+            queue = device_queue(rings, self.memory, self._features, base=record.base)
             fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._call_fds[record.index] = fd
             self._services[record.index] = QueueService(

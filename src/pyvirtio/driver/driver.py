@@ -95,7 +95,7 @@ class Driver:
 
         Raises:
             LocalError: the driver declares no configuration structure.
-            DeviceError: the device changes it all the time, or asks to be reset.
+            DeviceError: the device changes it all the time, has less of it, or asks to be reset.
         """
         if self.config is None:
             raise LocalError(f"{type(self).__name__} declares no config structure")
@@ -103,6 +103,10 @@ class Driver:
             before = self.transport.config_generation()
             data = self.transport.read_config(0, self.config.nbytes)
             if before == self.transport.config_generation():  # VIRTIO 1.4, 2.5.1
+                if len(data) < self.config.nbytes:
+                    raise DeviceError(
+                        f"the configuration space takes {self.config.nbytes} bytes; only {len(data)} came"
+                    )
                 return self.config.unpack(data)
             if self.transport.needs_reset():
                 raise DeviceError("the device asks to be reset; open the driver again", section="2.1.2")

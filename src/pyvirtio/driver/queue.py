@@ -199,7 +199,11 @@ class BoundQueue:
         if self._future is None or self._future.done():
             self._future = loop.create_future()
             loop.add_reader(self.transport.call_fd(self.index), self._arrived)
-            if self.reap() or self.ring.allow_calls():
+            try:
+                there = bool(self.reap()) or self.ring.allow_calls()
+            except DeviceError:
+                there = True  # `_arrived` meets it again, and tells all who wait
+            if there:
                 loop.call_soon(self._arrived)
         return self._future
 

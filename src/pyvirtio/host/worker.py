@@ -13,7 +13,7 @@ from pyvirtio.host.journal_file import map_journal
 from pyvirtio.host.loader import load_device, sources_of
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
-from pyvirtio.ring import SplitDeviceQueue, SplitRings
+from pyvirtio.ring import SplitRings, device_queue
 from pyvirtio.ring.journal import Count
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pyvirtio.device import Device
     from pyvirtio.host.channel import Channel
+    from pyvirtio.ring import SplitDeviceQueue
 
 POLL_INTERVAL = 1
 """The milliseconds between two looks at a queue whose driver has no way to kick."""
@@ -162,7 +163,7 @@ class Worker:
             rings = SplitRings(
                 self._memory, message["size"], message["descriptors"], message["available"], message["used"]
             )
-            queue = SplitDeviceQueue(rings, self._memory, message["features"], journal=journal, base=message["base"])
+            queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["base"])
         except PeerError as error:
             self._signal(named.get("err"))
             _close(named)

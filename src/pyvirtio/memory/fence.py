@@ -21,13 +21,23 @@ _acquire = _lock.acquire
 
 
 def full_fence() -> None:
-    """Order every load and store before this call before every one after it.
+    """Order every load and store before this call before every one after it."""
+    try:
+        _release()
+    except RuntimeError:
+        # Another thread, or what a signal handler interrupted, is between the two calls; or Ctrl-C came there
+        # once. The lock is theirs to retake.
+        _fence_apart()
+        return
+    _acquire(False)  # nobody else takes it: what must never happen is to wait here
 
-    Not for several threads at once: a queue belongs to one thread, and the lock is private to the
-    process. (A second thread would only wait for its turn.)
-    """
-    _release()
-    _acquire()
+
+def _fence_apart() -> None:
+    """Do the same with a lock of this call's own, which takes longer."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.release()
+    lock.acquire()
 
 
 def _nothing() -> None:

@@ -89,7 +89,8 @@ class Journal:
                 f"an in-flight region of version {version} for {entries} entries was given to a queue of {size}"
             )
         self.was_used = version == _VERSION
-        self._order = 0
+        self.last_order = 0
+        """The place in the order of arrival that was given last."""
 
     def start(self, used: int, available: int) -> None:
         """Begin a fresh journal of a queue that starts with these two indexes.
@@ -113,7 +114,7 @@ class Journal:
         """
         if self._marks[_HEADER + _STATE * head]:
             raise RingError(f"descriptor {head} was made available while it is in use", section="2.7.13")
-        order = self._order = self._order + 1
+        order = self.last_order = self.last_order + 1
         self._orders[2 * head + 3] = order
         self._marks[_HEADER + _STATE * head] = 1
         return order
@@ -158,6 +159,11 @@ class Journal:
         return self._orders[2 * head + 3]
 
     @property
+    def parts(self) -> tuple[memoryview, memoryview, memoryview]:
+        """The memory itself, for the other engines: the in-flight region, the strikes, the ledger's numbers."""
+        return self._marks, self._strikes, self.numbers
+
+    @property
     def started(self) -> bool:
         """Whether a worker has taken the queue up."""
         return bool(self.numbers[Count.STARTED])
@@ -200,7 +206,7 @@ class Journal:
             self._strikes[head] = 0
             head = self._words[8 * head + 11]
         self._words[_W_USED] = intent
-        self._order = max((self._orders[2 * head + 3] for head in self.in_flight()), default=0) & ((1 << 63) - 1)
+        self.last_order = max((self._orders[2 * head + 3] for head in self.in_flight()), default=0) & ((1 << 63) - 1)
         return intent
 
     def blame(self) -> int:

@@ -15,9 +15,11 @@ from pyvirtio.spec.features import Feature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Buffer, Callable, Sequence
+    from typing import Any, ClassVar
 
     from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.records import RecordBatch
     from pyvirtio.ring.rings import SplitRings
 
 _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
@@ -33,6 +35,9 @@ class SplitDeviceQueue:
     Raises:
         RingError: the journal cannot belong to this queue.
     """
+
+    calls_records: ClassVar[bool] = False
+    """Whether `call_records` is there."""
 
     def __init__(
         self,
@@ -71,7 +76,11 @@ class SplitDeviceQueue:
         heads = self.journal.in_flight()
         self._in_flight = len(heads)
         self._next_available = self.journal.next_available()
-        self.unfinished = [self._chain(head, self.journal.order_of(head)) for head in heads]
+        for head in heads:
+            try:
+                self.unfinished.append(self._chain(head, self.journal.order_of(head)))
+            except RingError as error:  # `pop` raises it, once the others are answered
+                self._broken = error
 
     # Popping.
 
@@ -195,6 +204,41 @@ class SplitDeviceQueue:
         self._used_index = used
         self._in_flight -= len(heads)
 
+    # Records: requests of one shape, many at a time. Other engines have them; this one does without.
+
+    def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:  # noqa: ARG002
+        """Take up to ``limit`` requests of at least ``request_size`` bytes, with room for ``response_size`` each.
+
+        Each byte of them is read once. Gives None where the next chain is not of that kind, where nothing waits, or
+        where this engine does not think it worth the while; then `pop` is the way, which also says what is wrong.
+        """
+        return None
+
+    def push_records(self, batch: Any, answers: Buffer) -> None:
+        """Answer the next records of ``batch``, as many as ``answers`` holds, and count them."""
+        raise NotImplementedError
+
+    def codec(self, structure: Any) -> object:  # noqa: ARG002
+        """Give what `call_records` needs to know of a structure, or None where it cannot deal with it."""
+        return None
+
+    def call_records(
+        self,
+        batch: Any,
+        method: Callable[..., object],
+        request: Any,
+        response: Any,
+        deadline: int,
+        clock: Callable[[], int] | None,
+    ) -> object:
+        """Answer the records of ``batch`` by ``method``, one call each, until ``deadline`` on ``clock``.
+
+        ``request`` and ``response`` are codecs of the structures that ``method`` takes and gives; without ``clock``
+        it is the system's. Stops early at an unusual outcome, an exception or an answer of another type, and gives
+        that; it belongs to the record that is now the next.
+        """
+        raise NotImplementedError
+
     # Notifications.
 
     def call_wanted(self) -> bool:
@@ -229,7 +273,12 @@ class SplitDeviceQueue:
     @property
     def pending(self) -> bool:
         """Whether there is something to pop."""
-        return bool(self._available[_IDX] != self._next_available)
+        return self.backlog != 0
+
+    @property
+    def backlog(self) -> int:
+        """How many requests wait to be popped, as far as the available index can be believed."""
+        return (self._available[_IDX] - self._next_available) & 0xFFFF
 
     @property
     def next_available(self) -> int:

@@ -5,6 +5,8 @@ The device is not trusted: what it says of used buffers is checked against what 
 
 from __future__ import annotations
 
+import struct
+
 from pyvirtio.errors import DeviceError, LocalError
 from pyvirtio.memory import full_fence, order_loads, order_stores
 from pyvirtio.spec import split
@@ -64,7 +66,8 @@ class SplitDriverQueue:
         the descriptors go there, but for the first ``direct`` ones, which stay in the queue's own table.
 
         Raises:
-            LocalError: no buffer, more than the queue holds, or not enough free descriptors.
+            LocalError: no buffer, more than the queue holds, one that no descriptor can hold, or not enough free
+                descriptors.
             DeviceError: the device broke the queue earlier.
         """
         if self._broken:
@@ -78,7 +81,10 @@ class SplitDriverQueue:
             if direct >= len(buffers):
                 raise LocalError("at least one descriptor goes into an indirect table")
             rest = buffers[direct:]
-            self._memory.write(indirect, _indirect_table(rest))
+            try:
+                self._memory.write(indirect, _indirect_table(rest))
+            except struct.error:
+                raise _too_large(rest) from None
             head, slots = self._fill([*buffers[:direct], (indirect, 16 * len(rest), split.F_INDIRECT)])
         self._outstanding[head] = (token, sum(length for _, length in writable), slots)
         self._available[_RING + (self._available_index & (self.size - 1))] = head
@@ -89,10 +95,14 @@ class SplitDriverQueue:
         if len(buffers) > len(self._free):
             raise LocalError(f"the queue is full: {len(self._free)} of {self.size} descriptors are free; reap first")
         slots = [self._free.pop() for _ in buffers]
-        for place, (address, length, flags) in enumerate(buffers[:-1]):
-            _PACK(self._table, 16 * slots[place], address, length, flags | split.F_NEXT, slots[place + 1])
-        address, length, flags = buffers[-1]
-        _PACK(self._table, 16 * slots[-1], address, length, flags, 0)
+        try:
+            for place, (address, length, flags) in enumerate(buffers[:-1]):
+                _PACK(self._table, 16 * slots[place], address, length, flags | split.F_NEXT, slots[place + 1])
+            address, length, flags = buffers[-1]
+            _PACK(self._table, 16 * slots[-1], address, length, flags, 0)
+        except struct.error:
+            self._free.extend(reversed(slots))
+            raise _too_large(buffers) from None
         return slots[0], slots
 
     @property
@@ -127,6 +137,8 @@ class SplitDriverQueue:
     def reap(self) -> list[tuple[object, int]]:
         """Take what the device returned: pairs of token and bytes written, in the device's order.
 
+        What came before something wrong is given first; the error is raised by the next call.
+
         Raises:
             DeviceError: the device returned what it does not have; the queue is broken from then on.
         """
@@ -136,12 +148,15 @@ class SplitDriverQueue:
         if number > len(self._outstanding):
             raise self._break(f"the used index is {number} ahead; {len(self._outstanding)} requests are outstanding")
         order_loads()
-        done = []
+        done: list[tuple[object, int]] = []
         for _ in range(number):
             slot = 2 * (self._used_index & (self.size - 1))
             head, written = self._pairs[slot], self._pairs[slot + 1]
             if head not in self._outstanding:
-                raise self._break(f"the device returned descriptor {head}, which it does not have")
+                error = self._break(f"the device returned descriptor {head}, which it does not have")
+                if not done:
+                    raise error
+                break
             token, room, slots = self._outstanding.pop(head)
             if written > room:
                 self.overlong += 1
@@ -186,6 +201,11 @@ class SplitDriverQueue:
             f"  used:      idx {used[_IDX]} (seen {self._used_index}), flags {used[_FLAGS]}, "
             f"avail_event {used[split.avail_event_word(self.size)]}"
         )
+
+
+def _too_large(buffers: list[tuple[int, int, int]]) -> LocalError:
+    ranges = ", ".join(f"{length} bytes at {address:#x}" for address, length, _ in buffers)
+    return LocalError(f"no descriptor can hold one of these buffers, for it has 64 bits and 32: {ranges}")
 
 
 def _indirect_table(buffers: list[tuple[int, int, int]]) -> bytes:

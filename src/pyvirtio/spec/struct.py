@@ -157,7 +157,8 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
         >>> Config().replace(actual=7)
         Config(actual=7)
         """
-        return type(self)(**{**self.as_dict(), **changes})
+        as_they_are = dict(zip(self._fields, self, strict=True))  # text is not decoded, for that may lose bytes
+        return type(self)(**{**as_they_are, **changes})
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields by name."""
@@ -185,6 +186,11 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
             return tuple.__new__(cls, cls._codecs[order].unpack_from(data))
         except struct.error:
             raise ChainError(f"{cls.__name__} takes {cls.nbytes} bytes; only {len(data)} came") from None
+
+    @classmethod
+    def codes(cls) -> list[str]:
+        """Give the fields' letters in the ``struct`` module's language, in order."""
+        return [field.code for field in cls._fields.values()]
 
     @classmethod
     def offset_of(cls, name: str) -> int:

@@ -1,0 +1,55 @@
+"""What the accelerator gives; its chains look like `pyvirtio.ring.Chain`, and are declared as such."""
+
+from collections.abc import Buffer, Callable, Sequence
+
+from pyvirtio.memory import MemoryTable as _MemoryTable
+from pyvirtio.ring.chain import Chain as _Chain
+
+def full_fence() -> None: ...
+
+class Memory:
+    def __new__(cls, regions: list[tuple[int, memoryview]]) -> Memory: ...
+
+class Chain(_Chain): ...
+
+class Batch:
+    order: int
+    def take(self) -> _Chain: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Codec:
+    def __new__(cls, structure: type[tuple[object, ...]], codes: list[str]) -> Codec: ...
+
+class Ring:
+    backlog: int
+    indexes: tuple[int, int, int, int, int]
+    def __new__(
+        cls,
+        memory: Memory,
+        table: memoryview,
+        available: memoryview,
+        used: memoryview,
+        marks: memoryview,
+        strikes: memoryview,
+        numbers: memoryview,
+        size: int,
+        event_idx: bool,
+        may_indirect: bool,
+    ) -> Ring: ...
+    def pop(self, limit: int) -> list[_Chain] | None: ...
+    def push(self, chains: Sequence[_Chain]) -> None: ...
+    def pop_records(self, limit: int, request_size: int, response_size: int) -> Batch | None: ...
+    def push_records(self, batch: Batch, answers: Buffer) -> None: ...
+    def each(
+        self,
+        batch: Batch,
+        method: Callable[..., object],
+        request: Codec,
+        response: Codec,
+        deadline: int,
+        clock: Callable[[], int] | None,
+    ) -> object: ...
+    def call_wanted(self) -> bool: ...
+    def suppress_kicks(self) -> None: ...
+    def allow_kicks(self) -> bool: ...

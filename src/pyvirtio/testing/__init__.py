@@ -1,0 +1,25 @@
+"""Peers that break the rules on purpose, to test your own device or driver against.
+
+`RawDriver` and `RawDevice` are the two ends of a split virtqueue with nothing in between: a test writes
+any descriptor, index, flag or event, well-formed or not. They work on a `MemoryTable`, so on memory of
+this process as well as on a file that a transport shares with another. `Scrambler` fills such a ring at
+random, `ScriptedTransport` is a device of which every answer is a test's to choose.
+"""
+
+from pyvirtio.testing.raw_device import RawDevice
+from pyvirtio.testing.raw_driver import RawDriver
+from pyvirtio.testing.raw_ring import Descriptor, RawRing, RingLayout, UsedElement, lay_out
+from pyvirtio.testing.scrambler import Scrambler
+from pyvirtio.testing.scripted_transport import ScriptedTransport
+
+__all__ = [
+    "Descriptor",
+    "RawDevice",
+    "RawDriver",
+    "RawRing",
+    "RingLayout",
+    "Scrambler",
+    "ScriptedTransport",
+    "UsedElement",
+    "lay_out",
+]

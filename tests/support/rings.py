@@ -1,0 +1,209 @@
+"""Rings for tests: memory of any shape, both ends in one process, and stores that fail when a test says so."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
+from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitRings
+from pyvirtio.ring import device_queue as new_device_queue
+from pyvirtio.ring.journal import ledger_size, region_size
+from pyvirtio.spec.features import RING_FEATURES, Feature
+from pyvirtio.spec.struct import Struct, le32
+from pyvirtio.testing import RawDriver, RingLayout, lay_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FLAGS_ONLY = RING_FEATURES & ~Feature.EVENT_IDX
+EVENT_IDX = RING_FEATURES
+SUPPRESSIONS = {"event_idx": EVENT_IDX, "flags": FLAGS_ONLY}
+
+
+def memory_of(*regions: tuple[int, int]) -> MemoryTable:
+    """Make memory of regions ``(base, size)``, all zeros."""
+    return MemoryTable([Region(base, bytearray(size)) for base, size in regions])
+
+
+def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitRings:
+    """See the ring at ``layout`` as the library does."""
+    return SplitRings(memory, layout.size, layout.descriptors, layout.available, layout.used)
+
+
+def device_queue(raw: RawDriver, features: int = RING_FEATURES, **options: Any) -> SplitDeviceQueue:
+    """Build the real device side of a raw driver's ring."""
+    return new_device_queue(rings_at(raw.memory, raw.layout), raw.memory, features, **options)
+
+
+def both_ends(
+    size: int, features: int = RING_FEATURES, *, index: int = 0, room: int = 1 << 16
+) -> tuple[SplitDriverQueue, SplitDeviceQueue, MemoryTable, int]:
+    """Build the real driver and the real device on one ring; gives the first address behind it, too.
+
+    ``index`` is where both start, as if so many requests had gone through already.
+    """
+    layout = lay_out(size, 0x1000)
+    memory = memory_of((0x1000, layout.end + room - 0x1000))
+    rings = rings_at(memory, layout)
+    driver = driver_at(rings, memory, features, index)
+    return driver, new_device_queue(rings, memory, features), memory, layout.end
+
+
+def driver_at(rings: SplitRings, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
+    """Build the real driver as if ``index`` requests had gone through the ring."""
+    driver = SplitDriverQueue(rings, memory, features)
+    driver._available_index = driver._used_index = driver._kicked_at = index
+    driver.publish()
+    rings.used[1] = index
+    driver.allow_calls()
+    return driver
+
+
+class Number(Struct):
+    """A number."""
+
+    value: int = le32()
+
+
+class Doubler(Device):
+    """Doubles a number; the typed way."""
+
+    device_id = 63
+    requests = Queue(Number, Number, size=128, count=2)
+
+    @requests.each
+    def double(self, request: Number) -> Number:
+        """Answer one request."""
+        return Number((2 * request.value) & 0xFFFFFFFF)
+
+
+class Echo(Device):
+    """Gives every byte back; the stream way."""
+
+    device_id = 63
+    requests = Queue(size=32768)
+
+    @requests.stream
+    def echo(self, reader: Reader, writer: Writer) -> None:
+        """Answer one request."""
+        writer.write(reader.read(reader.left))
+
+
+class Served:
+    """A queue of ``device``, driven by a raw driver and served as a worker does, on a clock that hardly moves."""
+
+    def __init__(
+        self,
+        raw: RawDriver,
+        device: Device | None = None,
+        features: int = RING_FEATURES,
+        *,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.raw = raw
+        self.device = device or Doubler()
+        self.device.negotiate(features)
+        self.queue = device_queue(raw, features)
+        self.calls = 0
+        self.faults: list[str] = []
+        self.service = QueueService(
+            self.queue,
+            self.device.answers()[0],
+            self._call,
+            lambda message, _error: self.faults.append(message),
+            clock or itertools.count().__next__,
+            repeatable=self.device.repeatable,
+        )
+
+    def _call(self) -> None:
+        self.calls += 1
+
+    def kick(self) -> list[tuple[int, int]]:
+        """Serve the queue until it is empty or retired; gives what the driver got back."""
+        while self.service.turn():
+            pass
+        return [(element.id, element.len) for element in self.raw.reap()]
+
+    def double(self, value: int) -> int:
+        """Send a well-formed request through it."""
+        head = self.raw.request(Number(value).pack(), room=4)
+        self.raw.offer(head)
+        assert (head, 4) in self.kick()
+        return Number.unpack(self.raw.answer(head)).value
+
+
+class Cut(BaseException):
+    """The process died here. (No `Exception`: nobody may catch it.)"""
+
+
+class Fuse:
+    """Counts stores and, after ``limit`` of them, lets the process die instead of making the next one."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.stores = 0
+
+    def burn(self) -> None:
+        """Count one store."""
+        if self.limit is not None and self.stores >= self.limit:
+            raise Cut
+        self.stores += 1
+
+
+class FusedView:
+    """A memoryview whose stores burn a fuse."""
+
+    def __init__(self, view: memoryview, fuse: Fuse, log: list[tuple[str, int]] | None = None, name: str = "") -> None:
+        self.view = view
+        self.fuse = fuse
+        self.log = log
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, place: Any) -> Any:
+        found = self.view[place]
+        return FusedView(found, self.fuse, self.log, self.name) if isinstance(place, slice) else found
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self.fuse.burn()
+        if self.log is not None:
+            self.log.append((self.name, place))
+        self.view[place] = value
+
+    def cast(self, width: Any) -> FusedView:
+        """See it in another width."""
+        return FusedView(self.view.cast(width), self.fuse, self.log, self.name)
+
+
+class Durable:
+    """What survives a worker: the ring's memory and the two parts of the journal."""
+
+    def __init__(self, memory: MemoryTable, layout: RingLayout, features: int = RING_FEATURES) -> None:
+        self.memory = memory
+        self.layout = layout
+        self.features = features
+        self.region = memoryview(bytearray(region_size(layout.size)))
+        self.ledger = memoryview(bytearray(ledger_size(layout.size)))
+        self.fuse = Fuse()
+        self.log: list[tuple[str, int]] = []
+
+    def worker(self, fuse: Fuse | None = None) -> SplitDeviceQueue:
+        """Start a worker's queue: a fresh one, or one that goes on from the journal."""
+        self.fuse = fuse or Fuse()
+        rings = rings_at(self.memory, self.layout)
+        rings.used = self._fused(rings.used, "used")
+        rings.used_pairs = self._fused(rings.used_pairs, "used_pairs")
+        journal = Journal(self.layout.size, self._fused(self.region, "region"), self._fused(self.ledger, "ledger"))
+        return new_device_queue(rings, self.memory, self.features, journal=journal)
+
+    def _fused(self, view: memoryview, name: str) -> Any:
+        return FusedView(view, self.fuse, self.log, name)
+
+
+def heads_of(chains: Iterable[Chain]) -> list[int]:
+    """Give the heads of chains."""
+    return [chain.head for chain in chains]
