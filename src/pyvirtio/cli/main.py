@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyvirtio.cli import doctor, factorial, serve, vm
+from pyvirtio.cli import bench, doctor, factorial, serve, vm
 from pyvirtio.cli.usage import Parser
 from pyvirtio.errors import VirtioError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-COMMANDS = (factorial, serve, vm, doctor)
+COMMANDS = (factorial, serve, vm, bench, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
