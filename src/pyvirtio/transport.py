@@ -125,7 +125,11 @@ class DeviceHost(ABC):
 
     @abstractmethod
     def start_queue(self, record: QueueRecord) -> None:
-        """Run a queue, or go on with a changed record; its fds stay the caller's."""
+        """Run a queue, or go on with a changed record; its fds stay the caller's.
+
+        Raises:
+            PeerError: the record's in-flight region cannot be this queue's.
+        """
 
     @abstractmethod
     def stop_queue(self, index: int) -> int:

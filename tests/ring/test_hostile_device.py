@@ -4,7 +4,7 @@ What a device says of used buffers is checked against what is outstanding. A dev
 a typed error; it never costs memory, and never makes the driver wait for ever.
 """
 
-# ruff: noqa: N802  # a test bears its case's number
+# a test bears its case's number
 from __future__ import annotations
 
 import asyncio

@@ -4,7 +4,7 @@ Whatever a driver writes, pop gives chains or raises RingError; a broken ring re
 cannot be used comes back with length 0, and what was asked before is still answered.
 """
 
-# ruff: noqa: N802  # a test bears its case's number
+# a test bears its case's number
 from __future__ import annotations
 
 import re

@@ -286,7 +286,7 @@ def test_strikes_fall_on_what_was_running():
 def test_a_request_with_too_many_strikes_comes_back_empty(repeatable: bool, strikes: int):
     raw = RawDriver(memory_of((0x1000, 0x8000)), 8)
     served = Served(raw)
-    served.service._strikes_allowed = strikes
+    served.service._repeatable = repeatable
     heads = [raw.request(Number(value).pack(), room=4) for value in range(2)]
     raw.offer(*heads)
     queue, journal = served.queue, served.queue.journal

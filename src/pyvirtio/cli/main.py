@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
-from pyvirtio.cli import bench, doctor, factorial, serve, vm
 from pyvirtio.cli.usage import Parser
 from pyvirtio.errors import VirtioError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
-COMMANDS = (factorial, serve, vm, bench, doctor)
+COMMANDS = ("factorial", "serve", "vm", "bench", "doctor")
+"""The commands; each is a module of this package with a function ``add_to``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(words).parse_args(words)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -37,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> Parser:
+    """Describe the command that is wanted, or all of them: a command shall not pay for the others' imports."""
     from pyvirtio import __version__
 
     parser = Parser(prog="pyvirtio", description="Virtio devices and drivers in Python.")
     parser.add_argument("--version", action="version", version=f"pyvirtio {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog="pyvirtio")
-    for command in COMMANDS:
-        command.add_to(commands)
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        import_module(f"pyvirtio.cli.{name}").add_to(commands)
     return parser

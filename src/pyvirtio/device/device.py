@@ -109,7 +109,7 @@ class Device:
         """Say whom to tell when the device itself changes its configuration space."""
         self._tell_config = tell
 
-    def load_config(self, data: bytes) -> None:
+    def load_config(self, data: bytes | bytearray) -> None:
         """Take over the content of the configuration space, as the driver left it."""
         if self.config is not None:
             self.config = type(self.config).unpack(data, self.byte_order)

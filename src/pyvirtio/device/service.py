@@ -47,9 +47,13 @@ class QueueService:
         self._call = call
         self._report = report
         self._clock = clock
-        self._strikes_allowed = MAXIMUM_STRIKES if repeatable else 1
+        self._repeatable = repeatable
         self._waiting: list[Chain] = []
         self._reported: set[str] = set()
+
+    def _was_fatal(self, chain: Chain) -> bool:
+        strikes = self.queue.journal.strikes(chain.head)
+        return strikes >= (MAXIMUM_STRIKES if self._repeatable else 1)
 
     def resume(self) -> None:
         """Answer what a dead worker had taken, one by one, and interrupt the driver in any case.
@@ -58,12 +62,13 @@ class QueueService:
         """
         unfinished, self.queue.unfinished = self.queue.unfinished, []
         for chain in unfinished:
-            if self.queue.journal.strikes(chain.head) >= self._strikes_allowed:
+            if self._was_fatal(chain):
                 self._report(f"the request at descriptor {chain.head} ended the worker and is returned empty", None)
                 self._return_empty(chain)
             else:
                 self._answer_some([chain], deadline=0)
             self.queue.push([chain])
+            self.queue.journal.idle()
         self.queue.call_wanted()
         self._call()
 
@@ -92,8 +97,10 @@ class QueueService:
         chains = self._waiting or self.queue.pop(BATCH)
         if not chains:
             return 0
-        done = self._answer_some(chains, deadline)
+        # What must not be done twice is published before the next is begun.
+        done = self._answer_some(chains, deadline if self._repeatable else 0)
         self.queue.push(chains[:done])
+        self.queue.journal.idle()
         self._waiting = chains[done:]
         if self.queue.call_wanted():
             self._call()
@@ -121,7 +128,6 @@ class QueueService:
             written += chain.written
             if clock() >= deadline:
                 break
-        journal.idle()
         self.queue.count(Count.REQUESTS, done)
         self.queue.count(Count.BYTES_READ, read)
         self.queue.count(Count.BYTES_WRITTEN, written)

@@ -75,14 +75,23 @@ class WorkerProcess:
             os.close(fd)
         return message
 
-    def give_memory(self, drop: list[int], add: dict[int, FileRegion]) -> None:
-        """Tell of regions that went and came, in as many packets as their descriptors need."""
+    def give_memory(self, drop: list[int], add: dict[int, FileRegion], change: int = 0) -> None:
+        """Tell of regions that went and came, in as many packets as their descriptors need.
+
+        It answers that change number ``change`` is `mapped`.
+        """
         rows = list(add.items())
         for start in range(0, max(1, len(rows)), MOST_FDS):
             part = rows[start : start + MOST_FDS]
             last = start + MOST_FDS >= len(rows)
             add_rows = [(number, region.base, region.size, region.offset) for number, region in part]
-            message = {"do": "memory", "drop": drop if not start else [], "add": add_rows, "last": last}
+            message = {
+                "do": "memory",
+                "drop": drop if not start else [],
+                "add": add_rows,
+                "last": last,
+                "change": change,
+            }
             self.send(message, [region.fd for _, region in part])
 
     def give_queue(self, record: QueueRecord, journal: JournalFile) -> None:
@@ -105,10 +114,13 @@ class WorkerProcess:
         }
         self.send(message, list(fds.values()))
 
-    def give_config(self, config: bytes | bytearray, *, by_driver: bool) -> None:
-        """Give the configuration space's content."""
-        if config:
-            self.send({"do": "config", "data": config.hex(), "by_driver": by_driver})
+    def give_config(self, changes: list[tuple[int, int]], *, by_driver: bool, change: int = 0) -> None:
+        """Give bytes of the configuration space, each with its place.
+
+        Where a driver wrote them, it answers that change number ``change`` is `configured`.
+        """
+        if changes:
+            self.send({"do": "config", "changes": changes, "by_driver": by_driver, "change": change})
 
     # The end.
 

@@ -19,7 +19,11 @@ def map_journal(size: int, ledger_fd: int, region: tuple[int, int, int]) -> Jour
 
 
 class JournalFile:
-    """The keeper's view of a queue's journal; owns its files, but for a region that the front-end brought."""
+    """The keeper's view of a queue's journal; owns its descriptors.
+
+    Raises:
+        PeerError: the front-end's region cannot be this queue's.
+    """
 
     def __init__(self, record: QueueRecord) -> None:
         self.size = record.size
@@ -34,7 +38,11 @@ class JournalFile:
             fd, offset, length = record.region
             self._own_fd = os.dup(fd)
             self.region = (self._own_fd, offset, length)
-        self.journal = map_journal(record.size, self.ledger_fd, self.region)
+        try:
+            self.journal = map_journal(record.size, self.ledger_fd, self.region)
+        except BaseException:
+            self.close()
+            raise
 
     def base(self, start: int) -> int:
         """Give the available index at which the queue goes on, having started at ``start``.

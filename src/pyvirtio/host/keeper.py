@@ -157,8 +157,12 @@ class Keeper:
         if not message:
             return
         assert self._session is not None
+        channel = socket.socket(fileno=self._session.backend_fd)
         try:
-            os.set_blocking(self._session.backend_fd, False)
-            os.write(self._session.backend_fd, message)
+            channel.send(message, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # it has not read what it was told before, which says the same
         except OSError as error:
             log.warning(f"the front-end cannot be told of a changed configuration space: {error}")
+        finally:
+            channel.detach()

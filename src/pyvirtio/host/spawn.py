@@ -42,8 +42,9 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper, which then ends us
-        _close_all_but({channel.fileno(), life_line.read_fd})
-        _hold(life_line.read_fd)
+        own_end = os.open(f"/proc/self/fd/{life_line.read_fd}", os.O_RDONLY | os.O_NONBLOCK)
+        _close_all_but({channel.fileno(), own_end})
+        _hold(own_end)
         run(channel)
         status = 0
     except BaseException as error:  # noqa: BLE001  # nothing of this process may run the parent's code
@@ -68,7 +69,10 @@ def _close_all_but(kept: set[int]) -> None:
 
 
 def _hold(fd: int) -> None:
-    """Die of SIGIO once the pipe's other end is closed."""
+    """Die of SIGIO once the pipe's other end is closed.
+
+    The pipe has to be opened anew here: an inherited descriptor has one owner for all processes that share it.
+    """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)

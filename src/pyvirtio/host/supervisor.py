@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 
 from pyvirtio.errors import LocalError
@@ -13,6 +11,7 @@ from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 from pyvirtio.transport import Description, DeviceHost
+from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ STOP_TIME = 1.0
 
 START_TIME = 30.0
 """The seconds that the first import of a device may take."""
+
+MESSAGES_AT_ONCE = 64
+"""The most messages of one worker that are read before the front-end gets its turn."""
 
 LONGEST_PAUSE = 1.0
 """The seconds between two starts of a worker that dies at once, at most."""
@@ -63,6 +65,7 @@ class Supervisor(DeviceHost):
         self._life_line = LifeLine()
         self._regions: dict[int, FileRegion] = {}
         self._next_region = 0
+        self._changes = 0
         self._queues: dict[int, _Queue] = {}
         self._workers = [self._new_worker() for _ in range(workers)]
         self._candidates: dict[int, WorkerProcess] = {}
@@ -107,7 +110,10 @@ class Supervisor(DeviceHost):
     # What a transport asks.
 
     def set_memory(self, regions: Sequence[FileRegion]) -> None:
-        """Tell the workers which regions went and which came."""
+        """Tell the workers which regions went and which came, and let those that run queues catch up.
+
+        The driver may use a new region, and somebody else an old one, as soon as this is over.
+        """
         wanted = {id(region) for region in regions}
         known = {id(region) for region in self._regions.values()}
         drop = [number for number, region in self._regions.items() if id(region) not in wanted]
@@ -119,9 +125,17 @@ class Supervisor(DeviceHost):
                 add[self._next_region] = region
                 self._next_region += 1
         self._regions |= add
+        self._changes += 1
         for worker in self._workers:
             if worker.ready:
-                worker.give_memory(drop, add)
+                worker.give_memory(drop, add, self._changes)
+        self._let_catch_up("mapped")
+
+    def _let_catch_up(self, kind: str) -> None:
+        """Wait until the workers that run queues have made the last change."""
+        for place in {index % len(self._workers) for index in self._queues}:
+            if self._workers[place].ready:
+                self._wait_until(self._workers[place], {"is": kind, "change": self._changes})
 
     def start_queue(self, record: QueueRecord) -> None:
         """Give a queue to its worker; one that runs already goes on under the new record."""
@@ -143,7 +157,7 @@ class Supervisor(DeviceHost):
         worker = self._workers[index % len(self._workers)]
         if worker.ready and not queue.retired:
             worker.send({"do": "stop", "queue": index})
-            if not self._wait_until_stopped(worker, index):
+            if not self._wait_until(worker, {"is": "stopped", "queue": index}):
                 log.warning(f"queue {index}: its worker did not stop in {STOP_TIME} s and is killed")
                 worker.kill()
         del self._queues[index]
@@ -151,13 +165,14 @@ class Supervisor(DeviceHost):
         queue.journal.close()
         return base
 
-    def _wait_until_stopped(self, worker: WorkerProcess, index: int) -> bool:
+    def _wait_until(self, worker: WorkerProcess, wanted: dict[str, Any]) -> bool:
+        """Wait until a worker says ``wanted``, for `STOP_TIME` at most."""
         deadline = time.monotonic() + STOP_TIME
         while (left := deadline - time.monotonic()) > 0:
             message = worker.wait(timeout=left)
             if message is None:
                 return worker.gone  # a dead worker has stopped
-            if message["is"] == "stopped" and message["queue"] == index:
+            if message == wanted:
                 return True
             self._heed(worker, message)
         return False
@@ -168,15 +183,22 @@ class Supervisor(DeviceHost):
 
     def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
         """Write what the device lets a driver write, or anything when a migration restores it."""
-        for place, byte in enumerate(data, start=offset):
-            if not by_driver or self.description.writable[place]:
-                self.config[place] = byte
-        self._tell_config(by_driver=by_driver)
+        allowed = self.description.writable if by_driver else b"\xff" * len(self.config)
+        changes = [(place, byte) for place, byte in enumerate(data, start=offset) if allowed[place]]
+        self._changes += 1
+        self._change_config(changes, by_driver=by_driver)
+        if changes and by_driver:
+            self._let_catch_up("configured")  # a request that follows is to find the device with it
 
-    def _tell_config(self, *, by_driver: bool) -> None:
+    def _change_config(
+        self, changes: list[tuple[int, int]], *, by_driver: bool, but: WorkerProcess | None = None
+    ) -> None:
+        """Change bytes of the configuration space, and tell the workers, but for the one that did it itself."""
+        for place, byte in changes:
+            self.config[place] = byte
         for worker in self._workers:
-            if worker.ready:
-                worker.give_config(self.config, by_driver=by_driver)
+            if worker.ready and worker is not but:
+                worker.give_config(changes, by_driver=by_driver, change=self._changes)
 
     def reset(self) -> None:
         """Stop every queue and make the device anew."""
@@ -198,7 +220,9 @@ class Supervisor(DeviceHost):
     def look(self) -> None:
         """Read what workers say, mourn the dead, start the next, and watch for those that hang."""
         for worker in self._processes():
-            while (message := worker.read()) is not None:
+            for _ in range(MESSAGES_AT_ONCE):
+                if (message := worker.read()) is None:
+                    break
                 self._heed(worker, message)
         for place, worker in enumerate(self._workers):
             if worker.gone:
@@ -236,7 +260,10 @@ class Supervisor(DeviceHost):
 
     def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         kind = message["is"]
-        if kind == "ready":
+        if kind == "ready" and (new := self._changed(message)):
+            log.warning(f"the device is not reloaded: the driver knows it with other {new}; serve it anew")
+            worker.kill()
+        elif kind == "ready":
             self._arrived(worker, message)
         elif kind == "failed":
             log.warning(f"the device is not reloaded: {message['why']}")
@@ -245,14 +272,25 @@ class Supervisor(DeviceHost):
             if message["why"]:
                 log.warning(f"queue {message['queue']} is retired until it is set up afresh: {message['why']}")
         elif kind == "config":
-            self.config[:] = bytes.fromhex(message["data"])
-            self._tell_config(by_driver=False)
+            self._change_config(message["changes"], by_driver=False, but=worker)
             self._config_changed()
+
+    def _changed(self, message: dict[str, Any]) -> str:
+        """Name what a driver may rely on and is different now."""
+        old = self.description
+        parts = {
+            "id": message["device_id"] == old.device_id,
+            "features": message["features"] == old.features,
+            "queues": tuple(message["queue_sizes"]) == old.queue_sizes,
+            "configuration space": bytes.fromhex(message["writable"]) == old.writable,
+        }
+        return ", ".join(name for name, same in parts.items() if not same)
 
     def _arrived(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """A worker is ready: a successor of a dead one, or one with new code, whose predecessor leaves now."""
         worker.ready = True
         self.sources = message["sources"]
+        self.description.patience = message["patience"]
         for place, candidate in list(self._candidates.items()):
             if candidate is worker:
                 self._candidates.pop(place)
@@ -265,7 +303,7 @@ class Supervisor(DeviceHost):
 
     def _equip(self, place: int, worker: WorkerProcess) -> None:
         worker.give_memory([], self._regions)
-        worker.give_config(self.config, by_driver=False)
+        worker.give_config(list(enumerate(self.config)), by_driver=False)
         for index, queue in self._queues.items():
             if index % len(self._workers) == place and not queue.retired:
                 worker.give_queue(queue.record, queue.journal)
@@ -303,9 +341,7 @@ class Supervisor(DeviceHost):
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
         for index, queue in queues.items():
             queue.retired = True
-            if queue.record.err_fd >= 0:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_write(queue.record.err_fd, 1)
+            signal(queue.record.err_fd)
             log.warning(f"queue {index} is retired until it is set up afresh: its workers {how} again and again")
 
     def _watch(self, worker: WorkerProcess, place: int) -> None:

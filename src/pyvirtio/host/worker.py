@@ -15,6 +15,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitRings, device_queue
 from pyvirtio.ring.journal import Count
+from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Worker:
         self._channel = channel
         self._kind = kind
         self._device = self._new_device()
-        self._config = b""
+        self._config = bytearray(kind.description().config)
         self._regions: dict[int, Region] = {}
         self._memory = MemoryTable()
         self._queues: dict[int, _Running] = {}
@@ -94,7 +95,7 @@ class Worker:
 
     def _new_device(self) -> Device:
         device = self._kind()
-        device.attach_config(lambda data: self._channel.send({"is": "config", "data": data.hex()}))
+        device.attach_config(self._tell_config)
         return device
 
     def run(self) -> None:
@@ -109,7 +110,7 @@ class Worker:
                     self._retired(index, running)
 
     def _look(self) -> None:
-        """Wait for kicks and for the keeper's messages, which come first: a kick may follow from one."""
+        """Wait for kicks and for the keeper's messages."""
         polled = [index for index, running in self._queues.items() if "kick" not in running.fds]
         timeout = 0 if self._ready else POLL_INTERVAL if polled else None
         events = self._poll.poll(timeout)
@@ -117,8 +118,7 @@ class Worker:
         for fd, _ in events:
             if fd == self._channel.fileno():
                 self._obey()
-        for fd, _ in events:
-            if (index := self._kicks.get(fd)) is not None:
+            elif (index := self._kicks.get(fd)) is not None:
                 self._take_kick(fd, index)
 
     def _take_kick(self, fd: int, index: int) -> None:
@@ -151,6 +151,9 @@ class Worker:
                 os.close(fd)
         if message["last"]:
             self._memory = MemoryTable(self._regions.values())
+            for running in self._queues.values():
+                running.service.queue.memory = self._memory
+            self._channel.send({"is": "mapped", "change": message["change"]})
 
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:
         """Run a queue from its journal on: a new one, one of a dead worker, or one of ours whose record changed."""
@@ -165,7 +168,7 @@ class Worker:
             )
             queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["base"])
         except PeerError as error:
-            self._signal(named.get("err"))
+            signal(named.get("err", -1))
             _close(named)
             self._channel.send({"is": "retired", "queue": index, "why": str(error)})
             return
@@ -174,12 +177,11 @@ class Worker:
             os.close(region)
         if self._device.negotiated != message["features"]:
             self._device.negotiate(message["features"])
-            if self._config:
-                self._device.load_config(self._config)
+            self._device.load_config(self._config)
         service = QueueService(
             queue,
             self._device.answers()[index],
-            lambda: self._call(queue, named.get("call")),
+            lambda: self._call(queue, named.get("call", -1)),
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,
@@ -209,18 +211,27 @@ class Worker:
             running.service.finish()
         _close(running.fds)
 
+    def _tell_config(self, data: bytes) -> None:
+        """The device changed its configuration space: say which bytes, for a driver may be writing others."""
+        changes = [(place, byte) for place, byte in enumerate(data) if byte != self._config[place]]
+        self._config[:] = data
+        self._channel.send({"is": "config", "changes": changes})
+
     def _load_config(self, message: dict[str, Any], _fds: list[int]) -> None:
-        self._config = bytes.fromhex(message["data"])
+        for place, byte in message["changes"]:
+            self._config[place] = byte
         self._device.load_config(self._config)
         if message["by_driver"]:
             try:
                 self._device.config_written()
             except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
                 log.warning(f"config_written failed: {error!r}", error)
+            self._channel.send({"is": "configured", "change": message["change"]})
 
     def _reset(self, _message: dict[str, Any], _fds: list[int]) -> None:
         for index in list(self._queues):
             self._put_down(index)
+        self._config = bytearray(self._kind.description().config)
         self._device = self._new_device()
 
     def _leave(self, _message: dict[str, Any], _fds: list[int]) -> None:
@@ -230,18 +241,11 @@ class Worker:
 
     # What the driver is told.
 
-    def _call(self, queue: SplitDeviceQueue, fd: int | None) -> None:
+    def _call(self, queue: SplitDeviceQueue, fd: int) -> None:
         queue.count(Count.CALLS)
-        self._signal(fd)
-
-    def _signal(self, fd: int | None) -> None:
-        try:
-            if fd is not None:
-                os.eventfd_write(fd, 1)
-        except BlockingIOError:
-            pass  # its counter is full, so it was signalled already
+        signal(fd)
 
     def _retired(self, index: int, running: _Running) -> None:
-        self._signal(running.fds.get("err"))
+        signal(running.fds.get("err", -1))
         self._put_down(index)
         self._channel.send({"is": "retired", "queue": index, "why": "see above"})

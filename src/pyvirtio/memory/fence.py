@@ -34,7 +34,7 @@ def full_fence() -> None:
 
 def _fence_apart() -> None:
     """Do the same with a lock of this call's own, which takes longer."""
-    lock = threading.Lock()
+    lock = _thread.allocate_lock()
     lock.acquire()
     lock.release()
     lock.acquire()

@@ -24,6 +24,22 @@ def check_file(fd: int, offset: int, size: int) -> None:
         raise ProtocolError(f"memory of {size} bytes at offset {offset} was sent with a file of {status.st_size} bytes")
 
 
+def check_sealed(fd: int) -> None:
+    """Refuse a file that could shrink under a process that must not die of it.
+
+    Raises:
+        ProtocolError: it is no memory file, or its size is not sealed.
+    """
+    import fcntl
+
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError:
+        sealed = 0
+    if not sealed:
+        raise ProtocolError("a region was sent with a file that can shrink; use a memfd with F_SEAL_SHRINK")
+
+
 def map_file(fd: int, offset: int, size: int) -> memoryview:
     """Map ``size`` bytes at ``offset`` of a file, shared, readable and writable.
 

@@ -4,6 +4,8 @@
 any descriptor, index, flag or event, well-formed or not. They work on a `MemoryTable`, so on memory of
 this process as well as on a file that a transport shares with another. `Scrambler` fills such a ring at
 random, `ScriptedTransport` is a device of which every answer is a test's to choose.
+
+``front_end`` speaks vhost-user as a script tells it to; ``served`` runs ``pyvirtio serve`` around a block of code.
 """
 
 from pyvirtio.testing.raw_device import RawDevice

@@ -30,13 +30,13 @@ class Scrambler:
     """Scrambles the ring of ``driver`` with the choices of ``random``."""
 
     def __init__(self, driver: RawDriver, random: Random) -> None:
-        self._driver = driver
+        self.driver = driver
         self._random = random
         self._top = max(region.end for region in driver.memory.regions)
 
     def scramble(self) -> None:
         """Fill table and available ring anew, damage some of it, and make some of it available."""
-        driver, random = self._driver, self._random
+        driver, random = self.driver, self._random
         for index in range(driver.size):
             driver.set_descriptor(index, *self.descriptor(driver.size))
         for slot in range(driver.size):
@@ -64,7 +64,7 @@ class Scrambler:
         return Descriptor(self._address(), self._length(), flags, self._index(limit))
 
     def _table(self) -> Descriptor:
-        driver, random = self._driver, self._random
+        driver, random = self.driver, self._random
         entries = random.randint(1, driver.size if random.random() < 0.9 else 2 * driver.size)
         address = self._random.randrange(driver.layout.end, self._top)
         data = b"".join(self.descriptor(entries, inside=True).pack() for _ in range(entries))
@@ -73,7 +73,7 @@ class Scrambler:
         return Descriptor(address, len(data) + (random.random() < 0.05))
 
     def _contiguous(self, address: int) -> int:
-        return next((r.end - address for r in self._driver.memory.regions if r.base <= address < r.end), 0)
+        return next((r.end - address for r in self.driver.memory.regions if r.base <= address < r.end), 0)
 
     def _index(self, limit: int) -> int:
         random = self._random

@@ -7,9 +7,10 @@ tells. Only a question that cannot be answered, and a stream that cannot be unde
 from __future__ import annotations
 
 import os
+import stat
 
-from pyvirtio.errors import ChainError, LocalError, ProtocolError
-from pyvirtio.memory.files import check_file, shared_file
+from pyvirtio.errors import ChainError, LocalError, PeerError, ProtocolError
+from pyvirtio.memory.files import check_sealed, map_file, shared_file
 from pyvirtio.memory.table import MAXIMUM_REGIONS
 from pyvirtio.ring.journal import region_size
 from pyvirtio.spec import split
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     Reply = tuple[bytes, list[int]]
 
 OFFERED = m.Protocol(sum(m.Protocol))
-"""The protocol features that a back-end offers: all that `Protocol` names.
+"""The protocol features that a back-end offers: all that have a name, and not the gaps between them.
 
-(Inverting an IntFlag of 0 does not say that: Python 3.11.2 sets the bits between the named ones as well.)
+As a number it has to be negated: ~OFFERED knows no bit above the highest that has a name.
 """
 
 
@@ -152,7 +153,7 @@ class BackendSession:
         return m.Number(OFFERED)
 
     def _set_protocol_features(self, payload: m.Number, *_: Any) -> None:
-        if extra := payload.value & ~OFFERED:
+        if extra := payload.value & ~int(OFFERED):
             raise ProtocolError(f"the protocol features {extra:#x} were never offered")
         self.protocol = m.Protocol(payload.value)
 
@@ -210,15 +211,21 @@ class BackendSession:
         return m.Number(MAXIMUM_REGIONS)
 
     def _replace_memory(self, regions: list[SharedRegion]) -> None:
-        """Check the new table, hand it on, then look whether the running queues are still in it."""
-        check_regions(regions)
+        """Check the new table, hand it on, then look whether the running queues are still in it.
+
+        The table stands whatever becomes of the queues: one that is no longer in it is stopped, its err fd tells.
+        """
+        check_regions(regions, self.regions)
         self.host.set_memory(regions)
         kept = {id(region) for region in regions}
         close_regions([region for region in self.regions if id(region) not in kept])
         self.regions = regions
         for vring in self.vrings:
             if vring.running:
-                self._start(vring)
+                try:
+                    self._start(vring)
+                except ProtocolError as error:
+                    self._refused(f"the memory changed under a queue: {error}")
 
     # Queues.
 
@@ -306,12 +313,11 @@ class BackendSession:
     def _start(self, vring: Vring) -> None:
         """Start a queue, or tell the host of a change; one that cannot run is stopped and its err fd signalled."""
         try:
-            record = vring.record(self.regions, self.features, self._inflight_of(vring))
-        except ProtocolError as error:
+            self.host.start_queue(vring.record(self.regions, self.features, self._inflight_of(vring)))
+        except PeerError as error:
             self._stop(vring)
             vring.signal_error()
             raise ProtocolError(f"queue {vring.index} cannot run: {error}") from None
-        self.host.start_queue(record)
         vring.running = True
 
     def _stop(self, vring: Vring) -> None:
@@ -333,7 +339,8 @@ class BackendSession:
             raise ProtocolError("the in-flight region cannot change while a queue runs")
         if payload.size < payload.queues * region_size(payload.queue_size):
             raise ProtocolError(f"an in-flight region of {payload.size} bytes is too small for what it shall track")
-        check_file(fds[0], payload.offset, payload.size)
+        map_file(fds[0], payload.offset, payload.size)  # a trial
+        check_sealed(fds[0])
         self._drop_inflight()
         self._inflight = (fds.pop(), payload)
 
@@ -378,6 +385,8 @@ class BackendSession:
             )
 
     def _set_backend_req_fd(self, _payload: None, _rest: bytes, fds: list[int]) -> None:
+        if not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
+            raise ProtocolError("the descriptor for the back-end's own messages is no socket")
         self._set_backend_fd(fds.pop())
 
     def _set_backend_fd(self, fd: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.vhost_user.messages import F_NEED_REPLY, F_REPLY, F_VERSION, VERSION, Header
+from pyvirtio.vhost_user.messages import F_NEED_REPLY, F_REPLY, F_VERSION, MAXIMUM_FDS, VERSION, Header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Framer:
         frames: list[Frame] = []
         at = 0
         try:
+            if len(self._fds) > MAXIMUM_FDS:
+                raise ProtocolError(f"more than {MAXIMUM_FDS} file descriptors came with one message, in pieces")
             while at < len(data):
                 part = data[at : at + self.wanted]
                 self._buffer += part

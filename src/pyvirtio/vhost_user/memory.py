@@ -6,7 +6,7 @@ import os
 from itertools import pairwise
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.memory.files import check_file
+from pyvirtio.memory.files import check_file, map_file
 from pyvirtio.memory.table import MAXIMUM_REGIONS
 from pyvirtio.transport import FileRegion
 
@@ -29,18 +29,22 @@ class SharedRegion(FileRegion):
         return (self.base, self.size, self.user) == (sent.guest, sent.size, sent.user)
 
 
-def check_regions(regions: list[SharedRegion]) -> None:
-    """Refuse a table that cannot be.
+def check_regions(regions: list[SharedRegion], known: list[SharedRegion]) -> None:
+    """Refuse a table that cannot be; those regions that are not ``known`` are mapped once, for a trial.
 
     Raises:
-        ProtocolError: too many regions; one that is empty, wraps round, overlaps another, or outgrows its file.
+        ProtocolError: too many regions; one that is empty, wraps round, overlaps another, outgrows its file,
+            or cannot be mapped.
     """
     if len(regions) > MAXIMUM_REGIONS:
         raise ProtocolError(f"{len(regions)} memory regions; {MAXIMUM_REGIONS} is the most")
     for region in regions:
         if any(start + region.size > 1 << 64 for start in (region.base, region.user, region.offset)):
             raise ProtocolError(f"{region} goes beyond 64 bits")
-        check_file(region.fd, region.offset, region.size)
+        if region in known:
+            check_file(region.fd, region.offset, region.size)
+        else:
+            map_file(region.fd, region.offset, region.size)
     for name in ("base", "user"):
         starts = sorted((getattr(region, name), region.size) for region in regions)
         for (low, size), (high, _) in pairwise(starts):

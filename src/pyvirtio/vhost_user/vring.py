@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.spec import split
@@ -105,5 +106,9 @@ def is_eventfd(fd: int) -> bool:
 def signal(fd: int) -> None:
     """Add one to an eventfd; one whose counter is full has been signalled already, and -1 is nobody."""
     if fd >= 0:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(fd, 1)
+        # Who sent it shares its flags and can let it block again, so ask first.
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        if poll.poll(0):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(fd, 1)

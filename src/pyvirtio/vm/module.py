@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pyvirtio.vm.kernel import Kernel
 
 SOURCES = (".c", ".h", ".S")
+# Type information for BPF would need one more tool, and nothing in a guest reads it.
+SETTINGS = ("CONFIG_DEBUG_INFO_BTF_MODULES=",)
 KERNEL_ARCH = {"x86_64": "x86", "aarch64": "arm64"}  # by the kernel's own build
 
 
@@ -71,6 +73,7 @@ def module_key(kernel: Kernel, sources: Path) -> str:
     parts: list[str | bytes] = [
         kernel.release,
         COMPILER,
+        *SETTINGS,
         symbols.read_bytes() if symbols and symbols.is_file() else b"",
     ]
     for path in _sources(sources):
@@ -87,7 +90,7 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
     cross = "" if arch == platform.machine() else f"{COMPILERS[DEBIAN_NAMES[arch]]}-"
     command = [
         *("make", "-C", str(headers), f"M={work}", f"ARCH={KERNEL_ARCH[arch]}"),
-        *(f"CROSS_COMPILE={cross}", f"CC={cross}{COMPILER}", "modules"),
+        *(f"CROSS_COMPILE={cross}", f"CC={cross}{COMPILER}", *SETTINGS, "modules"),
     ]
     done = subprocess.run(
         command,

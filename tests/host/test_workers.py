@@ -1,0 +1,389 @@
+"""Keeper and workers: whatever happens to a worker, each request is answered once, and the keeper stays as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio.connect import open_driver
+from pyvirtio.devices.factorial import WRAPPED, Request
+from pyvirtio.drivers.factorial import FactorialDriver
+from pyvirtio.testing.front_end import RawFrontEnd, RawQueue, SharedMemory
+from pyvirtio.testing.served import served
+from pyvirtio.vhost_user import messages as m
+from tests.support.odd_devices import CRASH, EXIT, HANG, KNOB, PID, RAISE, WAIT
+from tests.support.vhost import ask, idle_fds, odd, pack, unpack, until
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pyvirtio.testing.served import Served
+
+R = m.Request
+
+
+@contextmanager
+def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
+    """Give a queue that runs."""
+    with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
+        front_end.negotiate()
+        front_end.share(memory)
+        queue = front_end.queue(memory, index, size=size)
+        queue.start()
+        yield queue
+
+
+def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:
+    return bool((queue.rings.used[1] - before) & 0xFFFF >= wanted)
+
+
+def is_buried(server: Served, pid: int) -> bool:
+    return pid not in server.workers()
+
+
+def worker_of(server: Served) -> int:
+    """Wait until there is just one worker, and give its process id."""
+    until(lambda: len(server.workers()) == 1)
+    return server.workers()[0]
+
+
+def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
+    """In batches of 40; 200 of them see the worker killed at a moment that the seed chooses."""
+    with served("factorial") as server, driven(server, size=128) as queue:
+        batches = [(rng.choices(range(40), k=40), number < 200) for number in range(500)]
+        rng.shuffle(batches)
+        kills = 0
+        settled: tuple[list[str], int] | None = None
+        for done, (numbers, kill) in enumerate(batches):
+            before = queue.rings.used[1]
+            queue.submit(*(Request(n).pack() for n in numbers))
+            queue.kick()
+            if kill:
+                wanted = rng.randrange(40)
+                until(partial(has_answered, queue, before, wanted))
+                pid = worker_of(server)
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+            assert unpack(queue.answers(40)) == [WRAPPED[min(n, 34)] for n in numbers]
+            if kill:
+                until(partial(is_buried, server, pid))
+            if done == 100:
+                worker_of(server)
+                settled = server.fds(), server.memory()
+        assert kills == 200
+        assert queue.stop() == 20_000
+        queue.start(base=20_000)
+        assert unpack(queue.ask(Request(5).pack())) == [120]
+        assert settled is not None
+        worker_of(server)
+        assert server.fds() == settled[0]
+        assert server.memory() < settled[1] + (1 << 20)
+        assert server.log[1:] == []
+
+
+def test_the_public_driver_sees_no_error_when_the_worker_dies(rng: random.Random):
+    with served("factorial") as server, open_driver(FactorialDriver, f"vhost-user:{server.path}") as driver:
+        for _ in range(10):
+            numbers = rng.choices(range(500), k=100)
+            answers = driver.factorials(numbers)
+            first = next(answers)
+            os.kill(worker_of(server), signal.SIGKILL)
+            again = [first, *answers]
+            assert again == list(driver.factorials(numbers))
+
+
+@pytest.mark.parametrize(("what", "how"), [(EXIT, "exited with status 7"), (CRASH, "was ended by SIGSEGV")])
+def test_request_that_kills_three_workers_is_returned_empty_and_reported(tmp_path: Path, what: int, how: str):
+    record = tmp_path / "record"
+    with served(odd(), "-v", environment={"ODD_RECORD": str(record)}) as server, driven(server) as queue:
+        before = server.fds()
+        assert ask(queue, 1, 2, what, 3, 4) == [2, 4, None, 6, 8]
+        server.wait_for(f"worker 0 {how}", count=3)
+        server.wait_for("a request ended the worker 3 times; it is returned empty")
+        assert ask(queue, *range(20)) == [2 * n for n in range(20)]
+        worker_of(server)
+        assert server.fds() == before
+    times = Counter(map(int, record.read_text().split()))
+    assert times[what] == 3
+
+
+def test_strikes_are_a_requests_own_and_not_its_descriptors(tmp_path: Path):
+    with served(odd()) as server, driven(server) as queue:
+        for _ in range(3):
+            assert ask(queue, EXIT) == [None]
+            assert ask(queue, 1) == [2]
+
+
+def test_unrepeatable_request_is_never_given_twice(tmp_path: Path):
+    record = tmp_path / "record"
+    with (
+        served(odd("Unrepeatable"), environment={"ODD_RECORD": str(record)}) as server,
+        driven(server) as queue,
+    ):
+        assert ask(queue, *range(10), EXIT, *range(10, 20)) == [
+            *(2 * n for n in range(10)),
+            None,
+            *(2 * n for n in range(10, 20)),
+        ]
+        server.wait_for("ended the worker and is returned empty")
+    times = Counter(map(int, record.read_text().split()))
+    assert times == Counter([*range(20), EXIT])
+
+
+def test_method_that_hangs_is_killed_after_its_patience():
+    with served(odd("Impatient")) as server, driven(server) as queue:
+        assert ask(queue, 1, HANG, 2) == [2, None, 4]
+        assert server.lines("a request takes longer than 0.3 s; its worker is killed") == 3
+
+
+def test_method_that_raises_is_logged_and_the_request_returned_empty():
+    with served(odd()) as server, driven(server) as queue:
+        pid = worker_of(server)
+        assert ask(queue, 1, RAISE, 2, RAISE) == [2, None, 4, None]
+        server.wait_for("the device's method failed, the request is returned empty: ValueError('as it was told to')")
+        assert ask(queue, PID) == [pid]
+        assert server.lines("ValueError('as it was told to')") == 1
+
+
+def test_config_space_that_the_driver_wrote_survives_the_worker():
+    with served(odd()) as server, driven(server) as queue:
+        front_end = queue.front_end
+        assert front_end.write_config(0, (1234).to_bytes(4, "little"))
+        assert ask(queue, KNOB) == [1234]
+        os.kill(worker_of(server), signal.SIGKILL)
+        assert ask(queue, KNOB) == [1234]
+        assert front_end.config(0, 4) == (1234).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("workers", ["1", "2", "3", "4", "5"])
+def test_workers_divide_the_queues(workers: str):
+    with served(odd("Four"), "--workers", workers) as server:
+        with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
+            front_end.negotiate()
+            front_end.share(memory)
+            queues = [front_end.queue(memory, index) for index in range(4)]
+            for queue in queues:
+                queue.start()
+            for _ in range(3):
+                for queue in queues:
+                    queue.submit(*pack(*range(8)))
+                    queue.kick()
+                for pid in server.workers():
+                    os.kill(pid, signal.SIGKILL)
+                for queue in queues:
+                    assert unpack(queue.answers(8)) == [2 * n for n in range(8)]
+            until(lambda: len(server.workers()) == int(workers))
+        idle_fds(server)
+
+
+def test_one_workers_death_does_not_touch_the_others_queues():
+    with (
+        served(odd("Four"), "--workers", "2") as server,
+        RawFrontEnd(server.path) as front_end,
+        SharedMemory() as memory,
+    ):
+        front_end.negotiate()
+        front_end.share(memory)
+        queues = [front_end.queue(memory, index) for index in range(4)]
+        for queue in queues:
+            queue.start()
+        pids = [ask(queue, PID)[0] for queue in queues]
+        assert pids[0] == pids[2] != pids[1] == pids[3]
+        assert ask(queues[0], EXIT) == [None]
+        assert ask(queues[1], PID) == [pids[1]]
+        assert ask(queues[2], PID)[0] not in pids
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_keeper_killed_leaves_no_worker_behind_even_one_that_hangs(workers: str, tmp_path: Path):
+    with served(odd("Four"), "--workers", workers) as server, RawFrontEnd(server.path) as front_end:
+        with SharedMemory() as memory:
+            front_end.negotiate()
+            front_end.share(memory)
+            queues = [front_end.queue(memory, index) for index in range(2)]
+            for queue in queues:
+                queue.start()
+                queue.submit(*pack(1, HANG))
+                queue.kick()
+        pids = server.workers()
+        assert len(pids) == int(workers)
+        assert server.end(signal.SIGKILL) == -signal.SIGKILL
+        until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def test_keeper_killed_after_a_failed_reload_leaves_no_worker_behind(tmp_path: Path):
+    device = tmp_path / "mine.py"
+    device.write_text(DEVICE.format(factor=2))
+    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
+        device.write_text("class Mine(:\n")
+        server.wait_for("the device is not reloaded")
+        until(lambda: len(server.workers()) == 1)
+        queue.submit(*pack(HANG))
+        queue.kick()
+        pids = server.workers()
+        server.end(signal.SIGKILL)
+        until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# Reload.
+
+
+DEVICE = """
+import os, signal
+from pyvirtio.device import Device, Queue
+from pyvirtio.spec.struct import Struct, le32
+
+class Number(Struct):
+    value: int = le32()
+
+class Mine(Device):
+    device_id = 63
+    requests = Queue(Number, Number, size=64)
+
+    @requests.each
+    def answer(self, request):
+        if request.value == 1000003:
+            signal.pause()
+        if request.value == 1000004:
+            with open(os.environ["ODD_BEGUN"], "wb", buffering=0) as begun:
+                begun.write(b"!")
+            with open(os.environ["ODD_PIPE"], "rb", buffering=0) as pipe:
+                return Number(int(pipe.read()))
+        return Number({factor} * request.value)
+"""
+
+
+def test_reload_of_an_edited_file_changes_the_answers_and_nothing_else(tmp_path: Path):
+    device = tmp_path / "mine.py"
+    device.write_text(DEVICE.format(factor=2))
+    with served(f"{device}:Mine", "--reload", "-v") as server, driven(server) as queue:
+        before = server.fds()
+        assert ask(queue, 21) == [42]
+        for round_number, factor in enumerate((3, 4, 5), start=1):
+            device.write_text(DEVICE.format(factor=factor))
+            server.wait_for("worker 0 runs the changed device", count=round_number)
+            assert ask(queue, *range(20)) == [factor * n for n in range(20)]
+        worker_of(server)
+        assert server.fds() == before
+
+
+def test_reload_with_a_syntax_error_keeps_the_old_code_and_logs_one_line(tmp_path: Path):
+    device = tmp_path / "mine.py"
+    device.write_text(DEVICE.format(factor=2))
+    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
+        device.write_text(DEVICE.format(factor=3) + "\ndef broken(:\n")
+        line = server.wait_for("the device is not reloaded")
+        assert "mine.py, line" in line
+        assert ask(queue, 21) == [42]
+        device.write_text(DEVICE.format(factor=3))
+        until(lambda: ask(queue, 21) == [63])
+        assert len(server.log) == 2
+        assert not server.lines("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("requests = Queue(Number, Number, size=64)", "requests = Queue(Number, Number, size=64, count=2)"),
+        ("device_id = 63", "device_id = 62"),
+        ("device_id = 63", "device_id = 63\n    features = 1"),
+        ("device_id = 63", "device_id = 63\n    config = Number()"),
+    ],
+    ids=["queues", "id", "features", "config space"],
+)
+def test_reload_that_would_change_what_the_driver_knows_is_refused(tmp_path: Path, change: str, why: str):
+    device = tmp_path / "mine.py"
+    device.write_text(DEVICE.format(factor=2))
+    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
+        device.write_text(DEVICE.format(factor=3).replace(change, why))
+        server.wait_for("the device is not reloaded")
+        assert ask(queue, 21) == [42]
+        device.write_text(DEVICE.format(factor=3))
+        until(lambda: ask(queue, 21) == [63])
+
+
+def test_reload_while_requests_are_in_flight(tmp_path: Path):
+    device, pipe, begun = (tmp_path / name for name in ("mine.py", "pipe", "begun"))
+    os.mkfifo(pipe)
+    os.mkfifo(begun)
+    device.write_text(DEVICE.format(factor=2))
+    environment = {"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}
+    with served(f"{device}:Mine", "--reload", "-v", environment=environment) as server, driven(server) as queue:
+        queue.submit(*pack(1, WAIT, 2, 3))
+        queue.kick()
+        assert begun.read_bytes() == b"!"
+        device.write_text(DEVICE.format(factor=3))
+        # The old code is asked to finish, does not, and the new code has to answer.
+        server.wait_for("worker 0 runs the changed device")
+        assert begun.read_bytes() == b"!"
+        pipe.write_bytes(b"99")
+        answers = unpack(queue.answers(4))
+        assert answers[1:] == [99, 6, 9]
+        assert answers[0] in (2, 3)  # it was answered by the old code, and perhaps not published
+        assert ask(queue, 21) == [63]
+
+
+def test_reload_of_a_file_beside_the_device(tmp_path: Path):
+    (tmp_path / "factor_of_mine.py").write_text("FACTOR = 2\n")
+    device = tmp_path / "mine.py"
+    device.write_text("from factor_of_mine import FACTOR\n" + DEVICE.format(factor="FACTOR"))
+    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
+        assert ask(queue, 21) == [42]
+        (tmp_path / "factor_of_mine.py").write_text("FACTOR = 3\n")
+        until(lambda: ask(queue, 21) == [63])
+
+
+def test_worker_that_dies_is_followed_while_its_file_is_broken(tmp_path: Path):
+    """The file is broken and the worker killed; once the file is mended the request is answered."""
+    device = tmp_path / "mine.py"
+    device.write_text(DEVICE.format(factor=2))
+    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
+        device.write_text("class Mine(:\n")
+        server.wait_for("the device is not reloaded")
+        for pid in server.workers():
+            with suppress(ProcessLookupError):  # the one with the broken code ends by itself
+                os.kill(pid, signal.SIGKILL)
+        queue.submit(*pack(21))
+        queue.kick()
+        assert queue.front_end.number(R.GET_FEATURES)
+        device.write_text(DEVICE.format(factor=3))
+        assert unpack(queue.answers(1)) == [63]
+
+
+# One after the other.
+
+
+def test_two_drivers_one_after_the_other():
+    with served("factorial") as server:
+        before = idle_fds(server)
+        for n in (5, 6):
+            with open_driver(FactorialDriver, f"vhost-user:{server.path}") as driver:
+                assert driver.factorial(n) == WRAPPED[n]
+        assert idle_fds(server) == before
+
+
+def test_driver_that_dies_with_requests_in_flight_leaves_nothing():
+    with served(odd("Impatient")) as server:
+        before = idle_fds(server)
+        with driven(server) as queue:
+            queue.submit(*pack(*range(10), HANG))
+            queue.kick()
+        assert idle_fds(server) == before
+        with driven(server) as queue:
+            assert ask(queue, *range(10)) == [2 * n for n in range(10)]

@@ -1,0 +1,82 @@
+"""What tests of served devices share: numbers as requests, and checks that a back-end is unharmed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyvirtio.devices.factorial import WRAPPED, Request
+from pyvirtio.testing.front_end import PATIENCE, RawFrontEnd, RawQueue, SharedMemory
+from pyvirtio.vhost_user import messages as m
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyvirtio.testing.served import Served
+
+ODD_DEVICES = Path(__file__).parent / "odd_devices.py"
+
+
+def odd(name: str = "Odd") -> str:
+    """Name one of the odd devices as `pyvirtio serve` wants it."""
+    return f"{ODD_DEVICES}:{name}"
+
+
+def pack(*numbers: int) -> list[bytes]:
+    """Give numbers as requests to an odd device."""
+    return [number.to_bytes(4, "little") for number in numbers]
+
+
+def unpack(answers: list[bytes]) -> list[int | None]:
+    """Read answers of 4 bytes; None stands for an empty one."""
+    assert {len(answer) for answer in answers} <= {0, 4}
+    return [int.from_bytes(answer, "little") if answer else None for answer in answers]
+
+
+def ask(queue: RawQueue, *numbers: int) -> list[int | None]:
+    """Ask an odd device."""
+    return unpack(queue.ask(*pack(*numbers)))
+
+
+def factorials(queue: RawQueue, *numbers: int, indirect: bool = False) -> None:
+    """Have the factorial device compute, a queue full at a time, and check what comes back."""
+    step = max(1, queue.size if indirect else queue.size // 2)
+    for start in range(0, len(numbers), step):
+        part = numbers[start : start + step]
+        answers = queue.ask(*(Request(n).pack() for n in part), indirect=indirect)
+        assert unpack(answers) == [WRAPPED[min(n, 34)] for n in part]
+
+
+def answers_rightly(path: str) -> None:
+    """Check that a front-end of its own gets the right answers from the factorial device."""
+    with RawFrontEnd(path) as front_end, SharedMemory() as memory:
+        front_end.negotiate()
+        assert front_end.share(memory)
+        queue = front_end.queue(memory)
+        queue.start()
+        factorials(queue, 5, 12, 13, 4294967295)
+
+
+def idle_fds(server: Served) -> list[str]:
+    """Give the keeper's descriptors while a front-end is connected that has said no more than hello.
+
+    The keeper speaks to one front-end at a time, so those of earlier ones are given up when it answers this one.
+    """
+    with RawFrontEnd(server.path) as front_end:
+        front_end.number(m.Request.GET_FEATURES)
+        return server.fds()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what happens in shared memory, where there is no event to wait for."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def open_files() -> int:
+    """Count this process's descriptors."""
+    return len(os.listdir("/proc/self/fd"))

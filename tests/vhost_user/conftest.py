@@ -1,0 +1,57 @@
+"""One factorial device for a whole file of tests: it has to live through all of them, and each is checked for that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio.testing.front_end import RawFrontEnd, SharedMemory
+from pyvirtio.testing.served import served
+from tests.support.vhost import answers_rightly, idle_fds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyvirtio.testing.front_end import RawQueue
+    from pyvirtio.testing.served import Served
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served("factorial") as server:
+        yield server
+
+
+@pytest.fixture
+def unharmed(server: Served) -> Iterator[None]:
+    """Whatever a test does: the keeper and its worker live on, hold what they held, and answer rightly."""
+    before, workers = idle_fds(server), server.workers()
+    yield
+    assert server.is_alive()
+    assert idle_fds(server) == before
+    assert server.workers() == workers
+    answers_rightly(server.path)
+
+
+@pytest.fixture
+def front_end(server: Served, unharmed: None) -> Iterator[RawFrontEnd]:
+    """A front-end that has negotiated everything."""
+    with RawFrontEnd(server.path) as front_end:
+        front_end.negotiate()
+        yield front_end
+
+
+@pytest.fixture
+def memory(unharmed: None) -> Iterator[SharedMemory]:
+    with SharedMemory() as memory:
+        yield memory
+
+
+@pytest.fixture
+def queue(front_end: RawFrontEnd, memory: SharedMemory) -> RawQueue:
+    """A queue that runs."""
+    assert front_end.share(memory)
+    queue = front_end.queue(memory)
+    queue.start()
+    return queue

@@ -1,0 +1,144 @@
+"""Real Linux guests under TCG, with our device behind an unmodified QEMU. Few boots, much in each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio.errors import GuestError, ProvisionError
+from pyvirtio.vm.guest import Guest, Setup
+from pyvirtio.vm.launch import Wishes, Workshop, default_workshop, run_once
+from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_SOURCES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.guest,
+    pytest.mark.timeout(900),  # the first run downloads some 250 MB
+    pytest.mark.skipif(not DRIVER_SOURCES.is_dir(), reason="the guest's driver is not there"),
+]
+
+NUMBERS = ["0", "5", "10", "12", "13", "20", "33", "34"]
+EXACT = [
+    *("0! = 1", "5! = 120", "10! = 3628800", "12! = 479001600", "13! = 6227020800", "20! = 2432902008176640000"),
+    *("33! = 8683317618811886495518194401280000000", "34! = 295232799039604140847618609643520000000"),
+]
+WRAPPED = [
+    f"{n}! mod 2**32 = {value}"
+    for n, value in zip(NUMBERS, (1, 120, 3628800, 479001600, 1932053504, 2192834560, 2147483648, 0), strict=True)
+]
+TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount")
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Workshop:
+    return default_workshop()
+
+
+def prepare(workshop: Workshop, wishes: Wishes) -> Setup:
+    try:
+        return workshop.prepare(wishes)
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+
+
+@contextlib.contextmanager
+def served(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A back-end process for the factorial device."""
+    command = [sys.executable, "-m", "pyvirtio", "serve", "factorial", "--socket", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert "is ready" in process.stderr.readline()
+            yield process
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+def attached(setup: Setup, path: Path) -> Setup:
+    return replace(setup, devices=[VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)])
+
+
+def kill_worker(keeper: int) -> None:
+    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    assert children, "the keeper has no worker"
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+    with served(path) as keeper:
+        with Guest(attached(setup, path)) as guest:
+            # A program in the guest that only writes finds its answer in the kernel's log. First of all, for the
+            # driver limits how many lines it logs.
+            assert guest.run(r"printf '\005\000\000\000' >/dev/virtio_misc").status == 0
+            logged = "until dmesg | grep -q 'virtio response ret is 120'; do usleep 10000; done"
+            assert guest.run(f'timeout 20 sh -c "{logged}"').status == 0
+
+            assert guest.run(f"factorial {' '.join(NUMBERS)}").lines == EXACT
+            assert guest.run(f"factorial --wrap32 {' '.join(NUMBERS)}").lines == WRAPPED
+            assert guest.run("factorial --quiet 100 | wc -c").lines == ["159"]
+
+            refused = guest.run("factorial 4294967295")
+            assert (refused.status, len(refused.lines)) == (1, 1)
+            assert guest.run("factorial five").status == 2
+
+            # The worker's death is not noticed in the guest.
+            kill_worker(keeper.pid)
+            assert guest.run("factorial 6").lines == ["6! = 720"]
+
+            log = guest.run("dmesg").output
+            assert not [sign for sign in TROUBLE if sign in log]
+            assert guest.run("rmmod virtio_test && insmod /lib/modules/virtio_test.ko && factorial 7").lines == [
+                "7! = 5040"
+            ]
+            guest.power_off()
+        # The same back-end serves the next guest; the command is part of the initramfs here.
+        assert run_once(attached(setup, path), ["factorial", "8"]).lines == ["8! = 40320"]
+
+
+def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(workshop: Workshop) -> None:
+    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+    broken = replace(setup, kernel_options=("rdinit=/missing",))
+    with (
+        pytest.raises(GuestError, match=r"gave up while waiting for the guest to boot: .*Kernel panic.*\n"),
+        Guest(broken),
+    ):
+        pass
+
+
+def test_a_back_end_that_is_not_there_is_qemus_complaint(workshop: Workshop, tmp_path: Path) -> None:
+    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+    with (
+        pytest.raises(GuestError, match=r"QEMU ended with status 1 .*\n.*\n.*Failed to connect to "),
+        Guest(attached(setup, tmp_path / "nobody")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("transport", ["mmio-legacy", "mmio"])
+def test_the_articles_run_on_aarch64(workshop: Workshop, tmp_path: Path, transport: str) -> None:
+    path = tmp_path / "s"
+    setup = prepare(workshop, Wishes(arch="aarch64", transport=transport, accel="tcg"))
+    with served(path), Guest(attached(setup, path)) as guest:
+        assert guest.run(f"factorial {' '.join(NUMBERS)}").lines == EXACT
+        assert guest.run(f"factorial --wrap32 {' '.join(NUMBERS)}").lines == WRAPPED
+        features = guest.run("cat /sys/bus/virtio/devices/virtio0/features").lines[0]
+        assert (features[32] == "1") == (transport == "mmio")
+        assert guest.run("nproc").lines == ["4"]
+        log = guest.run("dmesg").output
+        assert not [sign for sign in TROUBLE if sign in log]
+        guest.power_off()
