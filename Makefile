@@ -27,7 +27,7 @@ test: tools lint types imports ## everything: the checks and every test, guests 
 	$(bin)/coverage report
 
 check: tools lint types imports ## what to run before each commit: the checks and the fast tests, under two minutes
-	$(pytest) -q -m "not guest"
+	$(pytest) -q -m "not guest and not long"
 
 lint: tools ## style and formatting of the Python code (ruff)
 	$(bin)/ruff check

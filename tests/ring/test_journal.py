@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pyvirtio.ring import Chain, SplitDeviceQueue
 
+pytestmark = pytest.mark.usefixtures("engine")  # each of them
+
 
 def live(raw: RawDriver, durable: Durable, fuse: Fuse | None) -> None:
     """A worker's life: each request is answered with 4 bytes of its own."""

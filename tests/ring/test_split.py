@@ -25,6 +25,8 @@ from tests.support.rings import (
     rings_at,
 )
 
+pytestmark = pytest.mark.usefixtures("engine")  # each of them
+
 SIZES = [1 << power for power in range(16)]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar
 
-    from pyvirtio.device.queue import Answer
+    from pyvirtio.device.records import Answer
     from pyvirtio.spec.struct import ByteOrder, Struct
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyvirtio.device.records import RecordAnswer, write_answer
 from pyvirtio.device.streams import Reader, Writer
 from pyvirtio.errors import LocalError
 from pyvirtio.spec import split
@@ -11,18 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
+    from pyvirtio.device.records import Answer
     from pyvirtio.ring import Chain
     from pyvirtio.spec.struct import ByteOrder, Struct
 
     Method = TypeVar("Method", bound=Callable[..., Any])
-    Answer = Callable[[Chain], None]
 
 
 class Queue:
     """One queue of a device, or ``count`` equal ones.
 
     ``request`` and ``response`` are structures; ``size`` is the most entries that the driver may use, a power of
-    two up to 32768. Decorate one method of the device with `each` or `stream`.
+    two up to 32768. Decorate one method of the device with `each` or `stream`, and perhaps one more with `batch`.
 
     Raises:
         LocalError: the size is not possible.
@@ -44,6 +45,7 @@ class Queue:
         self.count = count
         self.name = ""
         self._method = ""
+        self._batch = ""
         self._typed = False
 
     def __set_name__(self, _owner: type, name: str) -> None:
@@ -57,6 +59,20 @@ class Queue:
     def stream(self, method: Method) -> Method:
         """Let ``method(self, reader, writer)`` answer: bytes in, bytes out."""
         return self._declare(method)
+
+    def batch(self, method: Method) -> Method:
+        """Let ``method(self, requests)`` answer many at once, where NumPy is there and many wait.
+
+        It takes a record array of the request's structure, which it may not change, and gives an array of the
+        response's, or of plain values where the response has one field. It may give NotImplemented; then, and
+        where few requests wait, the queue's other method answers them one by one.
+        """
+        if self._batch:
+            raise LocalError(f"two methods answer the batches of one queue: {self._batch} and {method.__name__}")
+        if self.request is None or self.response is None:
+            raise LocalError("a method that answers batches needs the queue's two structures")
+        self._batch = method.__name__
+        return method
 
     def _declare(self, method: Method) -> Method:
         if self._method:
@@ -74,10 +90,30 @@ class Queue:
             raise LocalError(
                 f"no method answers the queue {self.name!r}; put @{self.name}.each or @{self.name}.stream above one"
             )
+        if self._method == self._batch:
+            raise LocalError(
+                f"two methods of one name answer the queue {self.name!r}: {self._method}; give each its own"
+            )
         method = getattr(device, self._method)
-        if not self._typed:
-            return lambda chain: method(Reader(chain, order), Writer(chain, order))
-        return _typed_answer(method, self.request, self.response, order)
+        answer = _typed_answer(method, self.request, self.response, order) if self._typed else _stream(method, order)
+        if self.request is None or self.response is None or order != "little":
+            return answer
+        if not (self.request.nbytes and self.response.nbytes and (self._typed or self._batch)):
+            return answer
+        return RecordAnswer(
+            answer,
+            self.request,
+            self.response,
+            method=method if self._typed else None,
+            batch=getattr(device, self._batch) if self._batch else None,
+        )
+
+
+def _stream(method: Callable[[Reader, Writer], Any], order: ByteOrder) -> Answer:
+    def answer(chain: Chain) -> None:
+        method(Reader(chain, order), Writer(chain, order))
+
+    return answer
 
 
 def _typed_answer(
@@ -91,9 +127,6 @@ def _typed_answer(
     unpack, size = request.unpack, request.nbytes
 
     def answer(chain: Chain) -> None:
-        result = method(unpack(chain.read(size), order))
-        if not isinstance(result, response):
-            raise TypeError(f"the device's method gave {result!r}; it has to give a {response.__name__}")
-        chain.write(result.pack(order))
+        write_answer(chain, method(unpack(chain.read(size), order)), response, order)
 
     return answer

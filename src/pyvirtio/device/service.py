@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pyvirtio.device.batching import Records
+from pyvirtio.device.records import RecordAnswer
 from pyvirtio.errors import DriverError, RingError
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-    from pyvirtio.device.queue import Answer
+    from pyvirtio.device.records import Answer
     from pyvirtio.ring import Chain, SplitDeviceQueue
+    from pyvirtio.ring.records import RecordBatch
 
 TURN = 10_000_000
 """The longest that a queue is served before its neighbours get their turn, in nanoseconds."""
 
 BATCH = 64
-"""The most requests that are popped at once."""
+"""The most requests that are popped at once and answered one by one."""
 
 
 class QueueService:
@@ -49,6 +53,8 @@ class QueueService:
         self._clock = clock
         self._repeatable = repeatable
         self._waiting: list[Chain] = []
+        self._records = Records(queue, answer, clock, TURN) if isinstance(answer, RecordAnswer) else None
+        self._open: RecordBatch | None = None
         self._reported: set[str] = set()
 
     def _was_fatal(self, chain: Chain) -> bool:
@@ -90,10 +96,13 @@ class QueueService:
 
     def finish(self) -> None:
         """Answer what was popped, before the queue stops."""
-        while self._waiting:
+        while self._waiting or self._open:
             self._batch(self._clock() + TURN)
 
     def _batch(self, deadline: int) -> int:
+        """Answer some of what waits; gives how many."""
+        if self._records and not self._waiting and (done := self._answer_records(self._records, deadline)):
+            return done
         chains = self._waiting or self.queue.pop(BATCH)
         if not chains:
             return 0
@@ -106,9 +115,54 @@ class QueueService:
             self._call()
         return done
 
-    def _answer_some(self, chains: list[Chain], deadline: int) -> int:
+    def _answer_records(self, records: Records, deadline: int) -> int:
+        """Answer requests of one shape without making a chain of each, if they come like that; gives how many."""
+        batch = self._open or records.pop()
+        if batch is None:
+            return 0
+        waiting = len(batch)
+        whole = self._open is None and records.wants(waiting)
+        self._open = None
+        answers = self._answers_to(records, batch) if whole else None
+        if answers is not None:
+            self.queue.push_records(batch, answers)
+        elif records.calls:
+            self._call_each(records, batch, deadline)
+        else:
+            self._waiting = [batch.take() for _ in range(waiting)]
+            return 0
+        if self.queue.call_wanted():
+            self._call()
+        return waiting - len(batch)
+
+    def _answers_to(self, records: Records, batch: RecordBatch) -> Any:
+        """Have the device's batch method answer; gives None where it does not."""
+        journal, began = self.queue.journal, self._clock()
+        journal.running(batch.order, len(batch), began)
+        try:
+            return records.answers(batch, began)
+        except ImportError:
+            records.give_up()
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+            records.rest()
+            self._report_once(f"the device's batch method failed, its requests are answered singly: {error!r}", error)
+        finally:
+            journal.idle()
+        return None
+
+    def _call_each(self, records: Records, batch: RecordBatch, deadline: int) -> None:
+        outcome = records.call(batch, deadline)
+        if outcome is not None:
+            # What is unusual need not be fast: this one is answered as a chain, with what came of the call.
+            chain = batch.take()
+            self._answer_some([chain], deadline=0, answer=records.late(outcome))
+            self.queue.push([chain])
+        if len(batch):
+            self._open = batch
+
+    def _answer_some(self, chains: list[Chain], deadline: int, answer: Answer | None = None) -> int:
         """Answer chains until ``deadline``, at least one; gives how many."""
-        journal, clock, answer = self.queue.journal, self._clock, self._answer
+        journal, clock, answer = self.queue.journal, self._clock, answer or self._answer
         done = read = written = 0
         for chain in chains:
             journal.running(chain.order, 1, clock())

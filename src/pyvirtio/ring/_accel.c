@@ -107,6 +107,7 @@ typedef struct {
     uint32_t size, in_flight;
     uint16_t next, used_index, called_at;
     bool event_idx, may_indirect;
+    int32_t twice; /* the head in flight that ended the last batch of records, or -1 */
     uint64_t order;
     uint16_t *heads;    /* scratch: a batch on its way back */
     uint32_t *written;
@@ -923,15 +924,17 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     self->piece_count = 0;
     batch->first_order = self->order + 1;
     uint32_t got = 0;
+    self->twice = -1;
     for (; got < most; got++) {
         uint16_t head;
         walk walk;
         if (!next_head(self, &head) || !follow(self, head, &walk))
             break;
         size_t pieces = self->piece_count - walk.first;
-        if (walk.readable_bytes < request_size || walk.writable_bytes < response_size || pieces > MOST_PIECES
-            || !begin(self, head)) {
-            self->piece_count = walk.first;
+        if (walk.readable_bytes < request_size || walk.writable_bytes < response_size || pieces > MOST_PIECES)
+            break;
+        if (!begin(self, head)) {
+            self->twice = head;
             break;
         }
         gather(self->pieces + walk.first, request_size, batch->requests + (size_t)got * request_size);
@@ -1045,6 +1048,7 @@ batch_getbuffer(PyObject *object, Py_buffer *view, int flags)
 }
 
 static Py_ssize_t batch_length(PyObject *object) { return (Py_ssize_t)(((Batch *)object)->count - ((Batch *)object)->done); }
+static PyObject *batch_get_requests(PyObject *object, void *Py_UNUSED(_)) { return Py_NewRef(object); }
 static PyObject *batch_get_order(PyObject *object, void *Py_UNUSED(_)) { return PyLong_FromUnsignedLongLong(((Batch *)object)->first_order + ((Batch *)object)->done); }
 
 static PyMethodDef batch_methods[] = {
@@ -1052,6 +1056,7 @@ static PyMethodDef batch_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef batch_getset[] = {
+    {"requests", batch_get_requests, NULL, "All requests, as a buffer.", NULL},
     {"order", batch_get_order, NULL, "The next record's place in the order of arrival.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1359,6 +1364,15 @@ ring_allow_kicks(PyObject *object, PyObject *Py_UNUSED(_))
 
 static PyObject *ring_get_backlog(PyObject *object, void *Py_UNUSED(_)) { return PyLong_FromLong((uint16_t)(acquire16(((Ring *)object)->available + 2) - ((Ring *)object)->next)); }
 
+static PyObject *
+ring_get_twice(PyObject *object, void *Py_UNUSED(_))
+{
+    int32_t head = ((Ring *)object)->twice;
+    if (head < 0)
+        Py_RETURN_NONE;
+    return PyLong_FromLong(head);
+}
+
 /* indexes: (next_available, used_index, called_at, in_flight, order), for the reference engine's turns */
 static PyObject *
 ring_get_indexes(PyObject *object, void *Py_UNUSED(_))
@@ -1405,6 +1419,7 @@ static PyMethodDef ring_methods[] = {
 };
 static PyGetSetDef ring_getset[] = {
     {"backlog", ring_get_backlog, NULL, NULL, NULL},
+    {"twice", ring_get_twice, NULL, NULL, NULL},
     {"indexes", ring_get_indexes, ring_set_indexes, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,8 +1,8 @@
 """What the accelerator gives; its chains look like `pyvirtio.ring.Chain`, and are declared as such."""
 
-from collections.abc import Buffer, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from pyvirtio.memory import MemoryTable as _MemoryTable
 from pyvirtio.ring.chain import Chain as _Chain
 
 def full_fence() -> None: ...
@@ -13,16 +13,17 @@ class Memory:
 class Chain(_Chain): ...
 
 class Batch:
+    requests: Any
     order: int
     def take(self) -> _Chain: ...
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Codec:
     def __new__(cls, structure: type[tuple[object, ...]], codes: list[str]) -> Codec: ...
 
 class Ring:
     backlog: int
+    twice: int | None
     indexes: tuple[int, int, int, int, int]
     def __new__(
         cls,
@@ -40,7 +41,7 @@ class Ring:
     def pop(self, limit: int) -> list[_Chain] | None: ...
     def push(self, chains: Sequence[_Chain]) -> None: ...
     def pop_records(self, limit: int, request_size: int, response_size: int) -> Batch | None: ...
-    def push_records(self, batch: Batch, answers: Buffer) -> None: ...
+    def push_records(self, batch: Batch, answers: Any) -> None: ...
     def each(
         self,
         batch: Batch,

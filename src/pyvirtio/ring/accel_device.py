@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pyvirtio.errors import RingError
 from pyvirtio.ring import _accel
+from pyvirtio.ring.journal import twice
 from pyvirtio.ring.split_device import SplitDeviceQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyvirtio.memory import MemoryTable
@@ -106,9 +107,15 @@ class AccelDeviceQueue(SplitDeviceQueue):
 
     def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
         """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
-        return None if self._broken else self._ring.pop_records(limit, request_size, response_size)
+        if self._broken:
+            return None
+        batch = self._ring.pop_records(limit, request_size, response_size)
+        if batch is not None and (head := self._ring.twice) is not None:
+            # It may not be in flight any more by the time that this batch is answered.
+            self._broken = twice(head)
+        return batch
 
-    def push_records(self, batch: Any, answers: Buffer) -> None:
+    def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
         self._ring.push_records(batch, answers)
 

@@ -62,6 +62,11 @@ def ledger_size(size: int) -> int:
     return (_LEDGER_HEADER + size + 63) & ~63
 
 
+def twice(head: int) -> RingError:
+    """Give the error for a head that is in flight and comes again."""
+    return RingError(f"descriptor {head} was made available while it is in use", section="2.7.13")
+
+
 class Journal:
     """The journal of one queue with ``size`` entries.
 
@@ -113,7 +118,7 @@ class Journal:
             RingError: it is in flight already.
         """
         if self._marks[_HEADER + _STATE * head]:
-            raise RingError(f"descriptor {head} was made available while it is in use", section="2.7.13")
+            raise twice(head)
         order = self.last_order = self.last_order + 1
         self._orders[2 * head + 3] = order
         self._marks[_HEADER + _STATE * head] = 1

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from pyvirtio.ring.chain import Chain
 
     class RecordBatch(Protocol):
-        """What `pop_records` gives. As a buffer it is all its requests, one behind the other.
+        """What `pop_records` gives.
 
-        ``len`` is the number of records that are not answered yet; ``order`` is the place of the first of them in the
-        order of arrival, and the others follow without a gap.
+        ``requests`` is memory that holds all of them, one behind the other, and does not change. ``len`` is the number
+        of records that are not answered yet; ``order`` is the place of the first of them in the order of arrival, and
+        the others follow without a gap.
         """
+
+        @property
+        def requests(self) -> Any:
+            """All requests, also those that are answered, in a buffer."""
+            ...
 
         @property
         def order(self) -> int:
@@ -25,5 +31,3 @@ if TYPE_CHECKING:
             ...
 
         def __len__(self) -> int: ...
-
-        def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -15,7 +15,7 @@ from pyvirtio.spec.features import Feature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, ClassVar
 
     from pyvirtio.memory import MemoryTable
@@ -214,7 +214,7 @@ class SplitDeviceQueue:
         """
         return None
 
-    def push_records(self, batch: Any, answers: Buffer) -> None:
+    def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of ``batch``, as many as ``answers`` holds, and count them."""
         raise NotImplementedError
 

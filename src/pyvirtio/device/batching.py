@@ -1,0 +1,99 @@
+"""The choice between a batch method, one call a record, and chains."""
+
+from __future__ import annotations
+
+import time
+
+from pyvirtio.device.records import write_answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyvirtio.device.records import Answer, RecordAnswer
+    from pyvirtio.ring import Chain, SplitDeviceQueue
+    from pyvirtio.ring.records import RecordBatch
+
+FEWEST, MOST = 8, 1024
+"""How many requests must wait before a device's batch method is called, and the most that it is given at once."""
+
+SINGLY = 128
+"""The most records that are popped at once to be answered one call each."""
+
+REST = 64
+"""How often, after a batch method did not answer, its requests go another way before it is asked again."""
+
+
+class Records:
+    """Which ways are open to answer records, and how many to take at once.
+
+    ``turn`` is the length of a turn, in nanoseconds of ``clock``.
+    """
+
+    def __init__(self, queue: SplitDeviceQueue, answer: RecordAnswer, clock: Callable[[], int], turn: int) -> None:
+        self._queue = queue
+        self._answer = answer
+        self._clock = clock
+        self._turn = turn
+        self._system_clock = clock is time.monotonic_ns
+        self._has_batch = answer.batch is not None
+        self._sizes = answer.request.nbytes, answer.response.nbytes
+        self._most = 128
+        self._rest = 0
+        self._codecs = queue.codec(answer.request), queue.codec(answer.response)
+        self.calls = queue.calls_records and answer.method is not None and None not in self._codecs
+        """Whether the device's method can be called for each record."""
+
+    def pop(self) -> RecordBatch | None:
+        """Take records off the ring, if there is a way to answer them that is worth it."""
+        if self._rest:
+            self._rest -= 1
+            return self._queue.pop_records(SINGLY, *self._sizes) if self.calls else None
+        if self._has_batch and self._queue.backlog >= FEWEST:
+            return self._queue.pop_records(self._most, *self._sizes)
+        return self._queue.pop_records(SINGLY, *self._sizes) if self.calls else None
+
+    def wants(self, number: int) -> bool:
+        """Tell whether ``number`` records are a batch for the device's batch method."""
+        return self._has_batch and number >= FEWEST and not self._rest
+
+    def answers(self, batch: RecordBatch, began: int) -> Any:
+        """Give the batch method's answers in a buffer, or None."""
+        answers = self._answer.answers(batch.requests)
+        if answers is None:
+            self.rest()
+        else:
+            self._adapt(self._clock() - began)
+        return answers
+
+    def _adapt(self, took: int) -> None:
+        """Keep a call of the batch method well below the length of a turn."""
+        if took > self._turn // 2:
+            self._most = max(FEWEST, self._most // 2)
+        elif took < self._turn // 8:
+            self._most = min(MOST, 2 * self._most)
+
+    def rest(self) -> None:
+        """Do without the batch method for a while."""
+        self._rest = REST
+
+    def give_up(self) -> None:
+        """Do without the batch method for good: there is no NumPy."""
+        self._has_batch = False
+
+    def call(self, batch: RecordBatch, deadline: int) -> object:
+        """Call the device's method for each record; see `SplitDeviceQueue.call_records`."""
+        method, clock = self._answer.method, None if self._system_clock else self._clock
+        assert method is not None
+        return self._queue.call_records(batch, method, *self._codecs, deadline, clock)
+
+    def late(self, outcome: object) -> Answer:
+        """Give the function that answers a chain with what came of a call."""
+
+        def answer(chain: Chain) -> None:
+            if isinstance(outcome, Exception):
+                raise outcome
+            write_answer(chain, outcome, self._answer.response, "little")
+
+        return answer

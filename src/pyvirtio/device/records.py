@@ -1,0 +1,85 @@
+"""How a queue's typed methods answer requests: one chain, one record, or a batch of records."""
+
+from __future__ import annotations
+
+from pyvirtio.errors import LocalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyvirtio.ring import Chain
+    from pyvirtio.spec.struct import ByteOrder, Struct
+
+    Answer = Callable[[Chain], None]
+
+
+def write_answer(chain: Chain, answer: Any, response: type[Struct], order: ByteOrder) -> None:
+    """Write what a typed method gave.
+
+    Raises:
+        TypeError: it is no such structure.
+        ChainError: the driver left no room for it.
+    """
+    if not isinstance(answer, response):
+        raise TypeError(f"the device's method gave {answer!r}; it has to give a {response.__name__}")
+    chain.write(answer.pack(order))
+
+
+class RecordAnswer:
+    """Answers a chain when it is called, and knows what is needed to answer records instead.
+
+    ``one`` answers a chain. ``method`` is the device's typed method, which answers a structure, and ``batch`` the one
+    that answers NumPy's record arrays; either may be missing.
+    """
+
+    def __init__(
+        self,
+        one: Answer,
+        request: type[Struct],
+        response: type[Struct],
+        *,
+        method: Callable[[Any], Any] | None = None,
+        batch: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.one = one
+        self.request = request
+        self.response = response
+        self.method = method
+        self.batch = batch
+
+    def __call__(self, chain: Chain) -> None:
+        self.one(chain)
+
+    def answers(self, requests: Any) -> Any:
+        """Give the answers to all ``requests`` in a buffer, or None where the device does not want a batch.
+
+        Raises:
+            ImportError: there is no NumPy.
+            TypeError, LocalError: the method gave something else than as many answers of the right type.
+        """
+        import numpy as np
+
+        assert self.batch is not None
+        records = np.frombuffer(requests, self.request.numpy_dtype())
+        answers = self.batch(records)
+        if answers is NotImplemented:
+            return None
+        return _as_records(np, answers, self.response, len(records))
+
+
+def _as_records(np: Any, answers: Any, response: type[Struct], number: int) -> Any:
+    """Check what a batch method gave, and give it as the wire has it."""
+    kind = response.numpy_dtype()
+    if not isinstance(answers, np.ndarray) or answers.shape != (number,):
+        raise TypeError(f"the device's batch method has to give an array of {number} answers; it gave {answers!r}")
+    if answers.dtype == kind:
+        return np.ascontiguousarray(answers)
+    if kind.names is None or len(kind.names) != 1 or answers.dtype.names is not None:
+        raise TypeError(f"the device's batch method gave {answers.dtype}; {response.__name__} is {kind}")
+    # One field: an array of plain values will do.
+    values = answers.astype(kind[0], casting="unsafe", copy=False)
+    if values.dtype != answers.dtype and not np.array_equal(values, answers):
+        raise LocalError(f"answers of the batch method do not fit into {response.__name__}")
+    return np.ascontiguousarray(values)

@@ -1,0 +1,368 @@
+"""Compares an engine with the reference engine on damaged rings: the same chains, errors, memory and journal.
+
+Two worlds hold the same bytes, one engine each. A case damages a well-formed ring in a few places, lets both pop,
+answer and push, and compares everything that a driver, a device or the next worker could see.
+
+    python -m tests.support.differ accel SEED CASES
+    python -m tests.support.differ race SEED CASES
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pyvirtio.errors import RingError
+from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.ring import Journal, SplitDeviceQueue, SplitRings
+from pyvirtio.ring.engine import device_queue
+from pyvirtio.ring.journal import Count, ledger_size, region_size
+from pyvirtio.spec import split
+from pyvirtio.spec.features import Feature
+from pyvirtio.testing import lay_out
+from pyvirtio.testing.scrambler import EDGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyvirtio.ring import Chain
+
+# The ring, and buffers behind it; a neighbour; a hole; an island; and the very end of the address space.
+REGIONS = ((0x1000, 0x400), (0x1400, 0x100), (0x1600, 0x80), (2**64 - 0x80, 0x80))
+REQUEST, RESPONSE = 8, 4
+_NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
+_INDEXES = (0, 1, 65530)
+
+
+class World:
+    """Memory, a ring in it, its journal, and the engine under test or the reference engine."""
+
+    def __init__(self, size: int, features: int, engine: str) -> None:
+        self.buffers = [bytearray(length) for _, length in REGIONS]
+        memory = MemoryTable([Region(base, buffer) for (base, _), buffer in zip(REGIONS, self.buffers, strict=True)])
+        layout = lay_out(size, REGIONS[0][0])
+        rings = SplitRings(memory, size, layout.descriptors, layout.available, layout.used)
+        self.region, self.ledger = bytearray(region_size(size)), bytearray(ledger_size(size))
+        self.journal = Journal(size, memoryview(self.region), memoryview(self.ledger))
+        os.environ["PYVIRTIO_ENGINE"] = engine
+        self.queue: Any = device_queue(rings, memory, features, journal=self.journal)
+        assert engine == "reference" or type(self.queue) is not SplitDeviceQueue
+
+    def restart(self, image: Sequence[bytes], index: int) -> None:
+        """Begin anew with these bytes."""
+        for buffer, data in zip(self.buffers, image, strict=True):
+            buffer[:] = data
+        self.region[:] = bytes(len(self.region))
+        self.ledger[:] = bytes(len(self.ledger))
+        self.journal.start(index, index)
+        self.journal.last_order = 0
+        queue = self.queue
+        queue._broken = None
+        queue._next_available = queue._used_index = queue._called_at = index
+        queue._in_flight = 0
+        if hasattr(queue, "_hand_over"):
+            queue._hand_over()
+
+    def state(self) -> tuple[object, ...]:
+        """Give everything that others can see."""
+        return (
+            *map(bytes, self.buffers),
+            bytes(self.region),
+            bytes(self.ledger),
+            self.queue.next_available,
+            self.queue.backlog,
+        )
+
+
+class Pair:
+    """Two worlds that must stay alike."""
+
+    def __init__(self, rng: random.Random, size: int, features: int, engine: str) -> None:
+        self.rng = rng
+        self.size = size
+        self.layout = lay_out(size, REGIONS[0][0])
+        self.reference = World(size, features, "reference")
+        self.tested = World(size, features, engine)
+        self.records = 0
+        self.whole = 0
+        self.broken = 0
+
+    # Making a ring.
+
+    def image(self, index: int) -> list[bytearray]:
+        """Make up a ring whose requests are well-formed, mostly of one shape, and available."""
+        rng, size, layout = self.rng, self.size, self.layout
+        image = [bytearray(rng.randbytes(length)) for _, length in REGIONS]
+        main, start = image[0], REGIONS[0][0]
+        free = [(layout.end, REGIONS[0][0] + REGIONS[0][1] - 64), (0x1400, 0x14C0), (0x1600, 0x1640)]
+        uniform = rng.random() < 0.8
+        shape = rng.randrange(3)
+        slots = list(range(size))
+        rng.shuffle(slots)
+        heads = []
+        while slots:
+            kind = shape if uniform else rng.randrange(4)
+            low, high = rng.choice(free)
+            place = rng.randrange(low, high)
+            buffers = [
+                (place, REQUEST if uniform else rng.randrange(20), 0),
+                (rng.randrange(low, high), RESPONSE if uniform else rng.randrange(12), _WRITE),
+            ]
+            if kind == 3:
+                buffers.insert(0, (rng.randrange(low, high), rng.randrange(8), 0))
+            if kind == 1:
+                table = rng.randrange(0x1400, 0x14C0)
+                data = b"".join(
+                    struct.pack("<QIHH", address, length, flags | (_NEXT if not at else 0), 1)
+                    for at, (address, length, flags) in enumerate(buffers)
+                )
+                image[1][table - 0x1400 : table - 0x1400 + 32] = data
+                buffers = [(table, 32, _INDIRECT)]
+            if len(buffers) > len(slots):
+                break
+            taken = [slots.pop() for _ in buffers]
+            for at, (address, length, flags) in enumerate(buffers):
+                more = at + 1 < len(buffers)
+                struct.pack_into(
+                    "<QIHH",
+                    main,
+                    layout.descriptors - start + 16 * taken[at],
+                    address,
+                    length,
+                    flags | (_NEXT if more else 0),
+                    taken[at + 1] if more else 0,
+                )
+            heads.append(taken[0])
+        for slot, head in enumerate(heads):
+            place = layout.available - start + 4 + 2 * ((index + slot) % size)
+            struct.pack_into("<H", main, place, head)
+        struct.pack_into("<HH", main, layout.available - start, rng.choice((0, 0, 1)), (index + len(heads)) & 0xFFFF)
+        return image
+
+    def damage(self, image: list[bytearray]) -> None:
+        """Change a few bytes where they hurt."""
+        rng, layout, main = self.rng, self.layout, image[0]
+        for _ in range(rng.choice((0, 1, 1, 2, 4))):
+            kind = rng.randrange(6)
+            entry = 16 * rng.randrange(self.size)
+            if kind == 0:
+                main[rng.randrange(layout.used - REGIONS[0][0])] = rng.randrange(256)
+            elif kind == 1:
+                struct.pack_into("<H", main, entry + 12, rng.randrange(8))
+            elif kind == 2:
+                struct.pack_into("<I", main, entry + 8, rng.choice(EDGES))
+            elif kind == 3:
+                struct.pack_into("<Q", main, entry, rng.choice(_ADDRESSES) + rng.randrange(-17, 17) & 2**64 - 1)
+            elif kind == 4:
+                struct.pack_into("<H", main, entry + 14, rng.randrange(self.size + 1))
+            else:
+                image[1][rng.randrange(len(image[1]))] = rng.randrange(8)
+
+    # Comparing.
+
+    def case(self, image: list[bytearray], index: int) -> None:
+        """Let both engines loose on a ring."""
+        self.reference.restart(image, index)
+        self.tested.restart(image, index)
+        by_records = self.rng.random() < 0.6
+        for _ in range(3):
+            if not self._step(by_records):
+                break
+        one, other = self.reference.queue, self.tested.queue
+        assert (one.call_wanted(), one.allow_kicks()) == (other.call_wanted(), other.allow_kicks())
+        self._alike()
+
+    def _step(self, by_records: bool) -> bool:
+        one, other = self.reference.queue, self.tested.queue
+        limit = self.rng.choice((1, 2, 3, 64))
+        batch = other.pop_records(limit, REQUEST, RESPONSE) if by_records else None
+        if batch is not None:
+            self._answer_batch(batch)
+            return True
+        expected, error = _pop(one, limit)
+        found, other_error = _pop(other, limit)
+        assert error == other_error
+        self.broken += error is not None
+        assert list(map(_seen, found)) == list(map(_seen, expected))
+        for chain, twin in zip(expected, found, strict=True):
+            answer = self.rng.randbytes(min(chain.room, self.rng.randrange(9)))
+            chain.write(answer)
+            twin.write(answer)
+        self._alike()
+        one.push(expected)
+        other.push(found)
+        self._alike()
+        return bool(found)
+
+    def _answer_batch(self, batch: Any) -> None:
+        one, other = self.reference.queue, self.tested.queue
+        number = len(batch)
+        self.records += number
+        self.whole += 1
+        # With a head that comes twice an engine is broken already; the reference engine looks one further.
+        chains, _ = _pop(one, number + bool(other._broken))
+        assert len(chains) == number
+        assert [chain.error for chain in chains] == [None] * number
+        assert b"".join(chain.read(REQUEST) for chain in chains) == bytes(memoryview(batch.requests))
+        assert batch.order == chains[0].order
+        self._alike()
+        first = self.rng.randrange(1, number + 1)
+        for part in filter(None, (chains[:first], chains[first:])):
+            answers = self.rng.randbytes(RESPONSE * len(part))
+            if self.rng.random() < 0.2:  # one by one
+                for at, chain in enumerate(part):
+                    twin = batch.take()
+                    assert _seen(twin) == _seen(chain)
+                    answer = answers[RESPONSE * at : RESPONSE * (at + 1)]
+                    chain.write(answer)
+                    twin.write(answer)
+                    one.push([chain])
+                    other.push([twin])
+            else:
+                for at, chain in enumerate(part):
+                    chain.write(answers[RESPONSE * at : RESPONSE * (at + 1)])
+                other.push_records(batch, answers)
+                one.push(part)
+                # Records are counted where they are pushed, chains by the service.
+                one.count(Count.REQUESTS, len(part))
+                one.count(Count.BYTES_READ, sum(chain.length for chain in part))
+                one.count(Count.BYTES_WRITTEN, len(answers))
+            self._alike()
+        assert len(batch) == 0
+
+    def _alike(self) -> None:
+        assert self.tested.state() == self.reference.state()
+
+
+_ADDRESSES = (0, 2**63, 2**64 - 1, *(base for base, _ in REGIONS), *(base + length for base, length in REGIONS))
+
+
+def _pop(queue: SplitDeviceQueue, limit: int) -> tuple[list[Chain], str | None]:
+    try:
+        return queue.pop(limit), None
+    except RingError as error:
+        return [], str(error)
+
+
+def _seen(chain: Chain) -> tuple[object, ...]:
+    views = [b"".join(map(bytes, part)) for part in (chain.readable, chain.writable)]
+    read = chain.read(1 << 40), chain.read(5, 3)
+    return chain.head, chain.order, chain.length, chain.room, chain.written, str(chain.error), views, read
+
+
+def compare(engine: str, seed: object, cases: int) -> dict[str, int]:
+    """Run ``cases`` cases; gives how many of what there were.
+
+    Raises:
+        AssertionError: the engines differ; the message says in which case.
+    """
+    import pyvirtio.ring.numpy_device as numpy_device
+
+    rng = random.Random(str(seed))
+    before, forced = numpy_device.FEWEST, os.environ.get("PYVIRTIO_ENGINE")
+    numpy_device.FEWEST = 1
+    try:
+        return _compare(engine, rng, cases)
+    finally:
+        numpy_device.FEWEST = before
+        if forced is None:
+            os.environ.pop("PYVIRTIO_ENGINE", None)
+        else:
+            os.environ["PYVIRTIO_ENGINE"] = forced
+
+
+def _compare(engine: str, rng: random.Random, cases: int) -> dict[str, int]:
+    every = int(Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1)
+    pairs = [
+        Pair(rng, size, features, engine)
+        for size in (1, 2, 4, 8, 8, 16)
+        for features in (every, every & ~Feature.EVENT_IDX, every & ~Feature.INDIRECT_DESC)
+    ]
+    image: list[bytearray] = []
+    for case in range(cases):
+        if case % 20 == 0:  # a fresh ring, of another queue; in between, the same one with other damage
+            pair = rng.choice(pairs)
+            index = rng.choice(_INDEXES)
+            image = pair.image(index)
+        hurt = [bytearray(part) for part in image]
+        pair.damage(hurt)
+        try:
+            pair.case(hurt, index)
+        except BaseException as error:
+            error.add_note(f"case {case}, queue of {pair.size}, from index {index}")
+            raise
+    return {
+        "cases": cases,
+        "batches": sum(pair.whole for pair in pairs),
+        "records": sum(pair.records for pair in pairs),
+        "broken": sum(pair.broken for pair in pairs),
+    }
+
+
+def race(seed: object, cases: int) -> int:
+    """Let the accelerator pop while another process writes into the ring all the time; gives how much it popped.
+
+    There is nothing to compare with. What is looked for is a crash, which a sanitizer would report.
+    """
+    rng = random.Random(str(seed))
+    size, start = 16, 0x1000
+    shared = mmap.mmap(-1, 0x1000)
+    memory = MemoryTable([Region(start, shared), Region(start + 0x1000, mmap.mmap(-1, 0x1000))])
+    layout = lay_out(size, start)
+    child = os.fork()
+    if not child:
+        _scribble(shared, layout.used - start)
+    popped = 0
+    try:
+        rings = SplitRings(memory, size, layout.descriptors, layout.available, layout.used)
+        every = int(Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1)
+        for _ in range(cases):
+            queue = device_queue(rings, memory, every, base=rng.getrandbits(16))
+            shared[layout.available - start + 2 : layout.available - start + 4] = struct.pack(
+                "<H", queue.next_available + rng.randrange(size + 1) & 0xFFFF
+            )
+            batch: Any = queue.pop_records(size, REQUEST, RESPONSE)
+            if batch is not None:
+                popped += len(batch)
+                bytes(memoryview(batch.requests))
+                queue.push_records(batch, bytes(RESPONSE * len(batch)))
+            chains, _ = _pop(queue, size)
+            for chain in chains:
+                popped += 1
+                chain.read(64)
+                chain.write(b"answer"[: min(6, chain.room)])
+            queue.push(chains)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return popped
+
+
+def _scribble(shared: mmap.mmap, upto: int) -> None:
+    rng = random.Random(1)
+    while True:
+        entry = 16 * rng.randrange(16)
+        struct.pack_into(
+            "<QIHH",
+            shared,
+            entry,
+            rng.randrange(0x1000, 0x3100),
+            rng.choice((4, 8, 16, 32, 48, 1 << 31)),
+            rng.choice((0, 1, 2, 3, 4, rng.randrange(8))),
+            rng.randrange(17),
+        )
+        place = rng.randrange(256, upto - 4, 2)
+        if place != 256 + 2:
+            shared[place : place + 2] = struct.pack("<H", rng.randrange(17))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "race":
+        print({"popped": race(sys.argv[2], int(sys.argv[3]))})
+    else:
+        print(compare(sys.argv[1], sys.argv[2], int(sys.argv[3])))
