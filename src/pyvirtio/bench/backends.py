@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ class BackEnd:
         finally:
             process.terminate()
             process.wait()
+            shutil.rmtree(place)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + START_TIME

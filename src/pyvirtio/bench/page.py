@@ -65,7 +65,7 @@ class Table:
 def replace_tables(text: str, tables: Iterable[Table]) -> str:
     r"""Put the tables into a page, each in its place.
 
-    >>> page = "Before\\n<!-- bench: t -->\\nold\\n<!-- end -->\\nafter"
+    >>> page = "Before\n<!-- bench: t -->\nold\n<!-- end -->\nafter"
     >>> print(replace_tables(page, [Table("t", "New", ["a"], [["1"]])]))
     Before
     <!-- bench: t -->
