@@ -171,6 +171,37 @@ def test_a_chain_that_cannot_be_used_is_still_one_after_a_death():
     assert bad.error
 
 
+def test_a_head_that_comes_again_after_a_recovery_is_in_flight_again():
+    """A publication is finished once: the second death must not finish it again, for its heads are others' by now."""
+    for limit in range(stores_of_a_life(0)):
+        raw, durable, wanted = scene(requests=1)
+        (head,) = wanted
+        fuse = Fuse(limit)
+        try:
+            queue = durable.worker(fuse)
+            answer(queue, queue.pop())
+        except Cut:
+            pass
+        queue = durable.worker()
+        answer(queue, [*queue.unfinished, *queue.pop()])
+        assert [element.id for element in raw.reap()] == [head]
+        raw.offer(head)
+        assert heads_of(queue.pop()) == [head]
+        assert heads_of(durable.worker().unfinished) == [head]
+        # And with nothing pushed between the two deaths.
+        raw, durable, wanted = scene(requests=1)
+        try:
+            queue = durable.worker(Fuse(limit))
+            answer(queue, queue.pop())
+        except Cut:
+            pass
+        queue = durable.worker()
+        if not queue.unfinished and raw.used_idx:
+            raw.offer(head)
+            assert heads_of(queue.pop()) == [head]
+            assert heads_of(durable.worker().unfinished) == [head]
+
+
 # The parts of the journal.
 
 
@@ -251,6 +282,15 @@ def test_any_bytes_in_a_front_ends_region(rng):
         except RingError:
             outcomes.add("broken later")
     assert outcomes == {"refused", "taken", "broken later"}
+
+
+@pytest.mark.parametrize("used", [9, 0x8000, 0xFFFF])
+def test_a_region_that_published_more_than_the_queue_holds_is_refused(used: int):
+    _raw, durable, _wanted = scene()
+    durable.worker()
+    durable.region[:16].cast("H")[7] = -used & 0xFFFF
+    with pytest.raises(RingError, match=f"says that {used} requests of 8 were published at once"):
+        durable.worker()
 
 
 def test_the_keeper_died_too():

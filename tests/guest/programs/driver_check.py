@@ -249,6 +249,9 @@ def until_gone(processes: int) -> None:
                 submit(fd, index)
                 assert drain(fd) == expected(index, exact=True)[:4].ljust(4 if not exact else 1, b"\0")
                 answered += 1
+                if answered == 250:
+                    sys.stdout.write(f"process {index} is asking\n")
+                    sys.stdout.flush()
         except OSError as error:
             ends[name_of(error)] += 1
         fails(errno.ENODEV if "ENODEV" in ends else errno.EIO, os.write, fd, bytes(4))
