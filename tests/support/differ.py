@@ -24,7 +24,7 @@ from pyvirtio.ring.engine import device_queue
 from pyvirtio.ring.journal import Count, ledger_size, region_size
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
-from pyvirtio.testing import lay_out
+from pyvirtio.testing import RingLayout, lay_out
 from pyvirtio.testing.scrambler import EDGES
 
 if TYPE_CHECKING:
@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain
 
 # The ring, and buffers behind it; a neighbour; a hole; an island; and the very end of the address space.
-REGIONS = ((0x1000, 0x400), (0x1400, 0x100), (0x1600, 0x80), (2**64 - 0x80, 0x80))
+REGIONS = ((0x1000, 0x440), (0x1440, 0x100), (0x1600, 0x80), (2**64 - 0x80, 0x80))
 REQUEST, RESPONSE = 8, 4
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 _INDEXES = (0, 1, 65530)
+
+
+def _layout(size: int) -> RingLayout:
+    """Place a ring with room for one descriptor behind its table."""
+    layout = lay_out(size, REGIONS[0][0])
+    return RingLayout(size, layout.descriptors, layout.available + 64, layout.used + 64, layout.end + 64)
 
 
 class World:
@@ -45,7 +51,7 @@ class World:
     def __init__(self, size: int, features: int, engine: str) -> None:
         self.buffers = [bytearray(length) for _, length in REGIONS]
         memory = MemoryTable([Region(base, buffer) for (base, _), buffer in zip(REGIONS, self.buffers, strict=True)])
-        layout = lay_out(size, REGIONS[0][0])
+        layout = _layout(size)
         rings = SplitRings(memory, size, layout.descriptors, layout.available, layout.used)
         self.region, self.ledger = bytearray(region_size(size)), bytearray(ledger_size(size))
         self.journal = Journal(size, memoryview(self.region), memoryview(self.ledger))
@@ -85,7 +91,7 @@ class Pair:
     def __init__(self, rng: random.Random, size: int, features: int, engine: str) -> None:
         self.rng = rng
         self.size = size
-        self.layout = lay_out(size, REGIONS[0][0])
+        self.layout = _layout(size)
         self.reference = World(size, features, "reference")
         self.tested = World(size, features, engine)
         self.records = 0
@@ -99,11 +105,13 @@ class Pair:
         rng, size, layout = self.rng, self.size, self.layout
         image = [bytearray(rng.randbytes(length)) for _, length in REGIONS]
         main, start = image[0], REGIONS[0][0]
-        free = [(layout.end, REGIONS[0][0] + REGIONS[0][1] - 64), (0x1400, 0x14C0), (0x1600, 0x1640)]
+        free = [(layout.end, REGIONS[0][0] + REGIONS[0][1] - 64), (0x1440, 0x1500), (0x1600, 0x1640)]
         uniform = rng.random() < 0.8
         shape = rng.randrange(3)
         slots = list(range(size))
         rng.shuffle(slots)
+        # Behind the table stands what would pass for a descriptor.
+        struct.pack_into("<QIHH", main, 16 * size, rng.choice(free)[0], RESPONSE, rng.choice((0, _WRITE)), 0)
         heads = []
         while slots:
             kind = shape if uniform else rng.randrange(4)
@@ -116,12 +124,12 @@ class Pair:
             if kind == 3:
                 buffers.insert(0, (rng.randrange(low, high), rng.randrange(8), 0))
             if kind == 1:
-                table = rng.randrange(0x1400, 0x14C0)
+                table = rng.randrange(0x1440, 0x1500)
                 data = b"".join(
                     struct.pack("<QIHH", address, length, flags | (_NEXT if not at else 0), 1)
                     for at, (address, length, flags) in enumerate(buffers)
                 )
-                image[1][table - 0x1400 : table - 0x1400 + 32] = data
+                image[1][table - 0x1440 : table - 0x1440 + 32] = data
                 buffers = [(table, 32, _INDIRECT)]
             if len(buffers) > len(slots):
                 break
@@ -148,7 +156,7 @@ class Pair:
         """Change a few bytes where they hurt."""
         rng, layout, main = self.rng, self.layout, image[0]
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
-            kind = rng.randrange(6)
+            kind = rng.randrange(7)
             entry = 16 * rng.randrange(self.size)
             if kind == 0:
                 main[rng.randrange(layout.used - REGIONS[0][0])] = rng.randrange(256)
@@ -160,6 +168,10 @@ class Pair:
                 struct.pack_into("<Q", main, entry, rng.choice(_ADDRESSES) + rng.randrange(-17, 17) & 2**64 - 1)
             elif kind == 4:
                 struct.pack_into("<H", main, entry + 14, rng.randrange(self.size + 1))
+            elif kind == 5:
+                slot = rng.randrange(self.size)
+                place = layout.available - REGIONS[0][0] + 4 + 2 * slot
+                struct.pack_into("<H", main, place, rng.choice((rng.randrange(self.size), self.size, 0xFFFF)))
             else:
                 image[1][rng.randrange(len(image[1]))] = rng.randrange(8)
 

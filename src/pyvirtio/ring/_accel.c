@@ -146,6 +146,8 @@ typedef struct {
 typedef struct {
     PyObject_VAR_HEAD
     PyTypeObject *type; /* a subclass of tuple, the structure */
+    PyObject *usual;    /* its constructor, for whatever `construct` does not do */
+    bool numbers, in_place;
     uint32_t nbytes;
     field fields[];
 } Codec;
@@ -1080,15 +1082,17 @@ static void
 codec_dealloc(PyObject *object)
 {
     Py_DECREF((PyObject *)((Codec *)object)->type);
+    Py_XDECREF(((Codec *)object)->usual);
     free_object(object);
 }
 
-/* Codec(structure, ["I", "32s"]): the fields' letters in the language of the module struct */
+/* Codec(structure, ["I", "32s"], usual): the fields' letters in the language of the module struct; its constructor */
 static PyObject *
 codec_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *structure, *codes;
-    if (!PyArg_ParseTuple(args, "O!O!:Codec", &PyType_Type, &structure, &PyList_Type, &codes))
+    PyObject *structure, *codes, *usual;
+    const state *state = PyType_GetModuleState(type);
+    if (!state || !PyArg_ParseTuple(args, "O!O!O:Codec", &PyType_Type, &structure, &PyList_Type, &codes, &usual))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)structure, &PyTuple_Type)) {
         PyErr_SetString(PyExc_TypeError, "a structure is a tuple");
@@ -1099,8 +1103,12 @@ codec_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     if (!self)
         return NULL;
     Py_INCREF(structure);
+    Py_INCREF(usual);
     self->type = (PyTypeObject *)structure;
+    self->usual = usual;
     self->nbytes = 0;
+    self->numbers = true;
+    self->in_place = state->plain_tuples;
     for (Py_ssize_t i = 0; i < number; i++) {
         const char *code = PyUnicode_AsUTF8AndSize(PyList_GetItem(codes, i), NULL);
         if (!code)
@@ -1118,6 +1126,7 @@ codec_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
             PyErr_SetString(PyExc_ValueError, "a field of an unknown kind");
             goto failed;
         }
+        self->numbers = self->numbers && *code != 's';
         self->fields[i] = (field){*code, (uint32_t)size};
         self->nbytes += (uint32_t)size;
         if (self->nbytes > MOST_RECORD) {
@@ -1131,7 +1140,45 @@ failed:
     return NULL;
 }
 
+/* construct(cls, *values, **named): the structure's constructor, which is quick for a number for each field */
+static PyObject *
+codec_construct(PyObject *object, PyObject *const *args, Py_ssize_t number, PyObject *names)
+{
+    const Codec *self = (Codec *)object;
+    Py_ssize_t fields = Py_SIZE(object), named = names ? PyTuple_Size(names) : 0;
+    if (number == fields + 1 && !named && self->numbers && self->in_place && args[0] == (PyObject *)self->type) {
+        PyObject *made = ((allocfunc)PyType_GetSlot(self->type, Py_tp_alloc))(self->type, fields);
+        for (Py_ssize_t i = 0; made && i < fields; i++) {
+            Py_INCREF(args[i + 1]);
+            if (PyTuple_SetItem(made, i, args[i + 1]) < 0)
+                Py_CLEAR(made);
+        }
+        return made;
+    }
+    PyObject *values = PyTuple_New(number), *result = NULL, *keywords = named ? PyDict_New() : NULL;
+    if (!values || (named && !keywords))
+        goto done;
+    for (Py_ssize_t i = 0; i < number; i++) {
+        Py_INCREF(args[i]);
+        if (PyTuple_SetItem(values, i, args[i]) < 0)
+            goto done;
+    }
+    for (Py_ssize_t i = 0; i < named; i++)
+        if (PyDict_SetItem(keywords, PyTuple_GetItem(names, i), args[number + i]) < 0)
+            goto done;
+    result = PyObject_Call(self->usual, values, keywords);
+done:
+    Py_XDECREF(values);
+    Py_XDECREF(keywords);
+    return result;
+}
+
+static PyMethodDef codec_methods[] = {
+    {"construct", (PyCFunction)(void (*)(void))codec_construct, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
 static PyType_Slot codec_slots[] = {
+    {Py_tp_methods, codec_methods},
     {Py_tp_doc, (void *)"How a structure looks on the wire."},
     {Py_tp_new, codec_new},
     {Py_tp_dealloc, codec_dealloc},

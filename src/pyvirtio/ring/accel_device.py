@@ -10,6 +10,7 @@ from pyvirtio.errors import RingError
 from pyvirtio.ring import _accel
 from pyvirtio.ring.journal import twice
 from pyvirtio.ring.split_device import SplitDeviceQueue
+from pyvirtio.spec.struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +123,13 @@ class AccelDeviceQueue(SplitDeviceQueue):
     def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None for one with fields that it does not know."""
         try:
-            return _accel.Codec(structure, structure.codes())
+            codec = _accel.Codec(structure, structure.codes(), structure.__new__)
         except ValueError:
             return None
+        if structure.__new__ is Struct.__new__:
+            # A device's method makes one of its answers for each request: it is a good part of the time.
+            structure.__new__ = codec.construct
+        return codec
 
     def call_records(
         self,

@@ -124,6 +124,7 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
     _fields: ClassVar[dict[str, Field]] = {}
     nbytes: ClassVar[int] = 0
     _codecs: ClassVar[dict[str, struct.Struct]] = {}
+    _plain: ClassVar[int] = -1
 
     def __init_subclass__(cls) -> None:
         """Compile the declared fields into ``struct`` codecs and attributes."""
@@ -132,11 +133,15 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
         code = "".join(field.code for field in cls._fields.values())
         cls._codecs = {"little": struct.Struct("<" + code), "big": struct.Struct(">" + code)}
         cls.nbytes = cls._codecs["little"].size
+        # As many fields as there are if none of them needs encoding: then a tuple of the values is all it takes.
+        cls._plain = len(cls._fields) if all(type(field) is Field for field in cls._fields.values()) else -1
         for index, (name, field) in enumerate(cls._fields.items()):
             setattr(cls, name, field.getter(index))
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
         """Build a structure from values in order, by name, or both; the rest takes its default."""
+        if len(values) == cls._plain and not named:
+            return tuple.__new__(cls, values)
         names = list(cls._fields)
         if len(values) > len(names):
             raise LocalError(f"{cls.__name__} has {len(names)} fields; {len(values)} values were given")
