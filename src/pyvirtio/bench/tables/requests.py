@@ -83,7 +83,9 @@ def _absolute(names: Sequence[str], columns: Sequence[Load], results: Results) -
             work = results.spread(back_end, load, lambda sample: sample.cpu)
             cells.append(f"{_microseconds(time)} / {_microseconds(work)}")
         rows.append([back_end, *cells])
-    title = "Microseconds per request, by the clock / of the processor in the back-end, medians"
+    spent = [results.spread(names[0], load, lambda sample: sample.front_end) for load in columns]
+    rows.append([f"the front-end, driving {names[0]}", *(f"- / {_microseconds(one)}" for one in spent)])
+    title = "Microseconds per request, by the clock / of the processor, medians"
     return Table("requests-absolute", title, ["engine, device / in flight", *COLUMNS], rows, results.as_data())
 
 
