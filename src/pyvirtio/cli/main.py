@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("factorial", "serve", "vm", "doctor")
+COMMANDS = ("factorial", "serve", "vm", "bench", "doctor")
 """The commands; each is a module of this package with a function ``add_to``."""
 
 

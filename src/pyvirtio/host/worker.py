@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from functools import partial
 
 from pyvirtio.device import QueueService
 from pyvirtio.errors import LocalError, PeerError
@@ -15,7 +16,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitRings, device_queue
 from pyvirtio.ring.journal import Count
-from pyvirtio.vhost_user.vring import signal
+from pyvirtio.vhost_user.vring import Bell, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Worker:
         self._queues: dict[int, _Running] = {}
         self._ready: set[int] = set()
         self._kicks: dict[int, int] = {}
+        self._silent: set[int] = set()  # queues whose driver has no way to kick
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._leaving = False
@@ -112,15 +114,14 @@ class Worker:
 
     def _look(self) -> None:
         """Wait for kicks and for the keeper's messages."""
-        polled = [index for index, running in self._queues.items() if "kick" not in running.fds]
-        timeout = 0 if self._ready else POLL_INTERVAL if polled else None
+        timeout = 0 if self._ready else POLL_INTERVAL if self._silent else None
         events = self._poll.poll(timeout)
-        self._ready.update(polled)
+        self._ready |= self._silent
         for fd, _ in events:
-            if fd == self._channel.fileno():
-                self._obey()
-            elif (index := self._kicks.get(fd)) is not None:
+            if (index := self._kicks.get(fd)) is not None:
                 self._take_kick(fd, index)
+            elif fd == self._channel.fileno():
+                self._obey()
 
     def _take_kick(self, fd: int, index: int) -> None:
         try:
@@ -182,7 +183,7 @@ class Worker:
         service = QueueService(
             queue,
             self._device.answers()[index],
-            lambda: self._call(queue, named.get("call", -1)),
+            partial(self._call, queue, Bell(named.get("call", -1))),
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,
@@ -191,6 +192,8 @@ class Worker:
         if "kick" in named:
             self._kicks[named["kick"]] = index
             self._poll.register(named["kick"], select.POLLIN)
+        else:
+            self._silent.add(index)
         self._ready.add(index)
         if journal.was_used:
             service.resume()
@@ -203,6 +206,7 @@ class Worker:
         """Answer what was taken from a queue, and let go of it."""
         running = self._queues.pop(index, None)
         self._ready.discard(index)
+        self._silent.discard(index)
         if running is None:
             return
         if "kick" in running.fds:
@@ -242,9 +246,9 @@ class Worker:
 
     # What the driver is told.
 
-    def _call(self, queue: SplitDeviceQueue, fd: int) -> None:
+    def _call(self, queue: SplitDeviceQueue, bell: Bell) -> None:
         queue.count(Count.CALLS)
-        signal(fd)
+        bell.ring()
 
     def _retired(self, index: int, running: _Running) -> None:
         signal(running.fds.get("err", -1))

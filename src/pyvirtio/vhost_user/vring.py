@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 
@@ -103,12 +102,27 @@ def is_eventfd(fd: int) -> bool:
     return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
 
+class Bell:
+    """An eventfd to be signalled, or -1 where nobody wants to know."""
+
+    __slots__ = ("_fd", "_poll")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        if fd >= 0:
+            self._poll.register(fd, select.POLLOUT)
+
+    def ring(self) -> None:
+        """Add one to it; one whose counter is full has been signalled already."""
+        # Who sent it shares its flags and can let it block again, so ask first. (An empty poll says no.)
+        if self._poll.poll(0):
+            try:  # noqa: SIM105  # entering contextlib.suppress takes longer than the write
+                os.eventfd_write(self._fd, 1)
+            except BlockingIOError:
+                pass
+
+
 def signal(fd: int) -> None:
-    """Add one to an eventfd; one whose counter is full has been signalled already, and -1 is nobody."""
-    if fd >= 0:
-        # Who sent it shares its flags and can let it block again, so ask first.
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        if poll.poll(0):
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_write(fd, 1)
+    """Signal an eventfd once."""
+    Bell(fd).ring()

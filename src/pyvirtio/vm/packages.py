@@ -158,6 +158,18 @@ class Registry:
         (into / "PACKAGES").write_text("".join(f"{name}\n" for name in names))
         return names
 
+    def source(self, suites: Suites, package: str, into: Path) -> list[Path]:
+        """Download a source package into the folder `into`; its files, the description (``.dsc``) among them.
+
+        Raises:
+            ProvisionError: the package is not to be had, the download failed, or the disk is full.
+        """
+        folder = self._prepare(suites, sources=True)
+        into.mkdir(parents=True)
+        with self.progress.step(f"downloading the source of {package}") as update:
+            self._run(folder, "apt-get", "-q", "source", "--download-only", package, cwd=into, update=update)
+        return sorted(into.iterdir())
+
     def _download(self, folder: Path, packages: list[str], downloads: Path, *, dependencies: bool) -> None:
         verb = ["install", "--download-only"] if dependencies else ["download"]
         command = ["apt-get", "-y", "-q", "-o", f"Dir::Cache::archives={downloads}", *verb, *packages]
@@ -190,13 +202,16 @@ class Registry:
             for count, _ in enumerate(pool.map(extract, archives), start=1):
                 update(count / len(archives))
 
-    def _prepare(self, suites: Suites, *packages: str) -> Path:
-        """A folder with apt's settings for `suites`, and with lists that are fresh enough."""
+    def _prepare(self, suites: Suites, *packages: str, sources: bool = False) -> Path:
+        """A folder with apt's settings for `suites`, and with lists that are fresh enough.
+
+        They are the lists of `packages` for their architectures, or those of source packages.
+        """
         archives = self.check()
         native = native_architecture()
         foreign = {package.split(":")[1] for package in packages if ":" in package} - {native}
         architectures = [native, *sorted(foreign)]
-        stanzas = "".join(_stanzas(archives, suites, architectures))
+        stanzas = "".join(_stanzas(archives, suites, [] if sources else architectures))
         settings_key = digest(SETTINGS, stanzas, suites.preferred, *architectures)
         folder = self.cache.root / "apt" / f"{suites.name}-{settings_key}"
         stamp = folder / "updated"
@@ -277,18 +292,19 @@ def _stanzas(archives: Archives, suites: Suites, architectures: list[str]) -> It
 
 
 def _stanza(source: Source, suites: tuple[str, ...], architectures: list[str]) -> str:
+    """The lists of packages for `architectures`; with none, those of source packages."""
     # Another release is signed by other keys of the distribution than the one that the machine's own
     # source names; a key that is embedded in the source cannot be combined with a file.
     signed_by = source.signed_by
     if "\n" not in signed_by and DISTRIBUTION_KEYS.is_file():
         signed_by = " ".join({DISTRIBUTION_KEYS.as_posix(): None, **dict.fromkeys(signed_by.split())})
     lines = [
-        "Types: deb",
+        "Types: deb" if architectures else "Types: deb-src",
         f"URIs: {' '.join(source.uris)}",
         f"Suites: {' '.join(suites)}",
         "Components: main",
-        f"Architectures: {' '.join(architectures)}",
-        "Targets: Packages",
+        *([f"Architectures: {' '.join(architectures)}"] if architectures else []),
+        "Targets: Packages" if architectures else "Targets: Sources",
         *([f"Signed-By: {signed_by}"] if signed_by else []),
     ]
     return "\n".join(lines) + "\n\n"

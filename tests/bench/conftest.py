@@ -1,0 +1,43 @@
+"""The C programs, built once for all tests; where that cannot be, the tests that need them say why they skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio.bench.backends import BackEnd, c_peer
+from pyvirtio.bench.load import CFrontEnd
+from pyvirtio.bench.programs import LIBRARY, Programs
+from pyvirtio.errors import ProvisionError
+from pyvirtio.vm.cache import Cache, default_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    if shutil.which(os.environ.get("CC", "gcc").split()[0]) is None:
+        pytest.skip("there is no C compiler here, and the front-end that measures is written in C: install gcc")
+    return Programs(Cache(default_root()))
+
+
+@pytest.fixture(scope="session")
+def front_end(programs: Programs) -> CFrontEnd:
+    return CFrontEnd(programs.front_end())
+
+
+@pytest.fixture(scope="session")
+def peer_program(programs: Programs) -> Path:
+    try:
+        return programs.back_end()
+    except ProvisionError as error:
+        pytest.skip(f"{LIBRARY} cannot be had here: {error}")
+
+
+@pytest.fixture
+def peer(peer_program: Path) -> BackEnd:
+    return c_peer(peer_program, queues=4)

@@ -1,0 +1,29 @@
+"""Medians, spreads and ratios."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyvirtio.bench.figures import Spread, brief, ratio
+
+
+def test_the_median_is_the_middle_one_and_the_spread_the_ends():
+    assert Spread.of([5, 1, 9, 2, 4]) == Spread(4, 1, 9)
+    assert Spread.of([1, 2]) == Spread(1.5, 1, 2)
+
+
+def test_a_ratio_is_made_inside_each_repetition():
+    # The machine was ten times slower in the second repetition; the ratio of the medians would be 11.
+    assert ratio([2, 22, 4], [1, 10, 2]) == Spread(2, 2, 2.2)
+
+
+def test_repetitions_must_match():
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([1, 2], [1])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.1234, "0.123"), (9.999, "10.00"), (99.94, "99.9"), (1234567, "1234567")]
+)
+def test_three_digits_are_enough(value: float, text: str):
+    assert brief(value) == text

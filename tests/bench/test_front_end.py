@@ -1,0 +1,166 @@
+"""The front-end in C: it gets every answer from every back-end, and notices a wrong one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio.bench.backends import BackEnd, engines, form, ours
+from pyvirtio.bench.load import CFrontEnd, Load, Sample
+from pyvirtio.errors import DeviceError, LocalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOADS = [
+    Load(seconds=0, requests=200),
+    Load(in_flight=64, seconds=0, requests=2000),
+    Load(in_flight=64, seconds=0, requests=2000, indirect=True),
+    Load(in_flight=100, seconds=0, requests=2000, queue_size=1024, regions=8),
+    Load(in_flight=1024, seconds=0, requests=70_000),  # both indexes wrap
+]
+
+
+def check(sample: Sample, load: Load) -> None:
+    assert sample.requests >= load.requests
+    assert min(sample.wall, sample.p50, sample.front_end) > 0
+    assert sample.p99 >= sample.p50
+    assert all(process.before > 0 and process.after > 0 for process in sample.memory)
+
+
+@pytest.mark.parametrize("load", LOADS, ids=str)
+def test_the_c_peer_answers(load: Load, front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+    with peer.running(tmp_path) as socket:
+        sample = front_end.measure(socket, load)
+        check(sample, load)
+        assert len(sample.memory) == 1
+        check(front_end.measure(socket, load), load)  # it serves the next one, too
+
+
+@pytest.mark.parametrize("engine", engines())
+@pytest.mark.parametrize("device", ["Each", "Batch"])
+def test_our_back_end_answers(engine: str, device: str, front_end: CFrontEnd, tmp_path: Path):
+    with ours("ours", form(device), engine_name=engine).running(tmp_path) as socket:
+        for load in LOADS:
+            sample = front_end.measure(socket, load)
+            check(sample, load)
+            assert len(sample.memory) == 2, "keeper and worker"
+
+
+def test_many_regions(front_end: CFrontEnd, tmp_path: Path):
+    load = Load(in_flight=64, seconds=0, requests=500, regions=256)
+    with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
+        check(front_end.measure(socket, load), load)
+
+
+def test_several_queues_on_two_workers(front_end: CFrontEnd, tmp_path: Path):
+    load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
+    with ours("ours", form("Many"), engine_name="reference", workers=2).running(tmp_path) as socket:
+        sample = front_end.measure(socket, load)
+        check(sample, load)
+        assert len(sample.memory) == 3
+
+
+def test_several_queues_of_the_peer(front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+    load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
+    with peer.running(tmp_path) as socket:
+        check(front_end.measure(socket, load), load)
+
+
+@pytest.mark.parametrize("option", ["--no-event-idx", "--spin"])
+def test_options_of_the_program_alone(option: str, front_end: CFrontEnd, tmp_path: Path):
+    with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
+        command = [
+            str(front_end.program),
+            "--socket",
+            str(socket),
+            "--in-flight=16",
+            "--seconds=0",
+            "--requests=500",
+            option,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        check(Sample.parse(done.stdout), Load(requests=500))
+
+
+WRONG = """
+from pyvirtio import Device, Queue
+from pyvirtio.devices.factorial import Request, Response
+
+class Wrong(Device):
+    device_id = 45
+    compute = Queue(Request, Response)
+
+    @compute.each
+    def answer(self, request):
+        return Response(7)
+
+class Short(Device):
+    device_id = 45
+    compute = Queue(Request, Response)
+
+    @compute.stream
+    def answer(self, reader, writer):
+        writer.write(b"xy")
+"""
+
+
+@pytest.mark.parametrize(("device", "why"), [("Wrong", r"a wrong answer: \d+! mod"), ("Short", "an answer of 2 bytes")])
+def test_a_wrong_answer_is_noticed(device: str, why: str, front_end: CFrontEnd, tmp_path: Path):
+    file = tmp_path / "wrong.py"
+    file.write_text(WRONG)
+    place = tmp_path / "run"
+    place.mkdir()
+    with (
+        ours("wrong", f"{file}:{device}", engine_name="reference").running(place) as socket,
+        pytest.raises(DeviceError, match=why),
+    ):
+        front_end.measure(socket, Load(seconds=0, requests=100))
+
+
+def test_silence_is_noticed(front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+    with peer.running(tmp_path) as socket:
+        [pid] = [process.pid for process in front_end.measure(socket, LOADS[0]).memory]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            command = [str(front_end.program), "--socket", str(socket), "--timeout=1"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert done.returncode == 1
+        assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--socket=x", "--in-flight=0"],
+        ["--socket=x", "--queue-size=100"],
+        ["--socket=x", "--in-flight=100", "--queue-size=128"],
+        ["--socket=x", "--seconds=0"],
+        ["--socket=x", "y"],
+        ["--nonsense"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], front_end: CFrontEnd):
+    done = subprocess.run([front_end.program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage: frontend" in done.stderr
+
+
+def test_nobody_serves(front_end: CFrontEnd, tmp_path: Path):
+    with pytest.raises(DeviceError, match="nobody serves"):
+        front_end.measure(tmp_path / "none", Load())
+
+
+def test_a_back_end_that_does_not_start_says_why(tmp_path: Path):
+    with (
+        pytest.raises(LocalError, match=r"'gone' does not start: .*there is no device 'nonsense'"),
+        ours("gone", "nonsense", engine_name="reference").running(tmp_path),
+    ):
+        pass
