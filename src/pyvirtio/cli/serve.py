@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pyvirtio.cli.usage import positive
+from pyvirtio.cli.usage import natural, positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--workers", metavar="N", type=positive, default=1, help="divide the queues among N processes")
     parser.add_argument("--reload", action="store_true", help="run changed code as soon as the device's file is saved")
     parser.add_argument("--device-id", metavar="N", type=positive, help="serve under another virtio id")
+    parser.add_argument(
+        "--poll-us",
+        metavar="N",
+        type=natural,
+        default=0,
+        help="after each request look for the next one for N microseconds before sleeping: takes a core (default 0)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the device and its workers say")
     parser.set_defaults(run=run)
 
@@ -52,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         reload=options.reload,
         device_id=options.device_id,
+        poll_us=options.poll_us,
         ready=ready,
     )
     return 0
