@@ -138,7 +138,7 @@ class Bench:
         answer = kind.answers()[0]
         self.service = QueueService(
             queue,
-            answer if records else lambda chain: answer(chain),  # a plain function is for chains
+            answer if records else lambda chain: answer(chain),  # noqa: PLW0108  # a plain function is for chains
             lambda: None,
             lambda text, error: print(text, error, file=sys.stderr),
             time.monotonic_ns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,28 +18,16 @@ from pyvirtio.spec import split
 from pyvirtio.testing.front_end import RawFrontEnd, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
-from tests.support.odd_devices import CRASH, EXIT, HANG, KNOB, PID, RAISE, WAIT
-from tests.support.vhost import ask, idle_fds, odd, pack, unpack, until
+from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, STATE, WAIT
+from tests.support.vhost import ODD_DEVICES, ask, driven, idle_fds, odd, pack, unpack, until
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pyvirtio.testing.served import Served
 
 R = m.Request
-
-
-@contextmanager
-def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
-    """Give a queue that runs."""
-    with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
-        front_end.negotiate()
-        front_end.share(memory)
-        queue = front_end.queue(memory, index, size=size)
-        queue.start()
-        yield queue
 
 
 def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:
@@ -338,6 +326,39 @@ def test_reload_while_requests_are_in_flight(tmp_path: Path):
         assert answers[1:] == [99, 6, 9]
         assert answers[0] in (2, 3)  # it was answered by the old code, and perhaps not published
         assert ask(queue, 21) == [63]
+
+
+def test_reload_loses_no_change_of_the_config_space(tmp_path: Path):
+    """The old code changes it while it is on its way out."""
+    device, pipe, begun = (tmp_path / name for name in ("mine.py", "pipe", "begun"))
+    os.mkfifo(pipe)
+    os.mkfifo(begun)
+    source = CONFIGURED.format(device=str(ODD_DEVICES), remark="")
+    device.write_text(source)
+    environment = {"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}
+    with served(f"{device}:Mine", "--reload", "-v", environment=environment) as server, driven(server) as queue:
+        queue.submit(*pack(WAIT, CHANGE))
+        queue.kick()
+        assert begun.read_bytes() == b"!"
+        device.write_text(CONFIGURED.format(device=str(ODD_DEVICES), remark=f"open({str(begun)!r}, 'wb').close()"))
+        assert begun.read_bytes() == b""  # the new code is there, and the old one about to be asked to leave
+        pipe.write_bytes(b"5")
+        assert unpack(queue.answers(2)) == [5, 101]
+        server.wait_for("worker 0 runs the changed device")
+        assert ask(queue, STATE) == [101]
+        assert queue.front_end.config(4, 4) == (101).to_bytes(4, "little")
+
+
+CONFIGURED = """
+import importlib.util
+{remark}
+spec = importlib.util.spec_from_file_location("odd", {device!r})
+odd = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(odd)
+
+class Mine(odd.Odd):
+    pass
+"""
 
 
 def test_reload_of_a_file_beside_the_device(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pyvirtio.testing.front_end import PATIENCE, RawFrontEnd, RawQueue, SharedMe
 from pyvirtio.vhost_user import messages as m
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyvirtio.testing.served import Served
 
@@ -33,6 +34,17 @@ def unpack(answers: list[bytes]) -> list[int | None]:
     """Read answers of 4 bytes; None stands for an empty one."""
     assert {len(answer) for answer in answers} <= {0, 4}
     return [int.from_bytes(answer, "little") if answer else None for answer in answers]
+
+
+@contextmanager
+def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
+    """Give a queue that runs."""
+    with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
+        front_end.negotiate()
+        front_end.share(memory)
+        queue = front_end.queue(memory, index, size=size)
+        queue.start()
+        yield queue
 
 
 def ask(queue: RawQueue, *numbers: int) -> list[int | None]:

@@ -127,18 +127,3 @@ def test_a_back_end_that_is_not_there_is_qemus_complaint(workshop: Workshop, tmp
         Guest(attached(setup, tmp_path / "nobody")),
     ):
         pass
-
-
-@pytest.mark.parametrize("transport", ["mmio-legacy", "mmio"])
-def test_the_articles_run_on_aarch64(workshop: Workshop, tmp_path: Path, transport: str) -> None:
-    path = tmp_path / "s"
-    setup = prepare(workshop, Wishes(arch="aarch64", transport=transport, accel="tcg"))
-    with served(path), Guest(attached(setup, path)) as guest:
-        assert guest.run(f"factorial {' '.join(NUMBERS)}").lines == EXACT
-        assert guest.run(f"factorial --wrap32 {' '.join(NUMBERS)}").lines == WRAPPED
-        features = guest.run("cat /sys/bus/virtio/devices/virtio0/features").lines[0]
-        assert (features[32] == "1") == (transport == "mmio")
-        assert guest.run("nproc").lines == ["4"]
-        log = guest.run("dmesg").output
-        assert not [sign for sign in TROUBLE if sign in log]
-        guest.power_off()

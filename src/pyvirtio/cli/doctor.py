@@ -23,12 +23,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at."""
-    from pyvirtio.vm.doctor import MISSING, examine, mend
+    from pyvirtio.ring.engine import ENGINES, engine
+    from pyvirtio.vm.doctor import MISSING, OK, Finding, examine, mend
     from pyvirtio.vm.launch import default_workshop
     from pyvirtio.vm.progress import for_terminal
 
     workshop = default_workshop(for_terminal())
-    findings = mend(workshop) if options.fix else examine(workshop)
+    findings = [Finding("ring engine", OK, ENGINES[engine()])]
+    findings += mend(workshop) if options.fix else examine(workshop)
     if options.json:
         import json
 

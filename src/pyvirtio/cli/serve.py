@@ -26,7 +26,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--socket", metavar="PATH", required=True, help="where front-ends connect")
     parser.add_argument("--workers", metavar="N", type=positive, default=1, help="divide the queues among N processes")
     parser.add_argument("--reload", action="store_true", help="run changed code as soon as the device's file is saved")
-    parser.add_argument("--device-id", metavar="N", type=positive, help="serve under another virtio id")
+    parser.add_argument(
+        "--device-id",
+        metavar="N",
+        type=positive,
+        help="serve under another virtio id (QEMU 11.1 itself ends at 44, 46, 47, 48 and 63)",
+    )
     parser.add_argument(
         "--poll-us",
         metavar="N",

@@ -13,6 +13,7 @@ from pyvirtio.host.worker import run_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from pyvirtio.host.journal_file import JournalFile
@@ -146,9 +147,11 @@ class WorkerProcess:
         self.broke_down = bool(os.WEXITSTATUS(status))
         return f"exited with status {os.WEXITSTATUS(status)}"
 
-    def dismiss(self, patience: float) -> None:
-        """Let it answer what it has taken, for at most ``patience`` seconds, then bury it."""
+    def dismiss(self, patience: float) -> Iterator[dict[str, Any]]:
+        """Let it answer what it has taken, for at most ``patience`` seconds, then bury it; gives its last messages."""
         if not self.buried:
             self.send({"do": "leave"})
-            self.wait("nothing", timeout=patience)
+            deadline = time.monotonic() + patience
+            while message := self.wait(timeout=deadline - time.monotonic()):
+                yield message
             self.bury()

@@ -15,6 +15,7 @@ from pyvirtio.vhost_user.wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from pyvirtio.host.supervisor import Supervisor
@@ -53,8 +54,11 @@ class Keeper:
 
     # The loop.
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, or until the given connection closes."""
+    def run(self, ready: Callable[[], object] = lambda: None) -> None:
+        """Serve until SIGTERM or SIGINT, or until the given connection closes.
+
+        ``ready`` is called once these signals are heeded.
+        """
         ours, theirs = socket.socketpair()
         # Who started us with SIGINT ignored ends us in another way.
         numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
@@ -62,6 +66,7 @@ class Keeper:
         theirs.setblocking(False)
         old_fd = signal.set_wakeup_fd(theirs.fileno())
         try:
+            ready()
             with ours, theirs:
                 while not self._ending and (self._listener or self._connection):
                     self._step(ours)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 
 from pyvirtio.errors import LocalError, VirtioError
 from pyvirtio.host import log
@@ -38,6 +39,8 @@ def serve(
     Raises:
         LocalError: the device cannot be loaded, or the socket not be made.
     """
+    # Until the keeper heeds it itself: end as after an error, with everything cleared away.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with _listen(path) as listener:
         keeper: Keeper | None = None
 
@@ -47,8 +50,7 @@ def serve(
 
         supervisor = Supervisor(device, workers=workers, device_id=device_id, poll_us=poll_us, config_changed=changed)
         keeper = Keeper(supervisor, listener=listener, reload=reload)
-        ready(supervisor.description)
-        keeper.run()
+        keeper.run(lambda: ready(supervisor.description))
 
 
 @contextlib.contextmanager

@@ -34,14 +34,18 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # Python swallows what a signal's handler raises while it forks, and so the wish to end.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper, which then ends us
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         own_end = os.open(f"/proc/self/fd/{life_line.read_fd}", os.O_RDONLY | os.O_NONBLOCK)
         _close_all_but({channel.fileno(), own_end})
         _hold(own_end)

@@ -252,7 +252,8 @@ class Supervisor(DeviceHost):
     def close(self) -> None:
         """End all workers."""
         for worker in (*self._workers, *getattr(self, "_candidates", {}).values()):
-            worker.dismiss(0.5)
+            for _ in worker.dismiss(0.5):
+                pass  # nobody is left whom it would concern
         for queue in self._queues.values():
             queue.journal.close()
         self._queues.clear()
@@ -296,7 +297,10 @@ class Supervisor(DeviceHost):
         for place, candidate in list(self._candidates.items()):
             if candidate is worker:
                 self._candidates.pop(place)
-                self._workers[place].dismiss(STOP_TIME)
+                predecessor = self._workers[place]
+                for last in predecessor.dismiss(STOP_TIME):
+                    if last["is"] != "ready":
+                        self._heed(predecessor, last)
                 self._workers[place] = worker
                 self._deaths[place] = 0
                 self._restart_at.pop(place, None)

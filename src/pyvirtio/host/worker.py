@@ -82,6 +82,7 @@ class Worker:
         self._channel = channel
         self._kind = kind
         self._device = self._new_device()
+        self._device.answers()  # refuses a device that lacks a method, before anybody drives it
         self._config = bytearray(kind.description().config)
         self._regions: dict[int, Region] = {}
         self._memory = MemoryTable()
@@ -270,4 +271,4 @@ class Worker:
     def _retired(self, index: int, running: _Running) -> None:
         signal(running.fds.get("err", -1))
         self._put_down(index)
-        self._channel.send({"is": "retired", "queue": index, "why": "see above"})
+        self._channel.send({"is": "retired", "queue": index, "why": ""})

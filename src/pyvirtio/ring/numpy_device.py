@@ -192,7 +192,7 @@ class _Views:
 
     # Popping.
 
-    def find(  # noqa: PLR0911  # each way out is a look at another part of the layout
+    def find(  # each way out is a look at another part of the layout
         self, next_available: int, number: int, request_size: int, response_size: int
     ) -> _Found | None:
         """Find the longest run of plain requests of one layout, up to ``number`` of them.

@@ -169,15 +169,23 @@ class BackendSession:
             vring.enabled = False
 
     def _reset_device(self, *_: Any) -> None:
+        self._forget_driver()
+        self.host.reset()
+
+    def _forget_driver(self) -> None:
         self._reset_owner()
         for vring in self.vrings:
             vring.forget()
         self.status = Status(0)
-        self.host.reset()
 
     def _set_status(self, payload: m.Number, *_: Any) -> None:
+        """Take note of the driver's status; 0 ends all queues.
+
+        It does not reset the device: QEMU sends 0 whenever it stops the queues, so when the machine is paused as well,
+        and what a driver wrote into the configuration space has to outlive that. RESET_DEVICE is the reset.
+        """
         if payload.value == 0:
-            self._reset_device()
+            self._forget_driver()
             return
         self.status = Status(payload.value & 0xFF)
         for vring in self.vrings:

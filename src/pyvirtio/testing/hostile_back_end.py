@@ -1,0 +1,150 @@
+"""A vhost-user back-end whose device does what a test tells it to: to try a guest's driver against it.
+
+::
+
+    def wrong_id(device, head):
+        device.give_back((head ^ 1, 4))
+
+    with HostileBackEnd("/tmp/h.sock", description, wrong_id) as back_end:
+        ...                                    # the guest asks, and the device answers so
+        back_end.behave = another
+
+The protocol is spoken as it should be; only what goes into the rings is hostile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from copy import copy
+
+from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.memory.files import map_file
+from pyvirtio.spec.features import Feature
+from pyvirtio.testing.raw_device import RawDevice
+from pyvirtio.transport import DeviceHost
+from pyvirtio.vhost_user.backend import BackendSession
+from pyvirtio.vhost_user.messages import MAXIMUM_FDS
+from pyvirtio.vhost_user.vring import signal
+from pyvirtio.vhost_user.wire import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+    from pyvirtio.transport import Description, FileRegion, QueueRecord
+
+    Behaviour = Callable[[RawDevice, int], None]
+
+
+class HostileBackEnd(DeviceHost):
+    """Serves one front-end after the other on the socket ``path``, in a thread.
+
+    ``behave`` is called with the raw device and the head of each request; an interrupt follows in any case. It may
+    be replaced at any time.
+    """
+
+    def __init__(self, path: str, description: Description, behave: Behaviour) -> None:
+        self.description = copy(description)
+        # A raw device does not say at which index it wants the next kick, so it gets them all.
+        self.description.features &= ~Feature.EVENT_IDX
+        self.behave = behave
+        self.refused: list[str] = []
+        """The messages of the front-end that were refused."""
+        self.requests = 0
+        """How many requests came."""
+        self._path = path
+        self._memory = MemoryTable()
+        self._queues: dict[int, tuple[QueueRecord, RawDevice]] = {}
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._ours, self._theirs = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="hostile-back-end", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._listener.bind(self._path)
+        self._listener.listen()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._thread.join()
+        self._theirs.close()
+        self._listener.close()
+        self._memory = MemoryTable()  # a mapping holds a descriptor of its file
+        os.unlink(self._path)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while self._wait(self._listener):
+            connection, _ = self._listener.accept()
+            session = BackendSession(self, self.refused.append)
+            with connection, contextlib.suppress(OSError):
+                self._converse(connection, session)
+            session.close()
+
+    def _converse(self, connection: socket.socket, session: BackendSession) -> None:
+        while self._wait(connection):
+            data, fds = receive(connection, session.wanted, MAXIMUM_FDS)
+            if not data:
+                return
+            for reply, reply_fds in session.receive(data, fds):
+                send(connection, reply, reply_fds)
+                for fd in reply_fds:
+                    os.close(fd)
+
+    def _wait(self, sock: socket.socket) -> bool:
+        """Serve kicks until ``sock`` is readable; gives False when it is time to end."""
+        while True:
+            poll = select.poll()
+            kicks = {record.kick_fd: index for index, (record, _) in self._queues.items()}
+            for fd in (sock.fileno(), self._theirs.fileno(), *kicks):
+                poll.register(fd, select.POLLIN)
+            ready = [fd for fd, _ in poll.poll()]
+            if self._theirs.fileno() in ready:
+                return False
+            for fd in ready:
+                if fd in kicks:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(fd)
+                    self._serve(*self._queues[kicks[fd]])
+            if sock.fileno() in ready:
+                return True
+
+    def _serve(self, record: QueueRecord, device: RawDevice) -> None:
+        for head in device.heads():
+            self.requests += 1
+            self.behave(device, head)
+        signal(record.call_fd)
+
+    # What the session asks.
+
+    def set_memory(self, regions: Sequence[FileRegion]) -> None:
+        """Map the guest's memory."""
+        self._memory = MemoryTable(Region(r.base, map_file(r.fd, r.offset, r.size)) for r in regions)
+
+    def start_queue(self, record: QueueRecord) -> None:
+        """Take a queue up, or go on under a changed record."""
+        known = self._queues.get(record.index)
+        device = known[1] if known else RawDevice.of(self._memory, record)
+        self._queues[record.index] = (record, device)
+
+    def stop_queue(self, index: int) -> int:
+        """Let go of a queue."""
+        used: int = self._queues.pop(index)[1].used_idx
+        return used
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Read the description's configuration space."""
+        return self.description.config[offset : offset + length]
+
+    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
+        """Ignore what is written."""
+
+    def reset(self) -> None:
+        """There is nothing to reset."""

@@ -1,0 +1,57 @@
+"""Guests that are ready to start, and what they must not say."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyvirtio.errors import ProvisionError
+from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.launch import Wishes, default_workshop
+from pyvirtio.vm.machine import VhostUserDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyvirtio.vm.guest import Guest, Setup
+
+PROGRAMS = Path(__file__).parent / "programs"
+TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount", "kmemleak", "is not a head", "leaked")
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[..., Setup]:
+    """A guest that is ready to start, with the check of the driver in it."""
+    workshop = default_workshop()
+
+    def prepare(arch: str = "x86_64", transport: str = "") -> Setup:
+        overlay = Initramfs()
+        overlay.file("bin/driver_check", (PROGRAMS / "driver_check.py").read_bytes(), mode=0o755)
+        try:
+            setup = workshop.prepare(Wishes(arch=arch, transport=transport, accel="tcg"))
+        except ProvisionError as error:
+            pytest.skip(f"nothing can be provisioned here: {error}")
+        return replace(setup, overlay=overlay)
+
+    return prepare
+
+
+@pytest.fixture
+def device_at() -> Callable[..., VhostUserDevice]:
+    def device_at(path: object, **changes: Any) -> VhostUserDevice:
+        return replace(VhostUserDevice(Path(str(path)), id=45, queues=1, size=128, config_size=16), **changes)
+
+    return device_at
+
+
+@contextlib.contextmanager
+def unremarkable(guest: Guest, *, allowed: tuple[str, ...] = ()) -> Iterator[None]:
+    """Fail if what runs in the block makes the guest's kernel complain."""
+    yield
+    log = guest.run("dmesg").lines
+    found = [line for line in log if any(sign in line for sign in TROUBLE if sign not in allowed)]
+    assert not found, "\n".join(log[-60:])

@@ -1,0 +1,192 @@
+"""The kernel driver in real guests: used wrongly, by many, taken away, and lied to. Few boots, much in each."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+import signal
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyvirtio.devices.factorial import Config, ExactResponse, Factorial
+from pyvirtio.testing.hostile_back_end import HostileBackEnd
+from pyvirtio.testing.served import served
+from pyvirtio.vm.guest import Guest
+from tests.guest.conftest import unremarkable
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs
+
+SOURCE = Path(__file__).parents[2] / "src/pyvirtio/devices/factorial.py"
+
+
+def check(guest, words, timeout=180):
+    result = guest.run(f"driver_check {words}", timeout=timeout)
+    assert result.status == 0, result.output
+    return result.lines
+
+
+def remove(guest):
+    assert guest.run("rmmod virtio_test").lines == []
+
+
+def load(guest):
+    assert guest.run("insmod /lib/modules/virtio_test.ko").status == 0
+
+
+async def unplug(qmp, path, name):
+    """Have QEMU take a device away, and wait until the guest has let go of it."""
+    client = qmp.QMPClient("test")
+    await client.connect(path)
+    with client.listener("DEVICE_DELETED") as deleted:
+        await client.execute("device_del", {"id": name})
+        while (event := await deleted.get())["data"].get("device") != name:
+            assert event
+    await client.disconnect()
+
+
+def test_the_driver_on_pci(prepared, device_at, tmp_path):
+    """One guest: use, misuse, a dying and a changing device, unloading and unplugging under load."""
+    qmp = pytest.importorskip("qemu.qmp")
+    source = tmp_path / "device.py"
+    source.write_text(SOURCE.read_text())
+    monitor = str(tmp_path / "q")
+    port = ("-device", "pcie-root-port,id=port0,chassis=1,slot=1", "-qmp", f"unix:{monitor},server=on,wait=off")
+    with ExitStack() as stack:
+        stack.callback(Path(monitor).unlink, missing_ok=True)  # QEMU is killed in the end
+        back = stack.enter_context(served(f"{source}:Factorial", "--reload", "-v"))
+        setup = replace(prepared("x86_64"), devices=[device_at(back.path, bus="port0")], extra=port)
+        setup = replace(setup, machine=replace(setup.machine, cpus=4))
+        guest = stack.enter_context(Guest(setup))
+        with unremarkable(guest):
+            for words in ("values", "misuse", "abandon 300", "full 300", "concurrent 4 500"):
+                assert check(guest, words)[-1] == "ok"
+
+            # The worker is killed, then its code replaced; the guest's log shows nothing of either.
+            quiet = (
+                "dmesg | grep -v -e 'virtio response ret' -e test_request_done"  # the tutorial's lines, of each answer
+            )
+            before = guest.run(quiet).lines
+            for worker in back.workers():
+                os.kill(worker, signal.SIGKILL)
+            assert check(guest, "ask 5")[0] == "5: 120"
+            source.write_text(SOURCE.read_text().replace("exact = factorial(n) if", "exact = factorial(n) + 1 if"))
+            back.wait_for("runs the changed device")
+            assert check(guest, "ask 5")[0] == "5: 121"
+            assert guest.run(quiet).lines == before
+            source.write_text(SOURCE.read_text())
+            back.wait_for("runs the changed device", count=2)
+
+            # Unloaded and loaded while somebody asks a thousand times.
+            swap = "while [ ! -e /tmp/stop ]; do rmmod virtio_test; insmod /lib/modules/virtio_test.ko; done"
+            guest.run(f"mkdir -p /tmp; (({swap}) >/dev/null 2>&1; touch /tmp/stopped) &")
+            assert check(guest, "come-and-go 1000")[-1] == "ok"
+            guest.run("touch /tmp/stop; until [ -e /tmp/stopped ]; do usleep 10000; done")
+            guest.run("rmmod virtio_test; insmod /lib/modules/virtio_test.ko")
+            assert check(guest, "ask 6")[0] == "6: 720"
+
+            # Unplugged while four processes ask.
+            guest.send("driver_check until-gone 4")
+            guest.wait_for("is asking")
+            asyncio.run(unplug(qmp, monitor, "device0"))
+            result = guest.result(timeout=180)
+            assert result.status == 0, result.output
+            ends = [line for line in result.lines if "answered, then" in line]
+            assert len(ends) == 4, result.output
+            assert all(re.search(r"answered, then (ENODEV|EIO)$", line) for line in ends), result.output
+            remove(guest)
+
+
+@pytest.mark.parametrize("transport", ["mmio-legacy", "mmio"])
+def test_the_driver_on_four_processors_over_mmio(prepared, device_at, transport):
+    for name, exact in (("factorial", True), ("article", False)):
+        size = 16 if exact else 12
+        with served(name) as back:
+            setup = replace(prepared("aarch64", transport), devices=[device_at(back.path, config_size=size)])
+            with Guest(setup) as guest, unremarkable(guest):
+                assert guest.run("nproc").lines == ["4"]
+                features = guest.run("cat /sys/bus/virtio/devices/virtio0/features").lines[0]
+                assert (features[32] == "1", features[1] == "1") == (transport == "mmio", exact)
+                said = {True: "13! = 6227020800", False: "13! mod 2**32 = 1932053504"}[exact]
+                assert guest.run("factorial 5 13").lines == ["5! = 120", said]
+                for words in ("values", "misuse", "concurrent 4 500"):
+                    assert check(guest, words)[-1] == "ok"
+                remove(guest)
+
+
+# What a hostile device does with a request, and what the program in the guest is told.
+
+
+def honest(device, head):
+    n = int.from_bytes(device.read(head)[:4], "little")
+    value = math.factorial(n)
+    size = (value.bit_length() + 7) // 8
+    device.answer(head, ExactResponse(value % 2**32, 0, size).pack() + value.to_bytes(size, "little"))
+
+
+def answer_of(*fields):
+    return lambda device, head: device.answer(head, ExactResponse(*fields).pack())
+
+
+LIES = {
+    "empty": (lambda device, head: device.give_back((head, 0)), "EIO"),
+    "shorter than the answer's head": (lambda device, head: device.give_back((head, 11)), "EIO"),
+    "longer than the room": (lambda device, head: device.give_back((head, 1 << 31)), "EIO"),
+    "a size larger than what was written": (answer_of(120, 0, 100), "EIO"),
+    "a huge size": (answer_of(120, 0, 2**32 - 1), "EIO"),
+    "an unknown status": (answer_of(120, 77, 1), "EIO"),
+    "always more room wanted": (answer_of(120, 1, 64), "EOVERFLOW"),
+    "absurd room wanted": (answer_of(120, 1, 2**32 - 1), "EOVERFLOW"),
+    "n too large": (answer_of(120, 2, 0), "ERANGE"),
+}
+FATAL = {
+    "a head that is none": lambda device, head: device.give_back((head + 1, 16)),
+    "a head beyond the queue": lambda device, head: device.give_back((5000, 16)),
+    "the same head twice": lambda device, head: device.give_back((head, 16), (head, 16)),
+}
+
+
+def test_the_driver_against_a_hostile_device(prepared, device_at, tmp_path):
+    path = str(tmp_path / "h")
+    short = str(tmp_path / "s")
+    with ExitStack() as stack:
+        back = stack.enter_context(HostileBackEnd(path, Factorial.description(), honest))
+        shorter = stack.enter_context(HostileBackEnd(short, Factorial.description(), honest))
+        devices = [device_at(path), device_at(short, name="device1", config_size=8)]
+        guest = stack.enter_context(Guest(replace(prepared("x86_64"), devices=devices)))
+        with unremarkable(guest, allowed=("is not a head",)):
+            assert check(guest, "ask 5")[0] == "5: 120"
+            for name, (lie, told) in LIES.items():
+                back.behave = lie
+                said = check(guest, "ask 5")[0]
+                assert re.fullmatch(f"5: ({told})", said), f"{name}: {said}"
+                back.behave = honest
+                assert check(guest, "ask 6")[0] == "6: 720", name
+            for name, lie in FATAL.items():
+                back.behave = lie
+                said = guest.run("timeout -s KILL 20 driver_check ask 5", timeout=60)
+                assert "5: EIO" in said.lines or said.status == 137, f"{name}: {said.output}"
+                back.behave = honest
+                remove(guest)
+                load(guest)
+                assert check(guest, "ask 6")[0] == "6: 720", name
+
+            # No answer at all: who waits can be killed, and the module goes with the request in flight.
+            back.behave = lambda device, head: None
+            assert guest.run("timeout -s KILL 2 driver_check ask 5", timeout=60).status == 137
+            assert check(guest, "interrupt", timeout=60)[-1] == "ok"
+            remove(guest)
+            back.behave = honest
+            load(guest)
+            assert check(guest, "ask 6")[0] == "6: 720"
+
+            # A configuration space that ends before max_exact.
+            result = guest.run("VIRTIO_MISC=/dev/virtio_misc1 driver_check ask 5")
+            assert result.lines[0] == "5: 120", result.output
+            remove(guest)
+        assert shorter.requests
+        assert Config.nbytes == 16
