@@ -14,6 +14,7 @@ import pytest
 from pyvirtio.connect import open_driver
 from pyvirtio.devices.factorial import WRAPPED, Request
 from pyvirtio.drivers.factorial import FactorialDriver
+from pyvirtio.spec import split
 from pyvirtio.testing.front_end import RawFrontEnd, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
@@ -408,3 +409,21 @@ def test_driver_that_dies_with_requests_in_flight_leaves_nothing():
         assert idle_fds(server) == before
         with driven(server) as queue:
             assert ask(queue, *range(10)) == [2 * n for n in range(10)]
+
+
+def test_a_worker_that_polls_needs_no_kick_until_it_sleeps():
+    with served("factorial", "--poll-us", "300000") as server, driven(server) as queue:
+        assert unpack(queue.ask(Request(5).pack())) == [120]
+        for n in range(20):  # nobody kicks, for nobody is asked to
+            queue.submit(Request(n).pack())
+            assert unpack(queue.answers(1)) == [WRAPPED[n]]
+        assert queue.rings.used[split.FLAGS] == split.NO_NOTIFY
+        # When it has looked for nothing for long enough, it asks for a kick and sleeps.
+        until(lambda: queue.rings.used[split.FLAGS] == 0)
+        assert unpack(queue.ask(Request(7).pack())) == [5040]
+
+
+def test_without_polling_a_worker_sleeps():
+    with served("factorial") as server, driven(server) as queue:
+        assert unpack(queue.ask(Request(5).pack())) == [120]
+        until(lambda: queue.rings.used[split.FLAGS] == 0)

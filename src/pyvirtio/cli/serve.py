@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pyvirtio.cli.usage import positive
+from pyvirtio.cli.usage import natural, positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         type=positive,
         help="serve under another virtio id (QEMU 11.1 itself ends at 44, 46, 47, 48 and 63)",
     )
+    parser.add_argument(
+        "--poll-us",
+        metavar="N",
+        type=natural,
+        default=0,
+        help="after each request look for the next one for N microseconds before sleeping: takes a core (default 0)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the device and its workers say")
     parser.set_defaults(run=run)
 
@@ -57,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         reload=options.reload,
         device_id=options.device_id,
+        poll_us=options.poll_us,
         ready=ready,
     )
     return 0

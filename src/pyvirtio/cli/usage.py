@@ -32,6 +32,13 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, width=columns - 2)
 
 
+def natural(text: str) -> int:
+    """Read a number from 0 on, for an option."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """Read a number from 1 on, for an option."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:

@@ -31,13 +31,16 @@ class Records:
     ``turn`` is the length of a turn, in nanoseconds of ``clock``.
     """
 
-    def __init__(self, queue: SplitDeviceQueue, answer: RecordAnswer, clock: Callable[[], int], turn: int) -> None:
+    def __init__(
+        self, queue: SplitDeviceQueue, answer: RecordAnswer, clock: Callable[[], int], turn: int, *, repeatable: bool
+    ) -> None:
         self._queue = queue
         self._answer = answer
         self._clock = clock
         self._turn = turn
         self._system_clock = clock is time.monotonic_ns
-        self._has_batch = answer.batch is not None
+        # A batch that fails is answered again, one by one: nothing for what must not be done twice.
+        self._has_batch = answer.batch is not None and repeatable
         self._sizes = answer.request.nbytes, answer.response.nbytes
         self._most = 128
         self._rest = 0

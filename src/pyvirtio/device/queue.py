@@ -65,7 +65,8 @@ class Queue:
 
         It takes a record array of the request's structure, which it may not change, and gives an array of the
         response's, or of plain values where the response has one field. It may give NotImplemented; then, and
-        where few requests wait, the queue's other method answers them one by one.
+        where few requests wait, and for a device that is not `repeatable`, the queue's other method answers one by
+        one.
         """
         if self._batch:
             raise LocalError(f"two methods answer the batches of one queue: {self._batch} and {method.__name__}")

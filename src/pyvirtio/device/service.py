@@ -53,7 +53,9 @@ class QueueService:
         self._clock = clock
         self._repeatable = repeatable
         self._waiting: list[Chain] = []
-        self._records = Records(queue, answer, clock, TURN) if isinstance(answer, RecordAnswer) else None
+        self._records: Records | None = None
+        if isinstance(answer, RecordAnswer):
+            self._records = Records(queue, answer, clock, TURN, repeatable=repeatable)
         self._open: RecordBatch | None = None
         self._reported: set[str] = set()
 
@@ -78,8 +80,11 @@ class QueueService:
         self.queue.call_wanted()
         self._call()
 
-    def turn(self) -> bool:
-        """Serve the queue until it is empty, or for `TURN`; gives whether there is more to do."""
+    def turn(self, *, linger: bool = False) -> bool:
+        """Serve the queue until it is empty, or for `TURN`; gives whether there is more to do.
+
+        With ``linger`` the driver is not asked to kick: the caller goes on looking, and calls `rest` in the end.
+        """
         if self.retired:
             return False
         deadline = self._clock() + TURN
@@ -90,12 +95,16 @@ class QueueService:
                 self._batch(deadline)
                 # A look costs less than a pop that finds nothing; with one request in flight that is every second.
                 waits = self._waiting or self._open or self.queue.pending
-                if not waits and not self.queue.allow_kicks():
+                if not waits and (linger or not self.queue.allow_kicks()):
                     return False
         except RingError as error:
             self._retire(error)
             return False
         return True
+
+    def rest(self) -> bool:
+        """Ask the driver to kick from now on; gives whether there is something to do already."""
+        return not self.retired and self.queue.allow_kicks()
 
     def finish(self) -> None:
         """Answer what was popped, before the queue stops."""
@@ -129,6 +138,7 @@ class QueueService:
         answers = self._answers_to(records, batch) if whole else None
         if answers is not None:
             self.queue.push_records(batch, answers)
+            self.queue.journal.idle()
         elif records.calls:
             self._call_each(records, batch, deadline if self._repeatable else 0)
         else:
@@ -151,7 +161,8 @@ class QueueService:
             records.rest()
             answers = None
             self._report_once(f"the device's batch method failed, its requests are answered singly: {error!r}", error)
-        journal.idle()
+        if answers is None:
+            journal.idle()
         return answers
 
     def _call_each(self, records: Records, batch: RecordBatch, deadline: int) -> None:
@@ -161,6 +172,7 @@ class QueueService:
             chain = batch.take()
             self._answer_some([chain], deadline=0, answer=records.late(outcome))
             self.queue.push([chain])
+            self.queue.journal.idle()
         if len(batch):
             self._open = batch
 

@@ -26,9 +26,9 @@ class WorkerProcess:
     ``ready`` says that it has introduced itself, ``gone`` that its channel is closed, ``buried`` that it was reaped.
     """
 
-    def __init__(self, device: str, device_id: int | None, life_line: LifeLine) -> None:
+    def __init__(self, device: str, device_id: int | None, life_line: LifeLine, poll_us: int = 0) -> None:
         self._channel, theirs = Channel.pair()
-        self.pid = fork_worker(lambda channel: run_worker(channel, device, device_id), theirs, life_line)
+        self.pid = fork_worker(lambda channel: run_worker(channel, device, device_id, poll_us), theirs, life_line)
         theirs.close()
         self.ready = False
         self.gone = False

@@ -29,6 +29,7 @@ def serve(
     workers: int = 1,
     reload: bool = False,
     device_id: int | None = None,
+    poll_us: int = 0,
     ready: Callable[[Description], object] = lambda _description: None,
 ) -> None:
     """Serve ``device`` on the socket ``path`` until SIGTERM or SIGINT; then remove the socket.
@@ -47,7 +48,7 @@ def serve(
             if keeper:
                 keeper.tell_config()
 
-        supervisor = Supervisor(device, workers=workers, device_id=device_id, config_changed=changed)
+        supervisor = Supervisor(device, workers=workers, device_id=device_id, poll_us=poll_us, config_changed=changed)
         keeper = Keeper(supervisor, listener=listener, reload=reload)
         keeper.run(lambda: ready(supervisor.description))
 

@@ -57,10 +57,12 @@ class Supervisor(DeviceHost):
         *,
         workers: int = 1,
         device_id: int | None = None,
+        poll_us: int = 0,
         config_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._device = device
         self._device_id = device_id
+        self._poll_us = poll_us
         self._config_changed = config_changed
         self._life_line = LifeLine()
         self._regions: dict[int, FileRegion] = {}
@@ -82,7 +84,7 @@ class Supervisor(DeviceHost):
         self.config = bytearray(self.description.config)
 
     def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._device, self._device_id, self._life_line)
+        return WorkerProcess(self._device, self._device_id, self._life_line, self._poll_us)
 
     def _introduce(self, worker: WorkerProcess) -> None:
         message = worker.wait("ready", "failed", timeout=START_TIME)

@@ -1359,11 +1359,11 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
-    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
-        set_number(self, N_RUNNING_NUMBER, 0);
-    in_order();
     if (index > first)
         give_records_back(self, batch, index - first);
+    in_order();
+    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
+        set_number(self, N_RUNNING_NUMBER, 0);
     PyErr_Restore(type, value, trace);
     if (PyErr_Occurred())
         return NULL;

@@ -79,7 +79,7 @@ def device_queue(
 
         try:
             return AccelDeviceQueue(rings, memory, features, journal=journal, base=base)
-        except (ValueError, TypeError, BufferError):
+        except (ValueError, TypeError, BufferError, OverflowError):
             # A front-end may put its rings at odd places in its files; Python does not mind.
             chosen = "numpy" if _is_there("numpy") else "reference"
     if chosen == "numpy":
