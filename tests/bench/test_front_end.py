@@ -135,6 +135,29 @@ def test_silence_is_noticed(front_end: CFrontEnd, peer: BackEnd, tmp_path: Path)
         assert "does not answer" in done.stderr
 
 
+SILENT = """
+from pyvirtio import Device
+from pyvirtio.bench.devices import Each
+from pyvirtio.host import worker
+worker.Bell.ring = lambda self: None  # a back-end that loses every interrupt
+
+class Silent(Each):
+    pass
+"""
+
+
+def test_a_lost_interrupt_is_noticed(front_end: CFrontEnd, tmp_path: Path):
+    file = tmp_path / "silent.py"
+    file.write_text(SILENT)
+    place = tmp_path / "run"
+    place.mkdir()
+    with ours("silent", f"{file}:Silent", engine_name="reference").running(place) as socket:
+        command = [str(front_end.program), "--socket", str(socket), "--timeout=1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "all answers are there, and in 1 s no interrupt came" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
