@@ -96,8 +96,8 @@ class InProcessTransport(DriverTransport):
         return self._call_fds[index]
 
     def config_generation(self) -> int:
-        """Count the changes that the device made."""
-        return self._generation
+        """Count the changes that the device made; asking to be reset is one (VIRTIO 1.4, 2.1.2)."""
+        return self._generation + sum(service.retired for service in self._services.values())
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Read the device's configuration space."""

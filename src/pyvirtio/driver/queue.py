@@ -131,17 +131,22 @@ class BoundQueue:
         # One descriptor each, so that the queue holds as many requests as it has entries.
         table = 16 * len(buffers) if len(buffers) > 1 and self.ring.may_indirect else 0
         self._wait_until_free(1 if table else len(buffers))
-        total = len(data) + room + table
-        base = self.transport.arena.allocate(total + 16)
-        memory, at = self.transport.memory, base + table
-        memory.write(at, data)
-        ticket = Ticket(self, ((base, total + 16),), (at + len(data), room))
-        self.ring.add(
-            [(at, len(data))] if data else [],
-            [(at + len(data), room)] if room else [],
-            ticket,
-            indirect=base if table else None,
-        )
+        total = len(data) + room + table + 16
+        arena, memory = self.transport.arena, self.transport.memory
+        base = arena.allocate(total)
+        at = base + table
+        ticket = Ticket(self, ((base, total),), (at + len(data), room))
+        try:
+            memory.write(at, data)
+            self.ring.add(
+                [(at, len(data))] if data else [],
+                [(at + len(data), room)] if room else [],
+                ticket,
+                indirect=base if table else None,
+            )
+        except BaseException:
+            arena.free(base, total)
+            raise
         return ticket
 
     def _wait_until_free(self, descriptors: int) -> None:

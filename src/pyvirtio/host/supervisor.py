@@ -43,7 +43,7 @@ class _Queue:
 
 
 class Supervisor(DeviceHost):
-    """Runs ``device`` (a name for the loader) in ``workers`` processes.
+    """Runs ``device`` (a name for the loader) in ``workers`` processes, but not more than it has queues.
 
     ``config_changed`` is called when the device itself changed its configuration space.
 
@@ -69,14 +69,18 @@ class Supervisor(DeviceHost):
         self._next_region = 0
         self._changes = 0
         self._queues: dict[int, _Queue] = {}
-        self._workers = [self._new_worker() for _ in range(workers)]
+        self._workers = [self._new_worker()]
         self._candidates: dict[int, WorkerProcess] = {}
         self._deaths = [0] * workers
         self._answered = [0] * workers
         self._restart_at: dict[int, float] = {}
         self.sources: list[str] = []
         try:
-            for worker in self._workers:
+            self._introduce(self._workers[0])
+            # A worker without a queue would only wait.
+            more = min(workers, len(self.description.queue_sizes)) - 1
+            self._workers += [self._new_worker() for _ in range(more)]
+            for worker in self._workers[1:]:
                 self._introduce(worker)
         except BaseException:
             self.close()

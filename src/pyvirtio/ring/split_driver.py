@@ -75,6 +75,9 @@ class SplitDriverQueue:
         buffers = [(*buffer, 0) for buffer in readable] + [(*buffer, split.F_WRITE) for buffer in writable]
         if not buffers or len(buffers) > self.size:
             raise LocalError(f"a request of {len(buffers)} buffers; from 1 to {self.size} are possible here")
+        lengths = [length for _, length, _ in buffers]
+        if max(lengths) < 1 << 32 < sum(lengths):
+            raise LocalError("a request of more than 2**32 bytes cannot be sent", section="2.7.5.2")
         if indirect is None or not self.may_indirect:
             head, slots = self._fill(buffers)
         else:
