@@ -180,8 +180,9 @@ class QueueService:
         """Answer chains until ``deadline``, at least one; gives how many."""
         journal, clock, answer = self.queue.journal, self._clock, answer or self._answer
         done = read = written = 0
+        now = clock()
         for chain in chains:
-            journal.running(chain.order, 1, clock())
+            journal.running(chain.order, 1, now)
             try:
                 if chain.error:
                     raise chain.error
@@ -196,7 +197,8 @@ class QueueService:
             done += 1
             read += chain.length
             written += chain.written
-            if clock() >= deadline:
+            now = clock()
+            if now >= deadline:
                 break
         self.queue.count(Count.REQUESTS, done)
         self.queue.count(Count.BYTES_READ, read)

@@ -71,6 +71,10 @@ class Chain:
             ChainError: there is no room for it; nothing is written then.
         """
         skip, at = self.written, 0
+        if not skip and len(self.writable) == 1 and len(data) <= len(self.writable[0]):  # most answers
+            self.writable[0][: len(data)] = data
+            self.written = len(data)
+            return
         if len(data) > self.room - skip:
             raise ChainError(f"an answer of {len(data)} bytes; the driver left room for {self.room - skip}")
         for view in self.writable:

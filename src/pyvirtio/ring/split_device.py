@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pyvirtio.ring.rings import SplitRings
 
 _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
+MOST_BYTES = 1 << 32
+"""A chain may have no more bytes than this (VIRTIO 1.4, 2.7.5.2)."""
+
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 
 
@@ -147,24 +150,42 @@ class SplitDeviceQueue:
 
     def _buffers(self, head: int) -> tuple[list[memoryview], list[memoryview]]:
         """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
-        gather = _Gather(self._memory, self.size)
+        readable: list[tuple[int, int]] = []
+        writable: list[tuple[int, int]] = []
         unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
         for _ in range(self.size):
             address, length, flags, following = unpack(table, index * 16)
             if flags & _INDIRECT:
-                self._indirect(gather, address, length, flags)
-                return gather.result()
-            gather.add(address, length, flags)
+                self._indirect(address, length, flags, readable, writable)
+                break
+            if flags & _WRITE:
+                writable.append((address, length))
+            elif writable:
+                raise _readable_too_late()
+            else:
+                readable.append((address, length))
             if not flags & _NEXT:
-                return gather.result()
+                break
             if following >= self.size:
                 raise RingError(
                     f"descriptor {index} continues at {following}; the queue has {self.size}", section="2.7.5"
                 )
             index = following
-        raise RingError(f"the chain of descriptor {head} is longer than the queue", section="2.7.5.2")
+        else:
+            raise RingError(f"the chain of descriptor {head} is longer than the queue", section="2.7.5.2")
+        # Only now that the whole chain is known to be well-formed is anything translated.
+        if len(readable) + len(writable) > self.size:
+            raise RingError(f"a chain of more than {self.size} buffers", section="2.7.5.3.1")
+        return self._translate(readable, writable)
 
-    def _indirect(self, gather: _Gather, address: int, length: int, flags: int) -> None:
+    def _indirect(
+        self,
+        address: int,
+        length: int,
+        flags: int,
+        readable: list[tuple[int, int]],
+        writable: list[tuple[int, int]],
+    ) -> None:
         # The WRITE flag of the descriptor that refers to the table means nothing (2.7.5.3.2).
         if not self._may_indirect:
             raise RingError("an indirect descriptor, and INDIRECT_DESC was not negotiated", section="2.7.5.3.1")
@@ -183,7 +204,12 @@ class SplitDeviceQueue:
             address, length, flags, following = split.DESCRIPTOR.unpack_from(table, index * 16)
             if flags & _INDIRECT:
                 raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
-            gather.add(address, length, flags)
+            if flags & _WRITE:
+                writable.append((address, length))
+            elif writable:
+                raise _readable_too_late()
+            else:
+                readable.append((address, length))
             if not flags & _NEXT:
                 return
             if following >= number:
@@ -193,6 +219,22 @@ class SplitDeviceQueue:
                 )
             index = following
         raise RingError("the chain inside an indirect table never ends", section="2.7.5.3")
+
+    def _translate(
+        self, readable: list[tuple[int, int]], writable: list[tuple[int, int]]
+    ) -> tuple[list[memoryview], list[memoryview]]:
+        views = self._memory.views
+        if len(readable) == len(writable) == 1:  # most requests; two lengths of 32 bits may be too much together
+            ((address, length),), ((place, room),) = readable, writable
+            if length + room <= MOST_BYTES:
+                return views(address, length), views(place, room)
+        total = sum(length for _, length in readable) + sum(length for _, length in writable)
+        if total > MOST_BYTES:
+            raise ChainError(f"a chain of {total} bytes; 2**32 is the most", section="2.7.5.2")
+        return (
+            [view for address, length in readable for view in views(address, length)],
+            [view for address, length in writable for view in views(address, length)],
+        )
 
     # Pushing.
 
@@ -312,37 +354,5 @@ class SplitDeviceQueue:
         self._broken = error
 
 
-class _Gather:
-    """Collects the buffers of one chain: first what is readable, then what is writable."""
-
-    __slots__ = ("_limit", "_memory", "_readable", "_total", "_writable", "_wrote")
-
-    def __init__(self, memory: MemoryTable, limit: int) -> None:
-        self._memory = memory
-        self._limit = limit
-        self._readable: list[tuple[int, int]] = []
-        self._writable: list[tuple[int, int]] = []
-        self._total = 0
-
-    def add(self, address: int, length: int, flags: int) -> None:
-        if flags & _WRITE:
-            self._writable.append((address, length))
-        elif self._writable:
-            raise RingError("a device-readable descriptor behind a device-writable one", section="2.7.4.2")
-        else:
-            self._readable.append((address, length))
-        self._total += length
-
-    def result(self) -> tuple[list[memoryview], list[memoryview]]:
-        """Translate, only now that the whole chain is known to be well-formed."""
-        if len(self._readable) + len(self._writable) > self._limit:
-            raise RingError(f"a chain of more than {self._limit} buffers", section="2.7.5.3.1")
-        if self._total > 1 << 32:
-            raise ChainError(f"a chain of {self._total} bytes; 2**32 is the most", section="2.7.5.2")
-        return self._translate(self._readable), self._translate(self._writable)
-
-    def _translate(self, buffers: list[tuple[int, int]]) -> list[memoryview]:
-        views = self._memory.views
-        if len(buffers) == 1:
-            return views(*buffers[0])
-        return [view for address, length in buffers for view in views(address, length)]
+def _readable_too_late() -> RingError:
+    return RingError("a device-readable descriptor behind a device-writable one", section="2.7.4.2")
