@@ -74,10 +74,11 @@ def c_peer(program: Path, queues: int = 1) -> BackEnd:
     return BackEnd(C_PEER, (str(program), "{socket}", str(queues)))
 
 
-def ours(name: str, device: str, *, engine_name: str, workers: int = 1) -> BackEnd:
-    """Give our back-end, with a form of the device and an engine."""
+def ours(name: str, device: str, *, engine_name: str, workers: int = 1, poll_us: int = 0) -> BackEnd:
+    """Give our back-end, with a form of the device and an engine; it may poll before it sleeps."""
     serve = (sys.executable, "-m", "pyvirtio", "serve", device, "--socket", "{socket}")
-    return BackEnd(name, (*serve, "--workers", str(workers)), {"PYVIRTIO_ENGINE": engine_name})
+    polling = ("--poll-us", str(poll_us)) if poll_us else ()
+    return BackEnd(name, (*serve, "--workers", str(workers), *polling), {"PYVIRTIO_ENGINE": engine_name})
 
 
 def form(name: str) -> str:
@@ -106,6 +107,13 @@ def _runs(name: str) -> bool:
         else:
             os.environ["PYVIRTIO_ENGINE"] = before
     return True
+
+
+def polling(microseconds: int = 50) -> BackEnd:
+    """Give our back-end with the fastest engine, looking on for a while before it sleeps."""
+    name = engines()[0]
+    title = f"{TITLES[name]}, one call, --poll-us {microseconds}"
+    return ours(title, form("Each"), engine_name=name, poll_us=microseconds)
 
 
 def each_engine() -> Sequence[BackEnd]:

@@ -24,7 +24,7 @@ USUAL = ("requests", "workers", "flat", "memory", "start", "exact")
 TABLES = (*USUAL, "guest")
 NEED_C = ("workers", "flat")  # several queues, sizes and regions are the C front-end's alone
 
-FULL = Pace(seconds=0.5, repetitions=9)
+FULL = Pace(seconds=0.25, repetitions=17)
 QUICK = Pace(seconds=0.1, repetitions=3)
 
 

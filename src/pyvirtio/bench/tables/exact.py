@@ -39,7 +39,7 @@ def measure(bench: Bench) -> list[Table]:
     for number, pairs in times.items():
         asked, computed = zip(*pairs, strict=True)
         rows.append([f"{number}!", _microseconds(asked), _microseconds(computed), str(ratio(asked, computed))])
-    title = "Microseconds for an exact value as bytes: median (least-greatest)"
+    title = "Microseconds for an exact value as bytes: median (quartiles)"
     header = ["n", "by the device", "math.factorial and the copy", "ratio"]
     data = [{"n": number, "asked_s": [a for a, _ in p], "computed_s": [c for _, c in p]} for number, p in times.items()]
     return [Table("exact", title, header, rows, data)]

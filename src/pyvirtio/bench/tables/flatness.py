@@ -55,5 +55,5 @@ def _table(bench: Bench, name: str, what: str, loads: Sequence[Load], columns: S
         for back_end in back_ends
         for measured, figure in (("clock", wall), ("processor", cpu))
     ]
-    title = f"Time per request by {what}, as a ratio to {columns[0]}, {IN_FLIGHT} in flight: median (least-greatest)"
+    title = f"Time per request by {what}, as a ratio to {columns[0]}, {IN_FLIGHT} in flight: median (quartiles)"
     return Table(name, title, [f"engine, device / {what}", "time", *columns[1:]], rows, results.as_data())

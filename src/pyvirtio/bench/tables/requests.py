@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyvirtio.bench.backends import C_PEER, c_peer, each_engine
+from pyvirtio.bench.backends import C_PEER, c_peer, each_engine, polling
 from pyvirtio.bench.figures import Spread, brief
 from pyvirtio.bench.load import Load
 from pyvirtio.bench.page import Table
@@ -28,7 +28,7 @@ def loads(seconds: float) -> list[Load]:
 def measure(bench: Bench, given: Sequence[Runnable] = ()) -> list[Table]:
     """Measure our back-ends, or those that are given, by turns with the peer."""
     columns = loads(bench.pace.seconds)
-    measured = list(given or each_engine())
+    measured = list(given or [*each_engine(), polling()])
     peer = [c_peer(bench.peer)] if bench.peer else []
     results = bench.interleaved("requests", [*peer, *measured], columns)
     names = [back_end.name for back_end in measured]
@@ -70,7 +70,7 @@ def _ratios(
 
             cells.append(cell(results.ratio((back_end, load), (C_PEER, load), value)))
         rows.append([back_end, *cells])
-    heading = f"{title}, as a ratio to {C_PEER} in the same repetition: median (least-greatest)"
+    heading = f"{title}, as a ratio to {C_PEER} in the same repetition: median (quartiles)"
     return Table(name, heading, ["engine, device / in flight", *COLUMNS], rows)
 
 
