@@ -94,7 +94,8 @@ def compiled_library(cache: Cache, native_programs: Path) -> Path:
         libraries = [
             path for base in ("lib", "usr/lib") for path in sorted((native_programs / base).glob("*-linux-gnu"))
         ]
-        loader = next(path for base in ("lib64", "lib") for path in sorted((native_programs / base).glob("ld-linux-*")))
+        # Not the one in lib64, a link that leads out of this folder, to the loader of the machine's own C library.
+        loader = next(path for folder in libraries for path in sorted(folder.glob("ld-linux-*")))
         python = [
             *(str(loader), "--library-path", ":".join(map(str, libraries))),
             str(native_programs / "usr/bin" / PYTHON),
