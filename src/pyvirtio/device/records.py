@@ -73,6 +73,7 @@ class RecordAnswer:
         self.response = response
         self.method = method
         self.batch = batch
+        self._kinds: tuple[Any, Any] | None = None
 
     def __call__(self, chain: Chain) -> None:
         """Answer a chain."""
@@ -88,24 +89,26 @@ class RecordAnswer:
         import numpy as np
 
         assert self.batch is not None
-        records = np.frombuffer(requests, self.request.numpy_dtype())
+        if self._kinds is None:
+            self._kinds = self.request.numpy_dtype(), self.response.numpy_dtype()
+        kind, wanted = self._kinds
+        records = np.frombuffer(requests, kind)
         answers = self.batch(records)
         if answers is NotImplemented:
             return None
-        return _as_records(np, answers, self.response, len(records))
+        return _as_records(np, answers, wanted, len(records))
 
 
-def _as_records(np: Any, answers: Any, response: type[Struct], number: int) -> Any:
+def _as_records(np: Any, answers: Any, kind: Any, number: int) -> Any:
     """Check what a batch method gave, and give it as the wire has it."""
-    kind = response.numpy_dtype()
     if not isinstance(answers, np.ndarray) or answers.shape != (number,):
         raise TypeError(f"the device's batch method has to give an array of {number} answers; it gave {answers!r}")
-    if answers.dtype == kind:
+    if answers.dtype == kind or (answers.dtype == kind[0] and len(kind) == 1):
         return np.ascontiguousarray(answers)
     if kind.names is None or len(kind.names) != 1 or answers.dtype.names is not None:
-        raise TypeError(f"the device's batch method gave {answers.dtype}; {response.__name__} is {kind}")
+        raise TypeError(f"the device's batch method gave {answers.dtype}; the response is {kind}")
     # One field: an array of plain values will do.
     values = answers.astype(kind[0], casting="unsafe", copy=False)
     if values.dtype != answers.dtype and not np.array_equal(values, answers):
-        raise LocalError(f"answers of the batch method do not fit into {response.__name__}")
+        raise LocalError(f"answers of the batch method do not fit into {kind}")
     return np.ascontiguousarray(values)

@@ -103,6 +103,8 @@ def _process(run: Callable[[], None]) -> Iterator[int]:
             status = 0
         except VirtioError as error:
             log.warning(str(error))
+        except Exception as error:  # noqa: BLE001  # what else it is must be seen before the process ends
+            log.warning("the back-end failed", error)
         finally:
             os._exit(status)
     try:

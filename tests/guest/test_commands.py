@@ -1,0 +1,119 @@
+"""The commands `vm` and `doctor`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.guest.conftest import TROUBLE
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs
+
+COMMAND = [sys.executable, "-m", "pyvirtio"]
+
+
+def run(*words):
+    return subprocess.run([*COMMAND, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(autouse=True)
+def provisioned(prepared):
+    """Skip, with the reason, where nothing can be provisioned."""
+    prepared()
+
+
+def test_vm_factorial_prints_what_the_guest_computes():
+    done = run("vm", "factorial", "5", "34", "--accel", "tcg", "--console")
+    assert done.stdout == "5! = 120\n34! = 295232799039604140847618609643520000000\n", done.stderr
+    assert done.returncode == 0
+    assert "pyvirtio-guest: ready" in done.stderr
+    assert not any(sign in done.stderr for sign in TROUBLE)
+
+
+WRAPPED = {0: 1, 5: 120, 10: 3628800, 12: 479001600, 13: 1932053504, 20: 2192834560, 33: 2147483648, 34: 0}
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_vm_factorial_of_a_device_that_does_not_know_exact_values(arch):
+    done = run("vm", "factorial", *map(str, WRAPPED), "--arch", arch, "--accel", "tcg", "--wrap32", "--json")
+    answers = [{"n": n, "factorial": str(value), "mod32": True} for n, value in WRAPPED.items()]
+    assert json.loads(done.stdout) == answers, done.stderr
+    assert done.returncode == 0
+
+
+def test_vm_factorial_says_what_the_guest_could_not_do():
+    done = run("vm", "factorial", "4294967295", "--accel", "tcg", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "larger than what the device computes exactly" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "hint"),
+    [
+        (("vm", "factorial", "-1"), 2, "negative"),
+        (("vm", "factorial"), 2, "N"),
+        (("vm", "factorial", "5", "--arch", "sparc"), 2, "aarch64"),
+        (("vm", "factorial", "5", "--transport", "mmio"), 1, "x86_64 with pci"),
+        (("vm", "factorial", "5", "--qemu", "/missing/qemu"), 1, "/missing/qemu"),
+        (("vm", "factorial", "5", "--kernel", "/missing/kernel"), 1, "/missing/kernel"),
+        (("vm", "shell"), 1, "terminal"),
+    ],
+)
+def test_wrong_use_is_one_line_that_helps(words, status, hint):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("pyvirtio")]
+    assert len(complaints) == 1, done.stderr
+
+
+def test_doctor_finds_what_was_provisioned():
+    done = run("doctor", "--json")
+    states = {row["name"]: row["state"] for row in json.loads(done.stdout)}
+    assert states["ring engine"] == states["package registry"] == states["QEMU for x86_64"] == "ok"
+    assert run("doctor").stdout.splitlines()[0].startswith("ring engine")
+
+
+def test_vm_shell_is_a_shell_with_the_device():
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [*COMMAND, "vm", "shell", "--accel", "tcg"])
+    try:
+        seen = read_until(terminal, b"# ")
+        os.write(terminal, b"factorial 6; poweroff -f\n")
+        seen += read_until(terminal, b"6! = 720")
+        while read_some(terminal):
+            pass
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen
+        pid = 0
+    finally:
+        os.close(terminal)
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+
+
+def read_until(terminal, text, limit=300):
+    seen, end = b"", time.monotonic() + limit
+    while text not in seen:
+        piece = read_some(terminal)
+        assert piece, f"the terminal closed after {seen.decode(errors='replace')[-2000:]}"
+        seen += piece
+        assert time.monotonic() < end
+    return seen
+
+
+def read_some(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # what a terminal gives once nobody holds its other side
+        return b""
