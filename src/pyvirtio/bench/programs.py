@@ -48,7 +48,7 @@ def compiler() -> list[str]:
     """
     command = shlex.split(os.environ.get("CC", "gcc"))
     if not command or shutil.which(command[0]) is None:
-        raise ProvisionError("there is no C compiler, and the front-end that measures is written in C; install gcc")
+        raise ProvisionError("there is no C compiler; install gcc")
     return command
 
 
