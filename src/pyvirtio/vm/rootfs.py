@@ -44,8 +44,8 @@ import sys, marshal, os, importlib._bootstrap_external as external
 source, target = sys.argv[1:]
 for folder, _, names in os.walk(source):
     for name in names:
-        if name.endswith(".py"):
-            path = os.path.join(folder, name)
+        path = os.path.join(folder, name)
+        if name.endswith(".py") and not os.path.islink(path):  # a link may lead to a file of this machine
             relative = os.path.relpath(path, source)
             code = compile(open(path, "rb").read(), "/" + relative, "exec", dont_inherit=True, optimize=0)
             made = os.path.join(target, relative + "c")
