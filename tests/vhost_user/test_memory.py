@@ -171,7 +171,7 @@ def test_M14_file_truncated_after_it_was_mapped(through: str):
                 assert wait_readable(queue.err_fd)
                 server.wait_for("is retired until it is set up afresh")
         answers_rightly(server.path)
-        assert idle_fds(server) == before
+        until(lambda: idle_fds(server) == before)  # a worker that died may just be replaced
 
 
 def test_M15_slots(server: Served, front_end: RawFrontEnd):
