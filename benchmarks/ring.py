@@ -29,66 +29,16 @@ import sys
 import time
 from typing import Any
 
-from pyvirtio.device import Device, Queue, QueueService
+from pyvirtio.bench.devices import Batch, Each
+from pyvirtio.device import Device, QueueService
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitRings
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.spec.features import RING_FEATURES
-from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import RawDriver
 
 BATCHES = (1, 8, 32, 128, 1024)
-TABLE = tuple(n * n % 2**32 for n in range(35))
 
-
-class Request(Struct):
-    """As the factorial device's."""
-
-    arg1: int = le32()
-    arg2: str = chars(32)
-
-
-class Response(Struct):
-    """As the factorial device's."""
-
-    ret: int = le32()
-
-
-class Each(Device):
-    """Looks an answer up, one request after the other."""
-
-    device_id = 63
-    requests = Queue(Request, Response, size=32768)
-
-    @requests.each
-    def one(self, request: Request) -> Response:
-        """Answer one request."""
-        return Response(TABLE[min(request.arg1, 34)])
-
-
-class Batch(Device):
-    """Looks many answers up at once."""
-
-    device_id = 63
-    requests = Queue(Request, Response, size=32768)
-
-    @requests.each
-    def one(self, request: Request) -> Response:
-        """Answer one request."""
-        return Response(TABLE[min(request.arg1, 34)])
-
-    @requests.batch
-    def many(self, requests: Any) -> Any:
-        """Answer many requests."""
-        import numpy as np
-
-        global _array  # noqa: PLW0603  # made once, and only where NumPy is wanted
-        if _array is None:
-            _array = np.array(TABLE, "<u4")
-        return _array[np.minimum(requests["arg1"], 34)]
-
-
-_array: Any = None
 
 ROWS: dict[str, tuple[str, type[Device], bool]] = {
     "accel, batch": ("accel", Batch, True),

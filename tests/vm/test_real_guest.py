@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyvirtio.errors import GuestError, ProvisionError
+from pyvirtio.testing.served import served
 from pyvirtio.vm.guest import Guest, Setup
 from pyvirtio.vm.launch import Wishes, Workshop, default_workshop, run_once
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.guest,
@@ -52,35 +49,14 @@ def prepare(workshop: Workshop, wishes: Wishes) -> Setup:
         pytest.skip(f"nothing can be provisioned here: {error}")
 
 
-@contextlib.contextmanager
-def served(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A back-end process for the factorial device."""
-    command = [sys.executable, "-m", "pyvirtio", "serve", "factorial", "--socket", str(path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            assert "is ready" in process.stderr.readline()
-            yield process
-        finally:
-            process.terminate()
-            process.stderr.read()
-
-
 def attached(setup: Setup, path: Path) -> Setup:
     return replace(setup, devices=[VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)])
-
-
-def kill_worker(keeper: int) -> None:
-    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    assert children, "the keeper has no worker"
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
 
 
 def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
     path = tmp_path / "s"
     setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
-    with served(path) as keeper:
+    with served("factorial", path=str(path)) as server:
         with Guest(attached(setup, path)) as guest:
             # A program in the guest that only writes finds its answer in the kernel's log. First of all, for the
             # driver limits how many lines it logs.
@@ -97,7 +73,10 @@ def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
             assert guest.run("factorial five").status == 2
 
             # The worker's death is not noticed in the guest.
-            kill_worker(keeper.pid)
+            workers = server.workers()
+            assert workers, "the keeper has no worker"
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
             assert guest.run("factorial 6").lines == ["6! = 720"]
 
             log = guest.run("dmesg").output
