@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain, SplitDeviceQueue
     from pyvirtio.ring.records import RecordBatch
 
-FEWEST, MOST = 8, 1024
+FEWEST, MOST = 8, 512
 """How many requests must wait before a device's batch method is called, and the most that it is given at once."""
 
 SINGLY = 128

@@ -59,6 +59,28 @@ static inline uint64_t get64(const uint8_t *at) { uint64_t value; memcpy(&value,
 static inline void put16(uint8_t *at, uint16_t value) { memcpy(at, &value, sizeof value); }
 static inline void put64(uint8_t *at, uint64_t value) { memcpy(at, &value, sizeof value); }
 
+/* Copies a few bytes without a call: most requests and answers are short. What is guest memory is read into private. */
+static inline void
+copy(uint8_t *to, const uint8_t *from, size_t length)
+{
+    typedef struct { uint64_t half[2]; } word;
+    word last;
+    if (length < sizeof last || length > 4 * sizeof last) {
+        if (length == 4)
+            memcpy(to, from, 4);
+        else
+            memcpy(to, from, length);
+        return;
+    }
+    memcpy(&last, from + length - sizeof last, sizeof last);
+    for (size_t i = 0; i < length - sizeof last; i += sizeof last) {
+        word word;
+        memcpy(&word, from + i, sizeof word);
+        memcpy(to + i, &word, sizeof word);
+    }
+    memcpy(to + length - sizeof last, &last, sizeof last);
+}
+
 /* ------------------------------------------------------------------ types */
 
 typedef struct {
@@ -117,7 +139,7 @@ typedef struct {
     size_t piece_count, piece_room;
 } Ring;
 
-typedef struct {
+typedef struct record {
     uint64_t length;
     uint64_t room;
     size_t first; /* its first piece */
@@ -229,20 +251,20 @@ failed:
     return NULL;
 }
 
-/* The region that holds `address`, or -1. */
+/* The region that holds `address`, or -1. Without a branch for each step: a guest's addresses cannot be foretold. */
 static inline Py_ssize_t
 find_region(const Memory *memory, uint64_t address)
 {
-    Py_ssize_t low = 0, high = memory->count;
-    while (low < high) {
-        Py_ssize_t middle = (low + high) / 2;
-        if (memory->regions[middle].base <= address)
-            low = middle + 1;
-        else
-            high = middle;
+    const region *low = memory->regions;
+    Py_ssize_t left = memory->count;
+    if (!left)
+        return -1;
+    while (left > 1) {
+        Py_ssize_t half = left / 2;
+        low += low[half].base <= address ? half : 0;
+        left -= half;
     }
-    low--;
-    return low >= 0 && address <= memory->regions[low].last ? low : -1;
+    return low->base <= address && address <= low->last ? low - memory->regions : -1;
 }
 
 static PyType_Slot memory_slots[] = {
@@ -566,10 +588,68 @@ follow_table(Ring *self, uint16_t head, walk *walk)
 }
 
 
+/* Where `length` bytes from `address` on lie, if they are some and all in one region. */
+static inline bool
+place_whole(const Memory *memory, uint64_t address, uint32_t length, piece *to)
+{
+    Py_ssize_t found = find_region(memory, address);
+    if (found < 0 || !length)
+        return false;
+    const region *region = &memory->regions[found];
+    if (region->last - address < length - 1)
+        return false;
+    *to = (piece){region->start + (address - region->base), length, (uint32_t)found};
+    return true;
+}
+
+/*
+ * Most chains are one readable buffer and one writable, in the table or in an indirect one, each in one region. These
+ * can be told by two comparisons; whatever else there is, also what is wrong, is left to `follow_table`.
+ */
+static inline bool
+follow_pair(Ring *self, uint16_t head, walk *walk)
+{
+    const uint8_t *at = self->table + (size_t)head * DESCRIPTOR;
+    uint64_t pair[4] = {load64(at), load64(at + 8)};
+    if (self->size < 2)
+        return false;
+    if (pair[1] >> 32 == F_INDIRECT && (uint32_t)pair[1] == sizeof pair) {
+        piece table;
+        if (!self->may_indirect || !place_whole(self->memory, pair[0], sizeof pair, &table))
+            return false;
+        memcpy(pair, table.at, sizeof pair);
+        in_order(); /* from here on the copy, and never again the original */
+        if (pair[1] >> 32 != (F_NEXT | (uint64_t)1 << 16))
+            return false;
+    } else {
+        uint64_t next = pair[1] >> 48;
+        if ((pair[1] >> 32 & 0xFFFF) != F_NEXT || next >= self->size)
+            return false;
+        at = self->table + next * DESCRIPTOR;
+        pair[2] = load64(at);
+        pair[3] = load64(at + 8);
+    }
+    if ((pair[3] >> 32 & 0xFFFF) != F_WRITE || (self->piece_room - self->piece_count < 2 && !more_pieces(self)))
+        return false;
+    piece *pieces = self->pieces + self->piece_count;
+    uint32_t readable = (uint32_t)pair[1], writable = (uint32_t)pair[3];
+    if (!place_whole(self->memory, pair[0], readable, pieces)
+        || !place_whole(self->memory, pair[2], writable, pieces + 1) || (uint64_t)readable + writable > MOST_BYTES)
+        return false;
+    walk->first = self->piece_count;
+    walk->readable = 1;
+    walk->readable_bytes = readable;
+    walk->writable_bytes = writable;
+    self->piece_count += 2;
+    return true;
+}
+
 /* Follows the chain of `head`; its pieces stand behind those that are there. Leaves none of its own if it is odd. */
 static inline bool
 follow(Ring *self, uint16_t head, walk *walk)
 {
+    if (follow_pair(self, head, walk))
+        return true;
     *walk = (struct walk){.first = self->piece_count};
     if (follow_table(self, head, walk) && walk->buffers <= self->size
         && walk->readable_bytes + walk->writable_bytes <= MOST_BYTES) {
@@ -581,11 +661,18 @@ follow(Ring *self, uint16_t head, walk *walk)
     return false;
 }
 
+/* The head that comes `ahead` heads after the next. */
+static inline uint16_t
+head_ahead(const Ring *self, uint32_t ahead)
+{
+    return load16(self->available + 4 + 2 * (size_t)((self->next + ahead) & (self->size - 1)));
+}
+
 /* The head that the driver made available next, unless it is out of range. */
 static inline bool
 next_head(const Ring *self, uint16_t *head)
 {
-    *head = load16(self->available + 4 + 2 * (size_t)(self->next & (self->size - 1)));
+    *head = head_ahead(self, 0);
     return *head < self->size;
 }
 
@@ -595,6 +682,48 @@ pending(const Ring *self)
 {
     uint16_t ahead = (uint16_t)(acquire16(self->available + 2) - self->next);
     return ahead > self->size - self->in_flight ? -1 : ahead;
+}
+
+/*
+ * What the driver wrote last lies in another processor's cache, and each line of it takes as long to come as it takes
+ * to answer a request. So chains are taken in blocks, and what the next block needs is asked for while this one is
+ * followed. What is read here is a hint and nothing else: it is read again, and checked, when its turn comes.
+ */
+enum { BLOCK = 16, AHEAD = 8, LINE = 64, MOST_AHEAD = 1024 };
+
+static void
+ask_for_heads(const Ring *self, uint32_t from, uint32_t upto)
+{
+    for (uint32_t i = from; i < upto; i++) {
+        uint16_t head = head_ahead(self, i);
+        if (head >= self->size)
+            return;
+        __builtin_prefetch(self->table + (size_t)head * DESCRIPTOR);
+        __builtin_prefetch(self->marks + MARK_STATES + (size_t)STATE * head, 1);
+    }
+}
+
+static void
+ask_for_their_next(const Ring *self, uint32_t from, uint32_t upto)
+{
+    for (uint32_t i = from; i < upto; i++) {
+        uint16_t head = head_ahead(self, i);
+        if (head >= self->size)
+            return;
+        uint64_t rest = load64(self->table + (size_t)head * DESCRIPTOR + 8);
+        if (rest >> 32 & F_NEXT && rest >> 48 < self->size)
+            __builtin_prefetch(self->table + (size_t)(rest >> 48) * DESCRIPTOR);
+    }
+}
+
+static inline void
+ask_for_buffer(const piece *piece, uint32_t most)
+{
+    uint32_t length = piece->length < most ? piece->length : most;
+    for (uint32_t i = 0; i < length; i += LINE)
+        __builtin_prefetch(piece->at + i);
+    if (length)
+        __builtin_prefetch(piece->at + length - 1);
 }
 
 /* ------------------------------------------------------------------ the journal */
@@ -880,7 +1009,7 @@ gather(const piece *pieces, uint32_t left, uint8_t *to)
 {
     for (;; pieces++) {
         uint32_t here = pieces->length < left ? pieces->length : left;
-        memcpy(to, pieces->at, here);
+        copy(to, pieces->at, here);
         left -= here;
         if (!left)
             return;
@@ -900,6 +1029,51 @@ size_argument(PyObject *argument, uint32_t *size)
     }
     *size = (uint32_t)value;
     return true;
+}
+
+/* Follows up to `number` chains; gives how many come one after the other that are plainly right and large enough. */
+static uint32_t
+follow_block(Ring *self, Batch *batch, uint32_t number)
+{
+    record *record = &batch->records[batch->count];
+    for (uint32_t i = 0; i < number; i++, record++) {
+        uint16_t head = head_ahead(self, i);
+        walk walk;
+        if (head >= self->size || !follow(self, head, &walk))
+            return i;
+        size_t pieces = self->piece_count - walk.first;
+        if (walk.readable_bytes < batch->request_size || walk.writable_bytes < batch->response_size
+            || pieces > MOST_PIECES) {
+            self->piece_count = walk.first;
+            return i;
+        }
+        *record = (struct record){walk.readable_bytes, walk.writable_bytes, walk.first, head, (uint16_t)walk.readable,
+                                  (uint16_t)pieces};
+        ask_for_buffer(&self->pieces[walk.first], batch->request_size < MOST_AHEAD ? batch->request_size : MOST_AHEAD);
+    }
+    return number;
+}
+
+/* Takes up to `number` chains as records, of `left` that there are; gives whether it took all of them. */
+static bool
+pop_block(Ring *self, Batch *batch, uint32_t number, uint32_t left)
+{
+    uint32_t upto = left < 2 * BLOCK ? left : 2 * BLOCK;
+    ask_for_heads(self, number, upto);
+    uint32_t followed = follow_block(self, batch, number);
+    ask_for_their_next(self, number, upto);
+    for (uint32_t i = 0; i < followed; i++) {
+        const record *record = &batch->records[batch->count];
+        if (!begin(self, record->head)) {
+            self->twice = record->head;
+            self->piece_count = record->first;
+            return false;
+        }
+        gather(self->pieces + record->first, batch->request_size,
+               batch->requests + (size_t)batch->count * batch->request_size);
+        batch->count++;
+    }
+    return followed == number;
 }
 
 /* pop_records(limit, request_size, response_size) -> Batch, or None where the next chain has to go another way */
@@ -924,31 +1098,19 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     if (!batch)
         return NULL;
     self->piece_count = 0;
-    batch->first_order = self->order + 1;
-    uint32_t got = 0;
     self->twice = -1;
-    for (; got < most; got++) {
-        uint16_t head;
-        walk walk;
-        if (!next_head(self, &head) || !follow(self, head, &walk))
+    batch->first_order = self->order + 1;
+    ask_for_heads(self, 0, most < BLOCK ? most : BLOCK);
+    for (uint32_t block, left = most; left; left -= block) {
+        block = left < BLOCK ? left : BLOCK;
+        if (!pop_block(self, batch, block, left))
             break;
-        size_t pieces = self->piece_count - walk.first;
-        if (walk.readable_bytes < request_size || walk.writable_bytes < response_size || pieces > MOST_PIECES)
-            break;
-        if (!begin(self, head)) {
-            self->twice = head;
-            break;
-        }
-        gather(self->pieces + walk.first, request_size, batch->requests + (size_t)got * request_size);
-        batch->records[got] = (record){walk.readable_bytes, walk.writable_bytes, walk.first, head,
-                                       (uint16_t)walk.readable, (uint16_t)pieces};
     }
-    if (!got) {
+    if (!batch->count) {
         Py_DECREF((PyObject *)batch);
         Py_RETURN_NONE;
     }
     in_order(); /* the requests are in private memory, and are not looked at in guest memory again */
-    batch->count = got;
     batch->pieces = self->pieces; /* handed over: the ring gets new ones */
     self->pieces = NULL;
     self->piece_count = self->piece_room = 0;
@@ -978,9 +1140,16 @@ answer_record(const Batch *batch, uint32_t index, const uint8_t *answer)
     const record *record = &batch->records[index];
     const piece *pieces = batch->pieces + record->first + record->readable;
     if (pieces->length >= batch->response_size)
-        memcpy(pieces->at, answer, batch->response_size);
+        copy(pieces->at, answer, batch->response_size);
     else
         scatter(pieces, (size_t)(record->pieces - record->readable), 0, answer, batch->response_size);
+}
+
+static inline void
+ask_for_answer(const Batch *batch, uint32_t index)
+{
+    const record *record = &batch->records[index];
+    __builtin_prefetch(batch->pieces[record->first + record->readable].at, 1);
 }
 
 static bool
@@ -1013,8 +1182,11 @@ ring_push_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     }
     uint32_t n = (uint32_t)(length / each);
     const uint8_t *from = answers.buf;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            ask_for_answer(batch, batch->done + i + AHEAD);
         answer_record(batch, batch->done + i, from + i * each);
+    }
     PyBuffer_Release(&answers);
     give_records_back(self, batch, n);
     Py_RETURN_NONE;
