@@ -118,6 +118,15 @@ typedef struct {
     piece piece_[];
 } Chain;
 
+/* Private memory that a batch needs; the ring keeps that of the last batch for the next. */
+typedef struct {
+    void *at;
+    size_t room;
+} store;
+
+enum { RECORDS, REQUESTS, ANSWERS, PIECES, STORES };
+#define MOST_KEPT ((size_t)1 << 20)
+
 typedef struct {
     PyObject_HEAD
     state *state;
@@ -129,7 +138,8 @@ typedef struct {
     uint32_t size, in_flight;
     uint16_t next, used_index, called_at;
     bool event_idx, may_indirect;
-    int32_t twice; /* the head in flight that ended the last batch of records, or -1 */
+    bool closed;   /* no more records: what comes next has to be looked at, or nothing comes */
+    int32_t twice; /* the head in flight that ended a batch of records, or -1 */
     uint64_t order;
     uint16_t *heads;    /* scratch: a batch on its way back */
     uint32_t *written;
@@ -137,6 +147,7 @@ typedef struct {
     size_t indirect_room;
     piece *pieces;      /* scratch: the chain that is being followed, or those of a batch */
     size_t piece_count, piece_room;
+    store stores[STORES];
 } Ring;
 
 typedef struct record {
@@ -158,6 +169,7 @@ typedef struct {
     record *records;
     piece *pieces;
     uint8_t *requests, *answers;
+    store stores[STORES]; /* where these four are */
 } Batch;
 
 typedef struct {
@@ -459,15 +471,29 @@ typedef struct walk {
     bool writing;
 } walk;
 
+/* Makes a store large enough, whatever it holds. */
+static bool
+reserve(store *store, size_t room)
+{
+    if (store->room >= room)
+        return true;
+    PyMem_Free(store->at);
+    store->at = PyMem_Malloc(room);
+    store->room = store->at ? room : 0;
+    return store->at;
+}
+
 static bool
 more_pieces(Ring *self)
 {
-    size_t room = self->piece_room ? 2 * self->piece_room : 64;
-    piece *pieces = PyMem_Realloc(self->pieces, room * sizeof *pieces);
+    store *store = &self->stores[PIECES];
+    size_t room = store->room ? 2 * store->room : 64 * sizeof(piece);
+    void *pieces = PyMem_Realloc(store->at, room);
     if (!pieces)
         return false; /* odd; the reference engine raises MemoryError if it must */
-    self->pieces = pieces;
-    self->piece_room = room;
+    store->at = self->pieces = pieces;
+    store->room = room;
+    self->piece_room = room / sizeof(piece);
     return true;
 }
 
@@ -784,6 +810,7 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
     }
     in_order();
     put16(self->marks + MARK_USED, used);
+    set_number(self, N_RUNNING_NUMBER, 0);
     self->used_index = used;
     self->in_flight = self->in_flight > n ? self->in_flight - n : 0;
 }
@@ -799,7 +826,8 @@ ring_dealloc(PyObject *object)
     PyMem_Free(self->heads);
     PyMem_Free(self->written);
     PyMem_Free(self->indirect);
-    PyMem_Free(self->pieces);
+    for (int i = 0; i < STORES; i++)
+        PyMem_Free(self->stores[i].at);
     Py_XDECREF((PyObject *)self->memory);
     Py_XDECREF(self->module);
     free_object(object);
@@ -836,6 +864,7 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->size = size;
     self->event_idx = event_idx;
     self->may_indirect = may_indirect;
+    self->twice = -1;
     const size_t needs[6] = {(size_t)DESCRIPTOR * size, 6 + 2 * (size_t)size, 6 + 8 * (size_t)size,
                              MARK_STATES + (size_t)STATE * size, size, 8 * N_ALL};
     /* What the other side reads and writes meanwhile needs its natural alignment. */
@@ -963,14 +992,27 @@ ring_push(PyObject *object, PyObject *chains)
 
 /* ------------------------------------------------------------------ records */
 
+/* Gives each store to the ring, unless that has a larger one; what is large is not kept. */
+static void
+give_stores(Batch *batch)
+{
+    for (int i = 0; i < STORES; i++) {
+        store *kept = &batch->ring->stores[i], mine = batch->stores[i];
+        if (mine.room > kept->room && mine.room <= MOST_KEPT) {
+            batch->stores[i] = *kept;
+            *kept = mine;
+        }
+        PyMem_Free(batch->stores[i].at);
+    }
+    batch->ring->pieces = batch->ring->stores[PIECES].at;
+    batch->ring->piece_room = batch->ring->stores[PIECES].room / sizeof(piece);
+}
+
 static void
 batch_dealloc(PyObject *object)
 {
     Batch *self = (Batch *)object;
-    PyMem_Free(self->records);
-    PyMem_Free(self->pieces);
-    PyMem_Free(self->requests);
-    PyMem_Free(self->answers);
+    give_stores(self);
     Py_XDECREF((PyObject *)self->ring);
     Py_XDECREF((PyObject *)self->memory);
     Py_XDECREF(self->module);
@@ -993,13 +1035,18 @@ new_batch(Ring *ring, uint32_t most, uint32_t request_size, uint32_t response_si
     self->memory = ring->memory;
     self->request_size = request_size;
     self->response_size = response_size;
-    self->records = PyMem_Malloc(most * sizeof *self->records);
-    self->requests = PyMem_Malloc((size_t)most * request_size);
-    if (!self->records || !self->requests) {
+    for (int i = 0; i < PIECES; i++) { /* the pieces are the ring's until the batch is complete */
+        self->stores[i] = ring->stores[i];
+        ring->stores[i] = (store){NULL, 0};
+    }
+    if (!reserve(&self->stores[RECORDS], most * sizeof *self->records)
+        || !reserve(&self->stores[REQUESTS], (size_t)most * request_size)) {
         Py_DECREF((PyObject *)self);
         PyErr_NoMemory();
         return NULL;
     }
+    self->records = self->stores[RECORDS].at;
+    self->requests = self->stores[REQUESTS].at;
     return self;
 }
 
@@ -1066,6 +1113,7 @@ pop_block(Ring *self, Batch *batch, uint32_t number, uint32_t left)
         const record *record = &batch->records[batch->count];
         if (!begin(self, record->head)) {
             self->twice = record->head;
+            self->closed = true;
             self->piece_count = record->first;
             return false;
         }
@@ -1091,14 +1139,13 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
         || !size_argument(args[2], &response_size))
         return NULL;
     int32_t ahead = pending(self);
-    if (ahead <= 0 || limit <= 0)
+    if (ahead <= 0 || limit <= 0 || self->closed)
         Py_RETURN_NONE;
     uint32_t most = limit < ahead ? (uint32_t)limit : (uint32_t)ahead;
     Batch *batch = new_batch(self, most, request_size, response_size);
     if (!batch)
         return NULL;
     self->piece_count = 0;
-    self->twice = -1;
     batch->first_order = self->order + 1;
     ask_for_heads(self, 0, most < BLOCK ? most : BLOCK);
     for (uint32_t block, left = most; left; left -= block) {
@@ -1111,7 +1158,9 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
         Py_RETURN_NONE;
     }
     in_order(); /* the requests are in private memory, and are not looked at in guest memory again */
-    batch->pieces = self->pieces; /* handed over: the ring gets new ones */
+    batch->stores[PIECES] = self->stores[PIECES];
+    batch->pieces = self->pieces;
+    self->stores[PIECES] = (store){NULL, 0};
     self->pieces = NULL;
     self->piece_count = self->piece_room = 0;
     return (PyObject *)batch;
@@ -1462,19 +1511,19 @@ take_exception(void)
 }
 
 /*
- * each(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
+ * call_records(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
  * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
  * used index; the unusual record is the next in the batch.
  */
 static PyObject *
-ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
+ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
 {
     Ring *self = (Ring *)object;
     const state *state = self->state;
     if (arguments != 6 || Py_TYPE(args[2]) != state->codec || Py_TYPE(args[3]) != state->codec) {
-        PyErr_SetString(PyExc_TypeError, "each(batch, method, request, response, deadline, clock)");
+        PyErr_SetString(PyExc_TypeError, "call_records(batch, method, request, response, deadline, clock)");
         return NULL;
     }
     if (!is_own_batch(self, args[0]))
@@ -1490,9 +1539,9 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         return NULL;
     }
     if (!batch->answers) {
-        batch->answers = PyMem_Malloc((size_t)batch->count * batch->response_size);
-        if (!batch->answers)
+        if (!reserve(&batch->stores[ANSWERS], (size_t)batch->count * batch->response_size))
             return PyErr_NoMemory();
+        batch->answers = batch->stores[ANSWERS].at;
     }
     uint32_t first = batch->done, index = first, until = batch->count;
     int64_t now;
@@ -1534,8 +1583,8 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
     if (index > first)
         give_records_back(self, batch, index - first);
     in_order();
-    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
-        set_number(self, N_RUNNING_NUMBER, 0);
+    /* Where this process ends, the request that ended it shall be known. */
+    set_number(self, N_RUNNING_NUMBER, type ? 1 : 0);
     PyErr_Restore(type, value, trace);
     if (PyErr_Occurred())
         return NULL;
@@ -1580,7 +1629,7 @@ ring_allow_kicks(PyObject *object, PyObject *Py_UNUSED(_))
     return PyBool_FromLong(acquire16(self->available + 2) != self->next);
 }
 
-static PyObject *ring_get_backlog(PyObject *object, void *Py_UNUSED(_)) { return PyLong_FromLong((uint16_t)(acquire16(((Ring *)object)->available + 2) - ((Ring *)object)->next)); }
+static PyObject *ring_backlog(PyObject *object, PyObject *Py_UNUSED(_)) { return PyLong_FromLong((uint16_t)(acquire16(((Ring *)object)->available + 2) - ((Ring *)object)->next)); }
 
 static PyObject *
 ring_get_twice(PyObject *object, void *Py_UNUSED(_))
@@ -1589,6 +1638,23 @@ ring_get_twice(PyObject *object, void *Py_UNUSED(_))
     if (head < 0)
         Py_RETURN_NONE;
     return PyLong_FromLong(head);
+}
+
+static PyObject *ring_get_closed(PyObject *object, void *Py_UNUSED(_)) { return PyBool_FromLong(((Ring *)object)->closed); }
+
+static int
+ring_set_closed(PyObject *object, PyObject *value, void *Py_UNUSED(_))
+{
+    int closed = value ? PyObject_IsTrue(value) : -1;
+    if (closed < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "True or False");
+        return -1;
+    }
+    ((Ring *)object)->closed = closed;
+    if (!closed)
+        ((Ring *)object)->twice = -1;
+    return 0;
 }
 
 /* indexes: (next_available, used_index, called_at, in_flight, order), for the reference engine's turns */
@@ -1647,14 +1713,15 @@ static PyMethodDef ring_methods[] = {
     {"push", ring_push, METH_O, NULL},
     {"pop_records", (PyCFunction)(void (*)(void))ring_pop_records, METH_FASTCALL, NULL},
     {"push_records", (PyCFunction)(void (*)(void))ring_push_records, METH_FASTCALL, NULL},
-    {"each", (PyCFunction)(void (*)(void))ring_each, METH_FASTCALL, NULL},
+    {"call_records", (PyCFunction)(void (*)(void))ring_call_records, METH_FASTCALL, NULL},
     {"call_wanted", ring_call_wanted, METH_NOARGS, NULL},
     {"suppress_kicks", ring_suppress_kicks, METH_NOARGS, NULL},
     {"allow_kicks", ring_allow_kicks, METH_NOARGS, NULL},
+    {"backlog", ring_backlog, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef ring_getset[] = {
-    {"backlog", ring_get_backlog, NULL, NULL, NULL},
+    {"closed", ring_get_closed, ring_set_closed, NULL, NULL},
     {"memory", ring_get_memory, ring_set_memory, NULL, NULL},
     {"twice", ring_get_twice, NULL, NULL, NULL},
     {"indexes", ring_get_indexes, ring_set_indexes, NULL, NULL},

@@ -47,7 +47,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
 
     def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
         """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
-        pending = self.backlog
+        pending = self.backlog()
         number = min(pending, limit)
         if number < FEWEST or self._broken or pending > self.size - self._in_flight or not self._has_numpy:
             return None

@@ -241,7 +241,7 @@ class SplitDeviceQueue:
     def push(self, chains: Sequence[Chain]) -> None:
         """Give chains back to the driver, each with as many bytes as were written into it.
 
-        The used index is published once for all of them.
+        The used index is published once for all of them. No request counts as running afterwards.
         """
         pairs, used, mask = self._pairs, self._used_index, self._mask
         heads = []
@@ -256,6 +256,7 @@ class SplitDeviceQueue:
         order_stores()
         self._used[_IDX] = used
         self.journal.finish(heads, used)
+        self.journal.idle()
         self._used_index = used
         self._in_flight -= len(heads)
 
@@ -270,7 +271,7 @@ class SplitDeviceQueue:
         return None
 
     def push_records(self, batch: Any, answers: Any) -> None:
-        """Answer the next records of ``batch``, as many as ``answers`` holds, and count them."""
+        """Answer the next records of ``batch``, as many as ``answers`` holds, as `push` does; and count them."""
         raise NotImplementedError
 
     def codec(self, structure: Any) -> object:  # noqa: ARG002
@@ -328,9 +329,8 @@ class SplitDeviceQueue:
     @property
     def pending(self) -> bool:
         """Whether there is something to pop."""
-        return self.backlog != 0
+        return self.backlog() != 0
 
-    @property
     def backlog(self) -> int:
         """How many requests wait to be popped, as far as the available index can be believed."""
         return (self._available[_IDX] - self._next_available) & 0xFFFF
