@@ -86,7 +86,7 @@ copy(uint8_t *to, const uint8_t *from, size_t length)
 typedef struct {
     PyTypeObject *memory, *ring, *chain, *batch, *codec;
     PyObject *chain_error;
-    bool plain_tuples; /* whether a tuple's subclass can be filled in place; see probe_tuples */
+    bool plain_tuples, reusable_tuples; /* whether a tuple's subclass can be filled in place, and again; probe_tuples */
 } state;
 
 typedef struct {
@@ -1418,20 +1418,48 @@ load_number(const uint8_t *at, uint32_t size)
 }
 
 static PyObject *
-unpack(const state *state, const Codec *codec, const uint8_t *from)
+unpack_field(const field *field, const uint8_t *from)
+{
+    return field->kind == 's' ? PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size)
+                              : PyLong_FromUnsignedLongLong(load_number(from, field->size));
+}
+
+/* Puts the fields into a tuple that nobody else has; bytes that are the same already stay. */
+static bool
+fill(const Codec *codec, PyObject *tuple, const uint8_t *from)
 {
     Py_ssize_t number = Py_SIZE((PyObject *)codec);
-    PyObject *plain = NULL, *made;
-    if (state->plain_tuples) {
-        allocfunc alloc = (allocfunc)PyType_GetSlot(codec->type, Py_tp_alloc);
-        made = alloc(codec->type, number);
-    } else
-        made = plain = PyTuple_New(number);
-    for (Py_ssize_t i = 0; made && i < number; i++) {
+    for (Py_ssize_t i = 0; i < number; from += codec->fields[i++].size) {
         const field *field = &codec->fields[i];
-        PyObject *item = field->kind == 's' ? PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size)
-                                            : PyLong_FromUnsignedLongLong(load_number(from, field->size));
-        from += field->size;
+        PyObject *old = field->kind == 's' ? PyTuple_GetItem(tuple, i) : NULL;
+        if (old && memcmp(PyBytes_AsString(old), from, field->size) == 0)
+            continue;
+        PyObject *item = unpack_field(field, from);
+        if (!item || PyTuple_SetItem(tuple, i, item) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* Gives a structure, which is `last`, the one before it, if the device's method has not kept that. */
+static PyObject *
+unpack(const state *state, const Codec *codec, const uint8_t *from, PyObject *last)
+{
+    Py_ssize_t number = Py_SIZE((PyObject *)codec);
+    if (last && state->reusable_tuples && Py_REFCNT(last) == 1) {
+        if (fill(codec, last, from))
+            return last;
+        Py_DECREF(last);
+        return NULL;
+    }
+    Py_XDECREF(last);
+    PyObject *plain = NULL, *made;
+    if (state->plain_tuples)
+        made = ((allocfunc)PyType_GetSlot(codec->type, Py_tp_alloc))(codec->type, number);
+    else
+        made = plain = PyTuple_New(number);
+    for (Py_ssize_t i = 0; made && i < number; from += codec->fields[i++].size) {
+        PyObject *item = unpack_field(&codec->fields[i], from);
         if (!item || PyTuple_SetItem(made, i, item) < 0)
             Py_CLEAR(made);
     }
@@ -1449,47 +1477,84 @@ unpack(const state *state, const Codec *codec, const uint8_t *from)
     return made;
 }
 
-/* Packs a structure of exactly the codec's type; gives whether that was possible, never an error. */
-static bool
-pack(const Codec *codec, PyObject *structure, uint8_t *to)
+/* Packs one value; gives whether that was possible, never an error. */
+static inline bool
+pack_field(const field *field, PyObject *item, uint8_t *to)
 {
-    Py_ssize_t number = Py_SIZE((PyObject *)codec);
-    if (PyTuple_Size(structure) != number)
-        return false;
-    for (Py_ssize_t i = 0; i < number; i++) {
-        const field *field = &codec->fields[i];
-        PyObject *item = PyTuple_GetItem(structure, i);
-        if (field->kind == 's') {
-            if (!PyBytes_Check(item) || PyBytes_Size(item) != (Py_ssize_t)field->size)
-                return false;
-            memcpy(to, PyBytes_AsString(item), field->size);
-        } else {
-            unsigned long long value = PyLong_Check(item) ? PyLong_AsUnsignedLongLong(item) : 0;
-            if (PyErr_Occurred()) {
-                PyErr_Clear();
-                return false;
-            }
-            if (!PyLong_Check(item) || (field->size < 8 && value >> 8 * field->size))
-                return false;
-            memcpy(to, &value, field->size);
-        }
-        to += field->size;
+    if (field->kind == 's') {
+        if (!PyBytes_Check(item) || PyBytes_Size(item) != (Py_ssize_t)field->size)
+            return false;
+        memcpy(to, PyBytes_AsString(item), field->size);
+        return true;
     }
+    if (!PyLong_Check(item))
+        return false;
+    unsigned long long value = PyLong_AsUnsignedLongLong(item);
+    if (value == (unsigned long long)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return false;
+    }
+    if (field->size < 8 && value >> 8 * field->size)
+        return false;
+    memcpy(to, &value, field->size);
     return true;
 }
 
-/* The nanoseconds of the service's clock; `clock` is None for the system's own, monotonic_ns. */
+/* Packs a structure of exactly the codec's type, or the number that is its only field; as `pack_field`. */
 static bool
-read_clock(PyObject *clock, int64_t *now)
+pack(const Codec *codec, PyObject *answer, uint8_t *to)
+{
+    Py_ssize_t number = Py_SIZE((PyObject *)codec);
+    if (Py_TYPE(answer) != codec->type)
+        return number == 1 && codec->numbers && pack_field(codec->fields, answer, to);
+    if (PyTuple_Size(answer) != number)
+        return false;
+    for (Py_ssize_t i = 0; i < number; to += codec->fields[i++].size)
+        if (!pack_field(&codec->fields[i], PyTuple_GetItem(answer, i), to))
+            return false;
+    return true;
+}
+
+/* A time, and the processor's own count of cycles when it was read. */
+typedef struct {
+    int64_t now;
+    uint64_t cycles;
+} moment;
+
+static inline uint64_t
+count_cycles(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    return 0;
+#endif
+}
+
+/*
+ * Whether the deadline cannot be over yet, for the clock takes as long as a good part of a request. No processor
+ * counts slower than 2 ns a cycle; a count that goes backwards, on another processor, looks like a long time.
+ */
+static inline bool
+surely_before(const moment *moment, int64_t deadline)
+{
+    uint64_t cycles = count_cycles() - moment->cycles;
+    return moment->cycles && cycles < INT32_MAX && moment->now + 2 * (int64_t)cycles < deadline;
+}
+
+/* The nanoseconds of the service's clock; `clock` is None for the system's own, monotonic_ns. */
+static inline bool
+read_clock(PyObject *clock, moment *moment)
 {
     if (clock == Py_None) {
         struct timespec time;
+        moment->cycles = count_cycles();
         clock_gettime(CLOCK_MONOTONIC, &time);
-        *now = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+        moment->now = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
         return true;
     }
     PyObject *number = PyObject_CallNoArgs(clock);
-    *now = number ? PyLong_AsLongLong(number) : 0;
+    moment->now = number ? PyLong_AsLongLong(number) : 0;
     Py_XDECREF(number);
     return !PyErr_Occurred();
 }
@@ -1529,7 +1594,7 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
     if (!is_own_batch(self, args[0]))
         return NULL;
     Batch *batch = (Batch *)args[0];
-    PyObject *method = args[1], *clock = args[5], *outcome = NULL;
+    PyObject *method = args[1], *clock = args[5], *outcome = NULL, *argument = NULL;
     const Codec *request = (Codec *)args[2], *response = (Codec *)args[3];
     long long deadline = PyLong_AsLongLong(args[4]);
     if (deadline == -1 && PyErr_Occurred())
@@ -1544,21 +1609,21 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         batch->answers = batch->stores[ANSWERS].at;
     }
     uint32_t first = batch->done, index = first, until = batch->count;
-    int64_t now;
-    if (!read_clock(clock, &now))
+    moment moment = {0, 0};
+    if (!read_clock(clock, &moment))
         return NULL;
     for (; index < until; index++) {
         /* Journal.running: so that a death inside the method falls on this request and no other. */
         set_number(self, N_RUNNING_FROM, batch->first_order + index);
-        set_number(self, N_RUNNING_SINCE, (uint64_t)now);
+        set_number(self, N_RUNNING_SINCE, (uint64_t)moment.now); /* or up to a turn later: patience is longer */
         in_order();
         set_number(self, N_RUNNING_NUMBER, 1);
         in_order();
-        PyObject *argument = unpack(state, request, batch->requests + (size_t)index * request->nbytes);
+        argument = unpack(state, request, batch->requests + (size_t)index * request->nbytes, argument);
         PyObject *result = argument ? PyObject_CallFunctionObjArgs(method, argument, NULL) : NULL;
-        Py_XDECREF(argument);
         if (batch->done != first) { /* the method cannot get at the batch; this only makes sure */
             Py_XDECREF(result);
+            Py_XDECREF(argument);
             PyErr_SetString(PyExc_RuntimeError, "the batch was changed meanwhile");
             return NULL;
         }
@@ -1567,19 +1632,20 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
             break;
         }
         uint8_t *answer = batch->answers + (size_t)index * response->nbytes;
-        if (Py_TYPE(result) != response->type || !pack(response, result, answer)) {
+        if (!pack(response, result, answer)) {
             outcome = result;
             break;
         }
         Py_DECREF(result);
         answer_record(batch, index, answer);
-        if (!read_clock(clock, &now) || now >= deadline) {
+        if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline)) {
             index++;
             break;
         }
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
+    Py_XDECREF(argument);
     if (index > first)
         give_records_back(self, batch, index - first);
     in_order();
@@ -1746,31 +1812,37 @@ module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
     Py_RETURN_NONE;
 }
 
+static int
+hashes_as(PyObject *tuple, long item)
+{
+    PyObject *plain = Py_BuildValue("(l)", item);
+    Py_hash_t hash = plain ? PyObject_Hash(plain) : -1, other = plain ? PyObject_Hash(tuple) : -1;
+    Py_XDECREF(plain);
+    return PyErr_Occurred() ? -1 : hash == other;
+}
+
 /*
- * Whether an instance of a tuple's subclass that is filled in place is as good as one that tuple.__new__ made. It is
- * in all Pythons that were tried; one that keeps more in a tuple than its items would show it in the hash.
+ * Whether an instance of a tuple's subclass that is filled in place is as good as one that tuple.__new__ made, and
+ * whether it may be filled again. A Python that keeps more in a tuple than its items shows it in the hash.
  */
 static int
 probe_tuples(state *state)
 {
     PyObject *kind = PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){s()}", "Probe", (PyObject *)&PyTuple_Type,
                                            "__slots__");
-    PyObject *plain = Py_BuildValue("(i)", 1), *made = NULL, *one = PyLong_FromLong(1);
-    int failed = -1;
-    if (kind && plain && one) {
-        allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc);
-        made = alloc((PyTypeObject *)kind, 1);
-        Py_INCREF(one);
-        if (made && PyTuple_SetItem(made, 0, one) == 0) {
-            state->plain_tuples = PyObject_Hash(made) == PyObject_Hash(plain) && PyObject_Size(made) == 1;
-            failed = PyErr_Occurred() ? -1 : 0;
-        }
-    }
-    Py_XDECREF(kind);
-    Py_XDECREF(plain);
+    if (!kind)
+        return -1;
+    int first = -1, second = -1;
+    PyObject *made = ((allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc))((PyTypeObject *)kind, 1);
+    if (made && PyTuple_SetItem(made, 0, PyLong_FromLong(1)) == 0)
+        first = hashes_as(made, 1);
+    if (first >= 0 && PyTuple_SetItem(made, 0, PyLong_FromLong(2)) == 0)
+        second = hashes_as(made, 2);
+    state->plain_tuples = first == 1 && PyObject_Size(made) == 1;
+    state->reusable_tuples = state->plain_tuples && second == 1;
+    Py_DECREF(kind);
     Py_XDECREF(made);
-    Py_XDECREF(one);
-    return failed;
+    return second < 0 ? -1 : 0;
 }
 
 static int

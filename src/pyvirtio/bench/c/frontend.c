@@ -258,6 +258,7 @@ struct queue {
 	uint32_t missing;    /* how many are in flight */
 	uint64_t started;    /* the round */
 	uint16_t next, seen; /* available and used index */
+	uint16_t kicked_at;  /* the available index when a kick was last thought of */
 	int kick, call;
 };
 
@@ -327,12 +328,11 @@ static void make_queue(struct queue *queue)
 	free(places);
 }
 
-/* Submit all slots that are not in flight, and kick the device unless it looks anyway. */
+/* Submit all slots that are not in flight. The device looks by itself, or has to be kicked. */
 static void submit(struct queue *queue)
 {
-	uint16_t old = queue->next, mask = (uint16_t)(options.queue_size - 1);
+	uint16_t mask = (uint16_t)(options.queue_size - 1);
 	uint32_t place = (uint32_t)(queue->taken % options.in_flight);
-	bool wanted;
 
 	queue->missing += (uint32_t)(queue->given - queue->taken);
 	for (; queue->taken != queue->given; queue->taken++) {
@@ -353,6 +353,15 @@ static void submit(struct queue *queue)
 		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + options.in_flight - 1),
 				      memory_order_relaxed);
 	atomic_store_explicit(&queue->available->idx, queue->next, memory_order_release);
+}
+
+/* Kick the device, if it wants that for what was submitted since the last time. */
+static void kick(struct queue *queue)
+{
+	uint16_t old = queue->kicked_at;
+	bool wanted;
+
+	queue->kicked_at = queue->next;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (options.event_idx) {
 		uint16_t event = atomic_load_explicit(avail_event(queue), memory_order_relaxed);
@@ -361,11 +370,11 @@ static void submit(struct queue *queue)
 	} else {
 		wanted = !(atomic_load_explicit(&queue->used->flags, memory_order_relaxed) & NO_NOTIFY);
 	}
-	if (wanted) {
-		counts.kicks++;
-		if (eventfd_write(queue->kick, 1) < 0 && errno != EAGAIN)
-			die("the kick failed: %s", strerror(errno));
-	}
+	if (!wanted)
+		return;
+	counts.kicks++;
+	if (eventfd_write(queue->kick, 1) < 0 && errno != EAGAIN)
+		die("the kick failed: %s", strerror(errno));
 }
 
 /* Take the answers that are there, `most` at most, and check each; gives whether none is missing. */
@@ -445,6 +454,7 @@ static void start_round(struct queue *queue)
 {
 	queue->started = now();
 	submit(queue);
+	kick(queue);
 }
 
 /* Run rounds on all queues, until the time or the number of requests is reached. */
@@ -502,7 +512,9 @@ static uint64_t run_stream(double seconds, uint64_t requests)
 			counts.requests += queue->given - given;
 			if (more && queue->given != given)
 				submit(queue);
-			else if (!queue->missing)
+			else if (queue->kicked_at != queue->next) /* a kick takes long: first all answers that are there */
+				kick(queue);
+			if (!queue->missing)
 				running--;
 		}
 		if (!(++looks & 63))
