@@ -1579,9 +1579,11 @@ take_exception(void)
  * call_records(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
- * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
- * used index; the unusual record is the next in the batch.
+ * usual: an exception, or an answer of another type; the unusual record is the next in the batch. Answers are given
+ * back some at a time, so that a driver that looks can go on meanwhile; interrupts are the caller's.
  */
+enum { AT_ONCE = 16 };
+
 static PyObject *
 ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
 {
@@ -1638,6 +1640,10 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         }
         Py_DECREF(result);
         answer_record(batch, index, answer);
+        if (index + 1 - first == AT_ONCE) {
+            give_records_back(self, batch, AT_ONCE);
+            first = batch->done;
+        }
         if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline)) {
             index++;
             break;
