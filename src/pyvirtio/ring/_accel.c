@@ -94,12 +94,17 @@ typedef struct {
     uint8_t *start;
 } region;
 
+/* Guest addresses are cut into so many parts of equal size, so that only the regions in one have to be searched. */
+#define PARTS 512
+
 typedef struct {
     PyObject_HEAD
     Py_ssize_t count;  /* regions whose buffer is held */
     region *regions;
     Py_buffer *buffers;
     PyObject **views;
+    unsigned shift;             /* an address shifted right is its part */
+    uint32_t first[PARTS + 1];  /* the last region that begins before each part, and before the end of the last */
 } Memory;
 
 typedef struct {
@@ -210,6 +215,20 @@ memory_dealloc(PyObject *object)
     free_object(object);
 }
 
+static void
+index_regions(Memory *self)
+{
+    uint64_t last = self->count ? self->regions[self->count - 1].last : 0;
+    uint32_t found = 0;
+    for (self->shift = 0; last >> self->shift >= PARTS;)
+        self->shift++;
+    for (uint32_t part = 0; part <= PARTS; part++) {
+        while (found + 1 < self->count && self->regions[found + 1].base >> self->shift < part)
+            found++;
+        self->first[part] = found;
+    }
+}
+
 static PyObject *
 memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -257,6 +276,7 @@ memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto failed;
         }
     }
+    index_regions(self);
     return (PyObject *)self;
 failed:
     Py_DECREF((PyObject *)self);
@@ -267,12 +287,13 @@ failed:
 static inline Py_ssize_t
 find_region(const Memory *memory, uint64_t address)
 {
-    const region *low = memory->regions;
-    Py_ssize_t left = memory->count;
-    if (!left)
+    uint64_t part = address >> memory->shift;
+    if (part >= PARTS || !memory->count)
         return -1;
+    const region *low = memory->regions + memory->first[part];
+    uint32_t left = memory->first[part + 1] - memory->first[part] + 1;
     while (left > 1) {
-        Py_ssize_t half = left / 2;
+        uint32_t half = left / 2;
         low += low[half].base <= address ? half : 0;
         left -= half;
     }
