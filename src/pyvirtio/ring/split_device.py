@@ -26,6 +26,7 @@ _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
 MOST_BYTES = 1 << 32
 """A chain may have no more bytes than this (VIRTIO 1.4, 2.7.5.2)."""
 
+_descriptor = split.DESCRIPTOR.unpack_from
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 
 
@@ -133,17 +134,24 @@ class SplitDeviceQueue:
         return chains
 
     def _pop_one(self) -> Chain:
-        head = self._available[_RING + (self._next_available & self._mask)]
+        next_available = self._next_available
+        head = self._available[_RING + (next_available & self._mask)]
         if head >= self.size:
             raise RingError(f"descriptor {head} was made available; the queue has {self.size}", section="2.7.6")
         chain = self._chain(head, self.journal.begin(head))
-        self._next_available = (self._next_available + 1) & 0xFFFF
+        self._next_available = (next_available + 1) & 0xFFFF
         self._in_flight += 1
         return chain
 
     def _chain(self, head: int, order: int) -> Chain:
         try:
-            readable, writable = self._buffers(head)
+            address, length, flags, following = _descriptor(self._table, 16 * head)
+            if flags == _NEXT and following < self.size:  # most requests: a readable buffer, then a writable one
+                place, room, flags, _ = _descriptor(self._table, 16 * following)
+                if flags == _WRITE and length + room <= MOST_BYTES:
+                    views = self._memory.views
+                    return Chain(head, order, views(address, length), views(place, room))
+            readable, writable = self._buffers(head)  # any other is read afresh
         except ChainError as error:
             return Chain(head, order, error=error)
         return Chain(head, order, readable, writable)
@@ -152,9 +160,9 @@ class SplitDeviceQueue:
         """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
-        unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
+        table, index = self._table, head
         for _ in range(self.size):
-            address, length, flags, following = unpack(table, index * 16)
+            address, length, flags, following = _descriptor(table, 16 * index)
             if flags & _INDIRECT:
                 self._indirect(address, length, flags, readable, writable)
                 break
@@ -201,7 +209,7 @@ class SplitDeviceQueue:
         table = self._memory.read(address, length)  # one private copy: what is checked is what is used
         index = 0
         for _ in range(number):
-            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, index * 16)
+            address, length, flags, following = _descriptor(table, 16 * index)
             if flags & _INDIRECT:
                 raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
             if flags & _WRITE:
@@ -224,10 +232,6 @@ class SplitDeviceQueue:
         self, readable: list[tuple[int, int]], writable: list[tuple[int, int]]
     ) -> tuple[list[memoryview], list[memoryview]]:
         views = self._memory.views
-        if len(readable) == len(writable) == 1:  # most requests; two lengths of 32 bits may be too much together
-            ((address, length),), ((place, room),) = readable, writable
-            if length + room <= MOST_BYTES:
-                return views(address, length), views(place, room)
         total = sum(length for _, length in readable) + sum(length for _, length in writable)
         if total > MOST_BYTES:
             raise ChainError(f"a chain of {total} bytes; 2**32 is the most", section="2.7.5.2")
@@ -244,12 +248,11 @@ class SplitDeviceQueue:
         The used index is published once for all of them.
         """
         pairs, used, mask = self._pairs, self._used_index, self._mask
-        heads = []
-        for chain in chains:
+        heads = [chain.head for chain in chains]
+        for head, chain in zip(heads, chains, strict=True):
             slot = 2 * (used & mask)
-            pairs[slot] = chain.head
+            pairs[slot] = head
             pairs[slot + 1] = chain.written
-            heads.append(chain.head)
             used += 1
         used &= 0xFFFF
         self.journal.intend(heads, used)
