@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import engine as engines
 from pyvirtio.ring.journal import Count
 from pyvirtio.spec.features import RING_FEATURES
-from pyvirtio.spec.struct import Struct, le32
+from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import Descriptor, RawDriver
 from tests.support.rings import Number, Served, memory_of
 
@@ -213,7 +214,9 @@ def test_an_answer_of_two_fields(engine: str):
     assert [Pair.unpack(answers[at]) for at in range(100)] == [Pair(n >> 4, n & 15) for n in range(100)]
 
 
-@pytest.mark.parametrize("answer", [None, Pair(1, 2), Number(1 << 32), Number(-1), ValueError("no"), SystemExit])
+@pytest.mark.parametrize(
+    "answer", [None, Pair(1, 2), Number(1 << 32), Number(-1), 1 << 32, -1, 1.5, ValueError("no"), SystemExit]
+)
 def test_unusual_answers_of_a_typed_method(engine: str, answer: object):
     class Unusual(Device):
         device_id = 63
@@ -236,6 +239,62 @@ def test_unusual_answers_of_a_typed_method(engine: str, answer: object):
     served, answers = serve(Unusual(), numbers(*range(10)))
     assert [at for at, found in answers.items() if not found] == [5]
     assert served.queue.numbers[Count.FAILED] == 1
+
+
+def test_a_number_will_do_where_the_response_is_one(engine: str):
+    class Plain(Device):
+        device_id = 63
+        requests = Queue(Number, Number, size=256)
+
+        @requests.each
+        def one(self, request: Number) -> int:
+            return request.value + 1
+
+    _, answers = serve(Plain(), numbers(*range(1000, 1100)))
+    assert [Number.unpack(answers[at]).value for at in range(100)] == list(range(1001, 1101))
+
+
+class Named(Struct):
+    """A number and a name."""
+
+    value: int = le32()
+    name: str = chars(8)
+
+
+def test_requests_that_the_method_keeps_stay_as_they_were(engine: str):
+    """A request whose method does not keep it may be filled with the next one; others may not."""
+    kept: list[Named] = []
+
+    class Keeper(Device):
+        device_id = 63
+        requests = Queue(Named, Number, size=256)
+
+        @requests.each
+        def one(self, request: Named) -> int:
+            if request.value % 3 == 0:
+                kept.append(request)
+            assert {request: 1}[Named(request.value, request.name)]
+            return len(request.name)
+
+    sent = [Named(n, "same" if n < 50 else f"n{n}") for n in range(100)]
+    _, answers = serve(Keeper(), [one.pack() for one in sent])
+    assert kept == sent[::3]
+    assert [Number.unpack(answers[at]).value for at in range(100)] == [len(one.name) for one in sent]
+
+
+def test_calls_end_at_the_deadline_of_the_systems_clock(engine: str):
+    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), Tripler())
+    if not served.queue.calls_records:
+        pytest.skip(f"the engine {engine} does not call methods itself")
+    served.raw.offer(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
+    batch = served.queue.pop_records(20, 4, 4)
+    codec, method = served.queue.codec(Number), Tripler().triple
+    assert batch is not None
+    left = []
+    for deadline in (time.monotonic_ns() - 1, 0, time.monotonic_ns() + 60_000_000_000):
+        assert served.queue.call_records(batch, method, codec, codec, deadline, None) is batch
+        left.append(len(batch))
+    assert left == [19, 18, 0]
 
 
 def test_the_factorial_devices_batches(engine: str):

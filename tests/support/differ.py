@@ -81,7 +81,7 @@ class World:
             bytes(self.region),
             bytes(self.ledger),
             self.queue.next_available,
-            self.queue.backlog,
+            self.queue.backlog(),
         )
 
 
@@ -217,7 +217,7 @@ class Pair:
         self.records += number
         self.whole += 1
         # With a head that comes twice an engine is broken already; the reference engine looks one further.
-        chains, _ = _pop(one, number + bool(other._broken))
+        chains, _ = _pop(one, number + _is_broken(other))
         assert len(chains) == number
         assert [chain.error for chain in chains] == [None] * number
         assert b"".join(chain.read(REQUEST) for chain in chains) == bytes(memoryview(batch.requests))
@@ -252,6 +252,10 @@ class Pair:
 
 
 _ADDRESSES = (0, 2**63, 2**64 - 1, *(base for base, _ in REGIONS), *(base + length for base, length in REGIONS))
+
+
+def _is_broken(queue: Any) -> bool:
+    return bool(queue._broken) or (hasattr(queue, "_ring") and queue._ring.closed)
 
 
 def _pop(queue: SplitDeviceQueue, limit: int) -> tuple[list[Chain], str | None]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain, SplitDeviceQueue
     from pyvirtio.ring.records import RecordBatch
 
-FEWEST, MOST = 8, 1024
+FEWEST, MOST = 8, 512
 """How many requests must wait before a device's batch method is called, and the most that it is given at once."""
 
 SINGLY = 128
@@ -41,7 +41,7 @@ class Records:
         self._system_clock = clock is time.monotonic_ns
         # A batch that fails is answered again, one by one: nothing for what must not be done twice.
         self._has_batch = answer.batch is not None and repeatable
-        self._sizes = answer.request.nbytes, answer.response.nbytes
+        self._request_size, self._response_size = answer.request.nbytes, answer.response.nbytes
         self._most = 128
         self._rest = 0
         self._codecs = queue.codec(answer.request), queue.codec(answer.response)
@@ -52,10 +52,11 @@ class Records:
         """Take records off the ring, if there is a way to answer them that is worth it."""
         if self._rest:
             self._rest -= 1
-            return self._queue.pop_records(SINGLY, *self._sizes) if self.calls else None
-        if self._has_batch and self._queue.backlog >= FEWEST:
-            return self._queue.pop_records(self._most, *self._sizes)
-        return self._queue.pop_records(SINGLY, *self._sizes) if self.calls else None
+        elif self._has_batch and self._queue.backlog() >= FEWEST:
+            return self._queue.pop_records(self._most, self._request_size, self._response_size)
+        if not self.calls:
+            return None
+        return self._queue.pop_records(SINGLY, self._request_size, self._response_size)
 
     def wants(self, number: int) -> bool:
         """Tell whether ``number`` records are a batch for the device's batch method."""

@@ -52,7 +52,10 @@ class Queue:
         self.name = name
 
     def each(self, method: Method) -> Method:
-        """Let ``method(self, request)`` answer: a structure in, a structure out."""
+        """Let ``method(self, request)`` answer: a structure in, a structure out.
+
+        A response with a single number may be given as that number.
+        """
         self._typed = True
         return self._declare(method)
 

@@ -55,12 +55,15 @@ def _array(table: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
 
 
 def write_answer(chain: Chain, answer: Any, response: type[Struct], order: ByteOrder) -> None:
-    """Write what a typed method gave.
+    """Write what a typed method gave: a structure, or the number that is its only field.
 
     Raises:
-        TypeError: it is no such structure.
+        TypeError: it is neither.
+        LocalError: a number does not fit in its field.
         ChainError: the driver left no room for it.
     """
+    if response.is_number and isinstance(answer, int):
+        answer = response(answer)
     if not isinstance(answer, response):
         raise TypeError(f"the device's method gave {answer!r}; it has to give a {response.__name__}")
     chain.write(answer.pack(order))

@@ -74,9 +74,8 @@ class QueueService:
                 self._report(f"the request at descriptor {chain.head} ended the worker and is returned empty", None)
                 self._return_empty(chain)
             else:
-                self._answer_some([chain], deadline=0)
+                self._answer_some([chain], self._clock(), deadline=0)
             self.queue.push([chain])
-            self.queue.journal.idle()
         self.queue.call_wanted()
         self._call()
 
@@ -87,16 +86,18 @@ class QueueService:
         """
         if self.retired:
             return False
-        deadline = self._clock() + TURN
-        self.queue.count(Count.TURNS)
-        self.queue.suppress_kicks()
+        queue, now = self.queue, self._clock()
+        deadline = now + TURN
+        queue.count(Count.TURNS)
+        queue.suppress_kicks()
         try:
-            while self._clock() < deadline:
-                self._batch(deadline)
+            while now < deadline:
+                self._batch(now, deadline)
                 # A look costs less than a pop that finds nothing; with one request in flight that is every second.
-                waits = self._waiting or self._open or self.queue.pending
-                if not waits and (linger or not self.queue.allow_kicks()):
+                waits = self._waiting or self._open or queue.backlog()
+                if not waits and (linger or not queue.allow_kicks()):
                     return False
+                now = self._clock()
         except RingError as error:
             self._retire(error)
             return False
@@ -109,48 +110,44 @@ class QueueService:
     def finish(self) -> None:
         """Answer what was popped, before the queue stops."""
         while self._waiting or self._open:
-            self._batch(self._clock() + TURN)
+            now = self._clock()
+            self._batch(now, now + TURN)
 
-    def _batch(self, deadline: int) -> int:
-        """Answer some of what waits; gives how many."""
-        if self._records and not self._waiting and (done := self._answer_records(self._records, deadline)):
-            return done
+    def _batch(self, now: int, deadline: int) -> None:
+        """Answer some of what waits."""
+        # What must not be done twice is published before the next is begun.
+        deadline = deadline if self._repeatable else 0
+        if self._records and not self._waiting and self._answer_records(self._records, now, deadline):
+            return
         chains = self._waiting or self.queue.pop(BATCH)
         if not chains:
-            return 0
-        # What must not be done twice is published before the next is begun.
-        done = self._answer_some(chains, deadline if self._repeatable else 0)
+            return
+        done = self._answer_some(chains, now, deadline)
         self.queue.push(chains[:done])
-        self.queue.journal.idle()
         self._waiting = chains[done:]
         if self.queue.call_wanted():
             self._call()
-        return done
 
-    def _answer_records(self, records: Records, deadline: int) -> int:
-        """Answer requests of one shape without making a chain of each, if they come like that; gives how many."""
-        batch = self._open or records.pop()
-        if batch is None:
-            return 0
-        waiting = len(batch)
-        whole = self._repeatable and self._open is None and records.wants(waiting)
-        self._open = None
-        answers = self._answers_to(records, batch) if whole else None
+    def _answer_records(self, records: Records, now: int, deadline: int) -> bool:
+        """Answer requests of one shape without making a chain of each; gives whether they came like that."""
+        batch, fresh, self._open = self._open, self._open is None, None
+        if batch is None and (batch := records.pop()) is None:
+            return False
+        answers = self._answers_to(records, batch, now) if fresh and records.wants(len(batch)) else None
         if answers is not None:
             self.queue.push_records(batch, answers)
-            self.queue.journal.idle()
         elif records.calls:
-            self._call_each(records, batch, deadline if self._repeatable else 0)
+            self._call_each(records, batch, deadline)
         else:
-            self._waiting = [batch.take() for _ in range(waiting)]
-            return 0
+            self._waiting = [batch.take() for _ in range(len(batch))]
+            return False
         if self.queue.call_wanted():
             self._call()
-        return waiting - len(batch)
+        return True
 
-    def _answers_to(self, records: Records, batch: RecordBatch) -> Any:
+    def _answers_to(self, records: Records, batch: RecordBatch, began: int) -> Any:
         """Have the device's batch method answer; gives None where it does not."""
-        journal, began = self.queue.journal, self._clock()
+        journal = self.queue.journal
         journal.running(batch.order, len(batch), began)
         try:
             answers = records.answers(batch, began)
@@ -170,17 +167,15 @@ class QueueService:
         if outcome is not batch:
             # What is unusual need not be fast: this one is answered as a chain, with what came of the call.
             chain = batch.take()
-            self._answer_some([chain], deadline=0, answer=records.late(outcome))
+            self._answer_some([chain], self._clock(), deadline=0, answer=records.late(outcome))
             self.queue.push([chain])
-            self.queue.journal.idle()
         if len(batch):
             self._open = batch
 
-    def _answer_some(self, chains: list[Chain], deadline: int, answer: Answer | None = None) -> int:
+    def _answer_some(self, chains: list[Chain], now: int, deadline: int, answer: Answer | None = None) -> int:
         """Answer chains until ``deadline``, at least one; gives how many."""
         journal, clock, answer = self.queue.journal, self._clock, answer or self._answer
         done = read = written = 0
-        now = clock()
         for chain in chains:
             journal.running(chain.order, 1, now)
             try:

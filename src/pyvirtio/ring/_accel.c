@@ -59,12 +59,34 @@ static inline uint64_t get64(const uint8_t *at) { uint64_t value; memcpy(&value,
 static inline void put16(uint8_t *at, uint16_t value) { memcpy(at, &value, sizeof value); }
 static inline void put64(uint8_t *at, uint64_t value) { memcpy(at, &value, sizeof value); }
 
+/* Copies a few bytes without a call: most requests and answers are short. What is guest memory is read into private. */
+static inline void
+copy(uint8_t *to, const uint8_t *from, size_t length)
+{
+    typedef struct { uint64_t half[2]; } word;
+    word last;
+    if (length < sizeof last || length > 4 * sizeof last) {
+        if (length == 4)
+            memcpy(to, from, 4);
+        else
+            memcpy(to, from, length);
+        return;
+    }
+    memcpy(&last, from + length - sizeof last, sizeof last);
+    for (size_t i = 0; i < length - sizeof last; i += sizeof last) {
+        word word;
+        memcpy(&word, from + i, sizeof word);
+        memcpy(to + i, &word, sizeof word);
+    }
+    memcpy(to + length - sizeof last, &last, sizeof last);
+}
+
 /* ------------------------------------------------------------------ types */
 
 typedef struct {
     PyTypeObject *memory, *ring, *chain, *batch, *codec;
     PyObject *chain_error;
-    bool plain_tuples; /* whether a tuple's subclass can be filled in place; see probe_tuples */
+    bool plain_tuples, reusable_tuples; /* whether a tuple's subclass can be filled in place, and again; probe_tuples */
 } state;
 
 typedef struct {
@@ -96,6 +118,15 @@ typedef struct {
     piece piece_[];
 } Chain;
 
+/* Private memory that a batch needs; the ring keeps that of the last batch for the next. */
+typedef struct {
+    void *at;
+    size_t room;
+} store;
+
+enum { RECORDS, REQUESTS, ANSWERS, PIECES, STORES };
+#define MOST_KEPT ((size_t)1 << 20)
+
 typedef struct {
     PyObject_HEAD
     state *state;
@@ -107,7 +138,8 @@ typedef struct {
     uint32_t size, in_flight;
     uint16_t next, used_index, called_at;
     bool event_idx, may_indirect;
-    int32_t twice; /* the head in flight that ended the last batch of records, or -1 */
+    bool closed;   /* no more records: what comes next has to be looked at, or nothing comes */
+    int32_t twice; /* the head in flight that ended a batch of records, or -1 */
     uint64_t order;
     uint16_t *heads;    /* scratch: a batch on its way back */
     uint32_t *written;
@@ -115,9 +147,10 @@ typedef struct {
     size_t indirect_room;
     piece *pieces;      /* scratch: the chain that is being followed, or those of a batch */
     size_t piece_count, piece_room;
+    store stores[STORES];
 } Ring;
 
-typedef struct {
+typedef struct record {
     uint64_t length;
     uint64_t room;
     size_t first; /* its first piece */
@@ -136,6 +169,7 @@ typedef struct {
     record *records;
     piece *pieces;
     uint8_t *requests, *answers;
+    store stores[STORES]; /* where these four are */
 } Batch;
 
 typedef struct {
@@ -229,20 +263,20 @@ failed:
     return NULL;
 }
 
-/* The region that holds `address`, or -1. */
+/* The region that holds `address`, or -1. Without a branch for each step: a guest's addresses cannot be foretold. */
 static inline Py_ssize_t
 find_region(const Memory *memory, uint64_t address)
 {
-    Py_ssize_t low = 0, high = memory->count;
-    while (low < high) {
-        Py_ssize_t middle = (low + high) / 2;
-        if (memory->regions[middle].base <= address)
-            low = middle + 1;
-        else
-            high = middle;
+    const region *low = memory->regions;
+    Py_ssize_t left = memory->count;
+    if (!left)
+        return -1;
+    while (left > 1) {
+        Py_ssize_t half = left / 2;
+        low += low[half].base <= address ? half : 0;
+        left -= half;
     }
-    low--;
-    return low >= 0 && address <= memory->regions[low].last ? low : -1;
+    return low->base <= address && address <= low->last ? low - memory->regions : -1;
 }
 
 static PyType_Slot memory_slots[] = {
@@ -437,15 +471,29 @@ typedef struct walk {
     bool writing;
 } walk;
 
+/* Makes a store large enough, whatever it holds. */
+static bool
+reserve(store *store, size_t room)
+{
+    if (store->room >= room)
+        return true;
+    PyMem_Free(store->at);
+    store->at = PyMem_Malloc(room);
+    store->room = store->at ? room : 0;
+    return store->at;
+}
+
 static bool
 more_pieces(Ring *self)
 {
-    size_t room = self->piece_room ? 2 * self->piece_room : 64;
-    piece *pieces = PyMem_Realloc(self->pieces, room * sizeof *pieces);
+    store *store = &self->stores[PIECES];
+    size_t room = store->room ? 2 * store->room : 64 * sizeof(piece);
+    void *pieces = PyMem_Realloc(store->at, room);
     if (!pieces)
         return false; /* odd; the reference engine raises MemoryError if it must */
-    self->pieces = pieces;
-    self->piece_room = room;
+    store->at = self->pieces = pieces;
+    store->room = room;
+    self->piece_room = room / sizeof(piece);
     return true;
 }
 
@@ -566,10 +614,68 @@ follow_table(Ring *self, uint16_t head, walk *walk)
 }
 
 
+/* Where `length` bytes from `address` on lie, if they are some and all in one region. */
+static inline bool
+place_whole(const Memory *memory, uint64_t address, uint32_t length, piece *to)
+{
+    Py_ssize_t found = find_region(memory, address);
+    if (found < 0 || !length)
+        return false;
+    const region *region = &memory->regions[found];
+    if (region->last - address < length - 1)
+        return false;
+    *to = (piece){region->start + (address - region->base), length, (uint32_t)found};
+    return true;
+}
+
+/*
+ * Most chains are one readable buffer and one writable, in the table or in an indirect one, each in one region. These
+ * can be told by two comparisons; whatever else there is, also what is wrong, is left to `follow_table`.
+ */
+static inline bool
+follow_pair(Ring *self, uint16_t head, walk *walk)
+{
+    const uint8_t *at = self->table + (size_t)head * DESCRIPTOR;
+    uint64_t pair[4] = {load64(at), load64(at + 8)};
+    if (self->size < 2)
+        return false;
+    if (pair[1] >> 32 == F_INDIRECT && (uint32_t)pair[1] == sizeof pair) {
+        piece table;
+        if (!self->may_indirect || !place_whole(self->memory, pair[0], sizeof pair, &table))
+            return false;
+        memcpy(pair, table.at, sizeof pair);
+        in_order(); /* from here on the copy, and never again the original */
+        if (pair[1] >> 32 != (F_NEXT | (uint64_t)1 << 16))
+            return false;
+    } else {
+        uint64_t next = pair[1] >> 48;
+        if ((pair[1] >> 32 & 0xFFFF) != F_NEXT || next >= self->size)
+            return false;
+        at = self->table + next * DESCRIPTOR;
+        pair[2] = load64(at);
+        pair[3] = load64(at + 8);
+    }
+    if ((pair[3] >> 32 & 0xFFFF) != F_WRITE || (self->piece_room - self->piece_count < 2 && !more_pieces(self)))
+        return false;
+    piece *pieces = self->pieces + self->piece_count;
+    uint32_t readable = (uint32_t)pair[1], writable = (uint32_t)pair[3];
+    if (!place_whole(self->memory, pair[0], readable, pieces)
+        || !place_whole(self->memory, pair[2], writable, pieces + 1) || (uint64_t)readable + writable > MOST_BYTES)
+        return false;
+    walk->first = self->piece_count;
+    walk->readable = 1;
+    walk->readable_bytes = readable;
+    walk->writable_bytes = writable;
+    self->piece_count += 2;
+    return true;
+}
+
 /* Follows the chain of `head`; its pieces stand behind those that are there. Leaves none of its own if it is odd. */
 static inline bool
 follow(Ring *self, uint16_t head, walk *walk)
 {
+    if (follow_pair(self, head, walk))
+        return true;
     *walk = (struct walk){.first = self->piece_count};
     if (follow_table(self, head, walk) && walk->buffers <= self->size
         && walk->readable_bytes + walk->writable_bytes <= MOST_BYTES) {
@@ -581,11 +687,18 @@ follow(Ring *self, uint16_t head, walk *walk)
     return false;
 }
 
+/* The head that comes `ahead` heads after the next. */
+static inline uint16_t
+head_ahead(const Ring *self, uint32_t ahead)
+{
+    return load16(self->available + 4 + 2 * (size_t)((self->next + ahead) & (self->size - 1)));
+}
+
 /* The head that the driver made available next, unless it is out of range. */
 static inline bool
 next_head(const Ring *self, uint16_t *head)
 {
-    *head = load16(self->available + 4 + 2 * (size_t)(self->next & (self->size - 1)));
+    *head = head_ahead(self, 0);
     return *head < self->size;
 }
 
@@ -595,6 +708,48 @@ pending(const Ring *self)
 {
     uint16_t ahead = (uint16_t)(acquire16(self->available + 2) - self->next);
     return ahead > self->size - self->in_flight ? -1 : ahead;
+}
+
+/*
+ * What the driver wrote last lies in another processor's cache, and each line of it takes as long to come as it takes
+ * to answer a request. So chains are taken in blocks, and what the next block needs is asked for while this one is
+ * followed. What is read here is a hint and nothing else: it is read again, and checked, when its turn comes.
+ */
+enum { BLOCK = 16, AHEAD = 8, LINE = 64, MOST_AHEAD = 1024 };
+
+static void
+ask_for_heads(const Ring *self, uint32_t from, uint32_t upto)
+{
+    for (uint32_t i = from; i < upto; i++) {
+        uint16_t head = head_ahead(self, i);
+        if (head >= self->size)
+            return;
+        __builtin_prefetch(self->table + (size_t)head * DESCRIPTOR);
+        __builtin_prefetch(self->marks + MARK_STATES + (size_t)STATE * head, 1);
+    }
+}
+
+static void
+ask_for_their_next(const Ring *self, uint32_t from, uint32_t upto)
+{
+    for (uint32_t i = from; i < upto; i++) {
+        uint16_t head = head_ahead(self, i);
+        if (head >= self->size)
+            return;
+        uint64_t rest = load64(self->table + (size_t)head * DESCRIPTOR + 8);
+        if (rest >> 32 & F_NEXT && rest >> 48 < self->size)
+            __builtin_prefetch(self->table + (size_t)(rest >> 48) * DESCRIPTOR);
+    }
+}
+
+static inline void
+ask_for_buffer(const piece *piece, uint32_t most)
+{
+    uint32_t length = piece->length < most ? piece->length : most;
+    for (uint32_t i = 0; i < length; i += LINE)
+        __builtin_prefetch(piece->at + i);
+    if (length)
+        __builtin_prefetch(piece->at + length - 1);
 }
 
 /* ------------------------------------------------------------------ the journal */
@@ -655,6 +810,7 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
     }
     in_order();
     put16(self->marks + MARK_USED, used);
+    set_number(self, N_RUNNING_NUMBER, 0);
     self->used_index = used;
     self->in_flight = self->in_flight > n ? self->in_flight - n : 0;
 }
@@ -670,7 +826,8 @@ ring_dealloc(PyObject *object)
     PyMem_Free(self->heads);
     PyMem_Free(self->written);
     PyMem_Free(self->indirect);
-    PyMem_Free(self->pieces);
+    for (int i = 0; i < STORES; i++)
+        PyMem_Free(self->stores[i].at);
     Py_XDECREF((PyObject *)self->memory);
     Py_XDECREF(self->module);
     free_object(object);
@@ -707,6 +864,7 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->size = size;
     self->event_idx = event_idx;
     self->may_indirect = may_indirect;
+    self->twice = -1;
     const size_t needs[6] = {(size_t)DESCRIPTOR * size, 6 + 2 * (size_t)size, 6 + 8 * (size_t)size,
                              MARK_STATES + (size_t)STATE * size, size, 8 * N_ALL};
     /* What the other side reads and writes meanwhile needs its natural alignment. */
@@ -834,14 +992,27 @@ ring_push(PyObject *object, PyObject *chains)
 
 /* ------------------------------------------------------------------ records */
 
+/* Gives each store to the ring, unless that has a larger one; what is large is not kept. */
+static void
+give_stores(Batch *batch)
+{
+    for (int i = 0; i < STORES; i++) {
+        store *kept = &batch->ring->stores[i], mine = batch->stores[i];
+        if (mine.room > kept->room && mine.room <= MOST_KEPT) {
+            batch->stores[i] = *kept;
+            *kept = mine;
+        }
+        PyMem_Free(batch->stores[i].at);
+    }
+    batch->ring->pieces = batch->ring->stores[PIECES].at;
+    batch->ring->piece_room = batch->ring->stores[PIECES].room / sizeof(piece);
+}
+
 static void
 batch_dealloc(PyObject *object)
 {
     Batch *self = (Batch *)object;
-    PyMem_Free(self->records);
-    PyMem_Free(self->pieces);
-    PyMem_Free(self->requests);
-    PyMem_Free(self->answers);
+    give_stores(self);
     Py_XDECREF((PyObject *)self->ring);
     Py_XDECREF((PyObject *)self->memory);
     Py_XDECREF(self->module);
@@ -864,13 +1035,18 @@ new_batch(Ring *ring, uint32_t most, uint32_t request_size, uint32_t response_si
     self->memory = ring->memory;
     self->request_size = request_size;
     self->response_size = response_size;
-    self->records = PyMem_Malloc(most * sizeof *self->records);
-    self->requests = PyMem_Malloc((size_t)most * request_size);
-    if (!self->records || !self->requests) {
+    for (int i = 0; i < PIECES; i++) { /* the pieces are the ring's until the batch is complete */
+        self->stores[i] = ring->stores[i];
+        ring->stores[i] = (store){NULL, 0};
+    }
+    if (!reserve(&self->stores[RECORDS], most * sizeof *self->records)
+        || !reserve(&self->stores[REQUESTS], (size_t)most * request_size)) {
         Py_DECREF((PyObject *)self);
         PyErr_NoMemory();
         return NULL;
     }
+    self->records = self->stores[RECORDS].at;
+    self->requests = self->stores[REQUESTS].at;
     return self;
 }
 
@@ -880,7 +1056,7 @@ gather(const piece *pieces, uint32_t left, uint8_t *to)
 {
     for (;; pieces++) {
         uint32_t here = pieces->length < left ? pieces->length : left;
-        memcpy(to, pieces->at, here);
+        copy(to, pieces->at, here);
         left -= here;
         if (!left)
             return;
@@ -902,6 +1078,52 @@ size_argument(PyObject *argument, uint32_t *size)
     return true;
 }
 
+/* Follows up to `number` chains; gives how many come one after the other that are plainly right and large enough. */
+static uint32_t
+follow_block(Ring *self, Batch *batch, uint32_t number)
+{
+    record *record = &batch->records[batch->count];
+    for (uint32_t i = 0; i < number; i++, record++) {
+        uint16_t head = head_ahead(self, i);
+        walk walk;
+        if (head >= self->size || !follow(self, head, &walk))
+            return i;
+        size_t pieces = self->piece_count - walk.first;
+        if (walk.readable_bytes < batch->request_size || walk.writable_bytes < batch->response_size
+            || pieces > MOST_PIECES) {
+            self->piece_count = walk.first;
+            return i;
+        }
+        *record = (struct record){walk.readable_bytes, walk.writable_bytes, walk.first, head, (uint16_t)walk.readable,
+                                  (uint16_t)pieces};
+        ask_for_buffer(&self->pieces[walk.first], batch->request_size < MOST_AHEAD ? batch->request_size : MOST_AHEAD);
+    }
+    return number;
+}
+
+/* Takes up to `number` chains as records, of `left` that there are; gives whether it took all of them. */
+static bool
+pop_block(Ring *self, Batch *batch, uint32_t number, uint32_t left)
+{
+    uint32_t upto = left < 2 * BLOCK ? left : 2 * BLOCK;
+    ask_for_heads(self, number, upto);
+    uint32_t followed = follow_block(self, batch, number);
+    ask_for_their_next(self, number, upto);
+    for (uint32_t i = 0; i < followed; i++) {
+        const record *record = &batch->records[batch->count];
+        if (!begin(self, record->head)) {
+            self->twice = record->head;
+            self->closed = true;
+            self->piece_count = record->first;
+            return false;
+        }
+        gather(self->pieces + record->first, batch->request_size,
+               batch->requests + (size_t)batch->count * batch->request_size);
+        batch->count++;
+    }
+    return followed == number;
+}
+
 /* pop_records(limit, request_size, response_size) -> Batch, or None where the next chain has to go another way */
 static PyObject *
 ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
@@ -917,7 +1139,7 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
         || !size_argument(args[2], &response_size))
         return NULL;
     int32_t ahead = pending(self);
-    if (ahead <= 0 || limit <= 0)
+    if (ahead <= 0 || limit <= 0 || self->closed)
         Py_RETURN_NONE;
     uint32_t most = limit < ahead ? (uint32_t)limit : (uint32_t)ahead;
     Batch *batch = new_batch(self, most, request_size, response_size);
@@ -925,31 +1147,20 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
         return NULL;
     self->piece_count = 0;
     batch->first_order = self->order + 1;
-    uint32_t got = 0;
-    self->twice = -1;
-    for (; got < most; got++) {
-        uint16_t head;
-        walk walk;
-        if (!next_head(self, &head) || !follow(self, head, &walk))
+    ask_for_heads(self, 0, most < BLOCK ? most : BLOCK);
+    for (uint32_t block, left = most; left; left -= block) {
+        block = left < BLOCK ? left : BLOCK;
+        if (!pop_block(self, batch, block, left))
             break;
-        size_t pieces = self->piece_count - walk.first;
-        if (walk.readable_bytes < request_size || walk.writable_bytes < response_size || pieces > MOST_PIECES)
-            break;
-        if (!begin(self, head)) {
-            self->twice = head;
-            break;
-        }
-        gather(self->pieces + walk.first, request_size, batch->requests + (size_t)got * request_size);
-        batch->records[got] = (record){walk.readable_bytes, walk.writable_bytes, walk.first, head,
-                                       (uint16_t)walk.readable, (uint16_t)pieces};
     }
-    if (!got) {
+    if (!batch->count) {
         Py_DECREF((PyObject *)batch);
         Py_RETURN_NONE;
     }
     in_order(); /* the requests are in private memory, and are not looked at in guest memory again */
-    batch->count = got;
-    batch->pieces = self->pieces; /* handed over: the ring gets new ones */
+    batch->stores[PIECES] = self->stores[PIECES];
+    batch->pieces = self->pieces;
+    self->stores[PIECES] = (store){NULL, 0};
     self->pieces = NULL;
     self->piece_count = self->piece_room = 0;
     return (PyObject *)batch;
@@ -978,9 +1189,16 @@ answer_record(const Batch *batch, uint32_t index, const uint8_t *answer)
     const record *record = &batch->records[index];
     const piece *pieces = batch->pieces + record->first + record->readable;
     if (pieces->length >= batch->response_size)
-        memcpy(pieces->at, answer, batch->response_size);
+        copy(pieces->at, answer, batch->response_size);
     else
         scatter(pieces, (size_t)(record->pieces - record->readable), 0, answer, batch->response_size);
+}
+
+static inline void
+ask_for_answer(const Batch *batch, uint32_t index)
+{
+    const record *record = &batch->records[index];
+    __builtin_prefetch(batch->pieces[record->first + record->readable].at, 1);
 }
 
 static bool
@@ -1013,8 +1231,11 @@ ring_push_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     }
     uint32_t n = (uint32_t)(length / each);
     const uint8_t *from = answers.buf;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            ask_for_answer(batch, batch->done + i + AHEAD);
         answer_record(batch, batch->done + i, from + i * each);
+    }
     PyBuffer_Release(&answers);
     give_records_back(self, batch, n);
     Py_RETURN_NONE;
@@ -1197,20 +1418,48 @@ load_number(const uint8_t *at, uint32_t size)
 }
 
 static PyObject *
-unpack(const state *state, const Codec *codec, const uint8_t *from)
+unpack_field(const field *field, const uint8_t *from)
+{
+    return field->kind == 's' ? PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size)
+                              : PyLong_FromUnsignedLongLong(load_number(from, field->size));
+}
+
+/* Puts the fields into a tuple that nobody else has; bytes that are the same already stay. */
+static bool
+fill(const Codec *codec, PyObject *tuple, const uint8_t *from)
 {
     Py_ssize_t number = Py_SIZE((PyObject *)codec);
-    PyObject *plain = NULL, *made;
-    if (state->plain_tuples) {
-        allocfunc alloc = (allocfunc)PyType_GetSlot(codec->type, Py_tp_alloc);
-        made = alloc(codec->type, number);
-    } else
-        made = plain = PyTuple_New(number);
-    for (Py_ssize_t i = 0; made && i < number; i++) {
+    for (Py_ssize_t i = 0; i < number; from += codec->fields[i++].size) {
         const field *field = &codec->fields[i];
-        PyObject *item = field->kind == 's' ? PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size)
-                                            : PyLong_FromUnsignedLongLong(load_number(from, field->size));
-        from += field->size;
+        PyObject *old = field->kind == 's' ? PyTuple_GetItem(tuple, i) : NULL;
+        if (old && memcmp(PyBytes_AsString(old), from, field->size) == 0)
+            continue;
+        PyObject *item = unpack_field(field, from);
+        if (!item || PyTuple_SetItem(tuple, i, item) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* Gives a structure, which is `last`, the one before it, if the device's method has not kept that. */
+static PyObject *
+unpack(const state *state, const Codec *codec, const uint8_t *from, PyObject *last)
+{
+    Py_ssize_t number = Py_SIZE((PyObject *)codec);
+    if (last && state->reusable_tuples && Py_REFCNT(last) == 1) {
+        if (fill(codec, last, from))
+            return last;
+        Py_DECREF(last);
+        return NULL;
+    }
+    Py_XDECREF(last);
+    PyObject *plain = NULL, *made;
+    if (state->plain_tuples)
+        made = ((allocfunc)PyType_GetSlot(codec->type, Py_tp_alloc))(codec->type, number);
+    else
+        made = plain = PyTuple_New(number);
+    for (Py_ssize_t i = 0; made && i < number; from += codec->fields[i++].size) {
+        PyObject *item = unpack_field(&codec->fields[i], from);
         if (!item || PyTuple_SetItem(made, i, item) < 0)
             Py_CLEAR(made);
     }
@@ -1228,47 +1477,84 @@ unpack(const state *state, const Codec *codec, const uint8_t *from)
     return made;
 }
 
-/* Packs a structure of exactly the codec's type; gives whether that was possible, never an error. */
-static bool
-pack(const Codec *codec, PyObject *structure, uint8_t *to)
+/* Packs one value; gives whether that was possible, never an error. */
+static inline bool
+pack_field(const field *field, PyObject *item, uint8_t *to)
 {
-    Py_ssize_t number = Py_SIZE((PyObject *)codec);
-    if (PyTuple_Size(structure) != number)
-        return false;
-    for (Py_ssize_t i = 0; i < number; i++) {
-        const field *field = &codec->fields[i];
-        PyObject *item = PyTuple_GetItem(structure, i);
-        if (field->kind == 's') {
-            if (!PyBytes_Check(item) || PyBytes_Size(item) != (Py_ssize_t)field->size)
-                return false;
-            memcpy(to, PyBytes_AsString(item), field->size);
-        } else {
-            unsigned long long value = PyLong_Check(item) ? PyLong_AsUnsignedLongLong(item) : 0;
-            if (PyErr_Occurred()) {
-                PyErr_Clear();
-                return false;
-            }
-            if (!PyLong_Check(item) || (field->size < 8 && value >> 8 * field->size))
-                return false;
-            memcpy(to, &value, field->size);
-        }
-        to += field->size;
+    if (field->kind == 's') {
+        if (!PyBytes_Check(item) || PyBytes_Size(item) != (Py_ssize_t)field->size)
+            return false;
+        memcpy(to, PyBytes_AsString(item), field->size);
+        return true;
     }
+    if (!PyLong_Check(item))
+        return false;
+    unsigned long long value = PyLong_AsUnsignedLongLong(item);
+    if (value == (unsigned long long)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return false;
+    }
+    if (field->size < 8 && value >> 8 * field->size)
+        return false;
+    memcpy(to, &value, field->size);
     return true;
 }
 
-/* The nanoseconds of the service's clock; `clock` is None for the system's own, monotonic_ns. */
+/* Packs a structure of exactly the codec's type, or the number that is its only field; as `pack_field`. */
 static bool
-read_clock(PyObject *clock, int64_t *now)
+pack(const Codec *codec, PyObject *answer, uint8_t *to)
+{
+    Py_ssize_t number = Py_SIZE((PyObject *)codec);
+    if (Py_TYPE(answer) != codec->type)
+        return number == 1 && codec->numbers && pack_field(codec->fields, answer, to);
+    if (PyTuple_Size(answer) != number)
+        return false;
+    for (Py_ssize_t i = 0; i < number; to += codec->fields[i++].size)
+        if (!pack_field(&codec->fields[i], PyTuple_GetItem(answer, i), to))
+            return false;
+    return true;
+}
+
+/* A time, and the processor's own count of cycles when it was read. */
+typedef struct {
+    int64_t now;
+    uint64_t cycles;
+} moment;
+
+static inline uint64_t
+count_cycles(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    return 0;
+#endif
+}
+
+/*
+ * Whether the deadline cannot be over yet, for the clock takes as long as a good part of a request. No processor
+ * counts slower than 2 ns a cycle; a count that goes backwards, on another processor, looks like a long time.
+ */
+static inline bool
+surely_before(const moment *moment, int64_t deadline)
+{
+    uint64_t cycles = count_cycles() - moment->cycles;
+    return moment->cycles && cycles < INT32_MAX && moment->now + 2 * (int64_t)cycles < deadline;
+}
+
+/* The nanoseconds of the service's clock; `clock` is None for the system's own, monotonic_ns. */
+static inline bool
+read_clock(PyObject *clock, moment *moment)
 {
     if (clock == Py_None) {
         struct timespec time;
+        moment->cycles = count_cycles();
         clock_gettime(CLOCK_MONOTONIC, &time);
-        *now = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+        moment->now = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
         return true;
     }
     PyObject *number = PyObject_CallNoArgs(clock);
-    *now = number ? PyLong_AsLongLong(number) : 0;
+    moment->now = number ? PyLong_AsLongLong(number) : 0;
     Py_XDECREF(number);
     return !PyErr_Occurred();
 }
@@ -1290,25 +1576,25 @@ take_exception(void)
 }
 
 /*
- * each(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
+ * call_records(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
  * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
  * used index; the unusual record is the next in the batch.
  */
 static PyObject *
-ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
+ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
 {
     Ring *self = (Ring *)object;
     const state *state = self->state;
     if (arguments != 6 || Py_TYPE(args[2]) != state->codec || Py_TYPE(args[3]) != state->codec) {
-        PyErr_SetString(PyExc_TypeError, "each(batch, method, request, response, deadline, clock)");
+        PyErr_SetString(PyExc_TypeError, "call_records(batch, method, request, response, deadline, clock)");
         return NULL;
     }
     if (!is_own_batch(self, args[0]))
         return NULL;
     Batch *batch = (Batch *)args[0];
-    PyObject *method = args[1], *clock = args[5], *outcome = NULL;
+    PyObject *method = args[1], *clock = args[5], *outcome = NULL, *argument = NULL;
     const Codec *request = (Codec *)args[2], *response = (Codec *)args[3];
     long long deadline = PyLong_AsLongLong(args[4]);
     if (deadline == -1 && PyErr_Occurred())
@@ -1318,26 +1604,26 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         return NULL;
     }
     if (!batch->answers) {
-        batch->answers = PyMem_Malloc((size_t)batch->count * batch->response_size);
-        if (!batch->answers)
+        if (!reserve(&batch->stores[ANSWERS], (size_t)batch->count * batch->response_size))
             return PyErr_NoMemory();
+        batch->answers = batch->stores[ANSWERS].at;
     }
     uint32_t first = batch->done, index = first, until = batch->count;
-    int64_t now;
-    if (!read_clock(clock, &now))
+    moment moment = {0, 0};
+    if (!read_clock(clock, &moment))
         return NULL;
     for (; index < until; index++) {
         /* Journal.running: so that a death inside the method falls on this request and no other. */
         set_number(self, N_RUNNING_FROM, batch->first_order + index);
-        set_number(self, N_RUNNING_SINCE, (uint64_t)now);
+        set_number(self, N_RUNNING_SINCE, (uint64_t)moment.now); /* or up to a turn later: patience is longer */
         in_order();
         set_number(self, N_RUNNING_NUMBER, 1);
         in_order();
-        PyObject *argument = unpack(state, request, batch->requests + (size_t)index * request->nbytes);
+        argument = unpack(state, request, batch->requests + (size_t)index * request->nbytes, argument);
         PyObject *result = argument ? PyObject_CallFunctionObjArgs(method, argument, NULL) : NULL;
-        Py_XDECREF(argument);
         if (batch->done != first) { /* the method cannot get at the batch; this only makes sure */
             Py_XDECREF(result);
+            Py_XDECREF(argument);
             PyErr_SetString(PyExc_RuntimeError, "the batch was changed meanwhile");
             return NULL;
         }
@@ -1346,24 +1632,25 @@ ring_each(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
             break;
         }
         uint8_t *answer = batch->answers + (size_t)index * response->nbytes;
-        if (Py_TYPE(result) != response->type || !pack(response, result, answer)) {
+        if (!pack(response, result, answer)) {
             outcome = result;
             break;
         }
         Py_DECREF(result);
         answer_record(batch, index, answer);
-        if (!read_clock(clock, &now) || now >= deadline) {
+        if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline)) {
             index++;
             break;
         }
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
+    Py_XDECREF(argument);
     if (index > first)
         give_records_back(self, batch, index - first);
     in_order();
-    if (!type) /* otherwise this process ends, and the request that ended it shall be known */
-        set_number(self, N_RUNNING_NUMBER, 0);
+    /* Where this process ends, the request that ended it shall be known. */
+    set_number(self, N_RUNNING_NUMBER, type ? 1 : 0);
     PyErr_Restore(type, value, trace);
     if (PyErr_Occurred())
         return NULL;
@@ -1408,7 +1695,7 @@ ring_allow_kicks(PyObject *object, PyObject *Py_UNUSED(_))
     return PyBool_FromLong(acquire16(self->available + 2) != self->next);
 }
 
-static PyObject *ring_get_backlog(PyObject *object, void *Py_UNUSED(_)) { return PyLong_FromLong((uint16_t)(acquire16(((Ring *)object)->available + 2) - ((Ring *)object)->next)); }
+static PyObject *ring_backlog(PyObject *object, PyObject *Py_UNUSED(_)) { return PyLong_FromLong((uint16_t)(acquire16(((Ring *)object)->available + 2) - ((Ring *)object)->next)); }
 
 static PyObject *
 ring_get_twice(PyObject *object, void *Py_UNUSED(_))
@@ -1417,6 +1704,23 @@ ring_get_twice(PyObject *object, void *Py_UNUSED(_))
     if (head < 0)
         Py_RETURN_NONE;
     return PyLong_FromLong(head);
+}
+
+static PyObject *ring_get_closed(PyObject *object, void *Py_UNUSED(_)) { return PyBool_FromLong(((Ring *)object)->closed); }
+
+static int
+ring_set_closed(PyObject *object, PyObject *value, void *Py_UNUSED(_))
+{
+    int closed = value ? PyObject_IsTrue(value) : -1;
+    if (closed < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "True or False");
+        return -1;
+    }
+    ((Ring *)object)->closed = closed;
+    if (!closed)
+        ((Ring *)object)->twice = -1;
+    return 0;
 }
 
 /* indexes: (next_available, used_index, called_at, in_flight, order), for the reference engine's turns */
@@ -1475,14 +1779,15 @@ static PyMethodDef ring_methods[] = {
     {"push", ring_push, METH_O, NULL},
     {"pop_records", (PyCFunction)(void (*)(void))ring_pop_records, METH_FASTCALL, NULL},
     {"push_records", (PyCFunction)(void (*)(void))ring_push_records, METH_FASTCALL, NULL},
-    {"each", (PyCFunction)(void (*)(void))ring_each, METH_FASTCALL, NULL},
+    {"call_records", (PyCFunction)(void (*)(void))ring_call_records, METH_FASTCALL, NULL},
     {"call_wanted", ring_call_wanted, METH_NOARGS, NULL},
     {"suppress_kicks", ring_suppress_kicks, METH_NOARGS, NULL},
     {"allow_kicks", ring_allow_kicks, METH_NOARGS, NULL},
+    {"backlog", ring_backlog, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef ring_getset[] = {
-    {"backlog", ring_get_backlog, NULL, NULL, NULL},
+    {"closed", ring_get_closed, ring_set_closed, NULL, NULL},
     {"memory", ring_get_memory, ring_set_memory, NULL, NULL},
     {"twice", ring_get_twice, NULL, NULL, NULL},
     {"indexes", ring_get_indexes, ring_set_indexes, NULL, NULL},
@@ -1507,31 +1812,37 @@ module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
     Py_RETURN_NONE;
 }
 
+static int
+hashes_as(PyObject *tuple, long item)
+{
+    PyObject *plain = Py_BuildValue("(l)", item);
+    Py_hash_t hash = plain ? PyObject_Hash(plain) : -1, other = plain ? PyObject_Hash(tuple) : -1;
+    Py_XDECREF(plain);
+    return PyErr_Occurred() ? -1 : hash == other;
+}
+
 /*
- * Whether an instance of a tuple's subclass that is filled in place is as good as one that tuple.__new__ made. It is
- * in all Pythons that were tried; one that keeps more in a tuple than its items would show it in the hash.
+ * Whether an instance of a tuple's subclass that is filled in place is as good as one that tuple.__new__ made, and
+ * whether it may be filled again. A Python that keeps more in a tuple than its items shows it in the hash.
  */
 static int
 probe_tuples(state *state)
 {
     PyObject *kind = PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){s()}", "Probe", (PyObject *)&PyTuple_Type,
                                            "__slots__");
-    PyObject *plain = Py_BuildValue("(i)", 1), *made = NULL, *one = PyLong_FromLong(1);
-    int failed = -1;
-    if (kind && plain && one) {
-        allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc);
-        made = alloc((PyTypeObject *)kind, 1);
-        Py_INCREF(one);
-        if (made && PyTuple_SetItem(made, 0, one) == 0) {
-            state->plain_tuples = PyObject_Hash(made) == PyObject_Hash(plain) && PyObject_Size(made) == 1;
-            failed = PyErr_Occurred() ? -1 : 0;
-        }
-    }
-    Py_XDECREF(kind);
-    Py_XDECREF(plain);
+    if (!kind)
+        return -1;
+    int first = -1, second = -1;
+    PyObject *made = ((allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc))((PyTypeObject *)kind, 1);
+    if (made && PyTuple_SetItem(made, 0, PyLong_FromLong(1)) == 0)
+        first = hashes_as(made, 1);
+    if (first >= 0 && PyTuple_SetItem(made, 0, PyLong_FromLong(2)) == 0)
+        second = hashes_as(made, 2);
+    state->plain_tuples = first == 1 && PyObject_Size(made) == 1;
+    state->reusable_tuples = state->plain_tuples && second == 1;
+    Py_DECREF(kind);
     Py_XDECREF(made);
-    Py_XDECREF(one);
-    return failed;
+    return second < 0 ? -1 : 0;
 }
 
 static int

@@ -24,8 +24,8 @@ class Codec:
 
 class Ring:
     memory: Memory
-    backlog: int
     twice: int | None
+    closed: bool
     indexes: tuple[int, int, int, int, int]
     def __new__(
         cls,
@@ -44,7 +44,7 @@ class Ring:
     def push(self, chains: Sequence[_Chain]) -> None: ...
     def pop_records(self, limit: int, request_size: int, response_size: int) -> Batch | None: ...
     def push_records(self, batch: Batch, answers: Any) -> None: ...
-    def each(
+    def call_records(
         self,
         batch: Batch,
         method: Callable[..., object],
@@ -56,3 +56,4 @@ class Ring:
     def call_wanted(self) -> bool: ...
     def suppress_kicks(self) -> None: ...
     def allow_kicks(self) -> bool: ...
+    def backlog(self) -> int: ...

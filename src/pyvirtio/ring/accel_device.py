@@ -14,14 +14,24 @@ from pyvirtio.spec.struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyvirtio.memory import MemoryTable
     from pyvirtio.ring.chain import Chain
     from pyvirtio.ring.journal import Journal
-    from pyvirtio.ring.records import RecordBatch
     from pyvirtio.ring.rings import SplitRings
+
+
+_VERBS = (
+    "push",
+    "pop_records",
+    "push_records",
+    "call_records",
+    "call_wanted",
+    "suppress_kicks",
+    "allow_kicks",
+    "backlog",
+)
 
 
 class AccelDeviceQueue(SplitDeviceQueue):
@@ -54,6 +64,9 @@ class AccelDeviceQueue(SplitDeviceQueue):
             self._event_idx,
             self._may_indirect,
         )
+        # The accelerator's functions are the verbs: a method that forwards would take as long as they do.
+        for verb in _VERBS:
+            setattr(self, verb, getattr(self._ring, verb))
         self._hand_over()
 
     def _held_memory(self) -> _accel.Memory:
@@ -72,6 +85,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
             self._in_flight,
             self.journal.last_order,
         )
+        self._ring.closed = self._broken is not None
 
     def _borrow(self) -> None:
         self._next_available, self._used_index, self._called_at, self._in_flight, order = self._ring.indexes
@@ -84,14 +98,15 @@ class AccelDeviceQueue(SplitDeviceQueue):
         finally:
             self._hand_over()
 
-    # The verbs.
-
     def pop(self, limit: int = 64) -> list[Chain]:
         """Take up to ``limit`` chains; see `SplitDeviceQueue.pop`."""
+        if (head := self._ring.twice) is not None and not self._broken:
+            # It need not be in flight any more: what it ended was answered meanwhile.
+            self._broken = twice(head)
         if self._broken:
             raise self._broken
         chains = self._ring.pop(limit)
-        if chains is not None and (len(chains) == limit or not self.backlog):
+        if chains is not None and (len(chains) == limit or not self.backlog()):
             return chains
         chains = chains or []
         while len(chains) < limit:
@@ -108,24 +123,6 @@ class AccelDeviceQueue(SplitDeviceQueue):
             chains += more
         return chains
 
-    def push(self, chains: Sequence[Chain]) -> None:
-        """Give chains back; see `SplitDeviceQueue.push`."""
-        self._ring.push(chains)
-
-    def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
-        """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
-        if self._broken:
-            return None
-        batch = self._ring.pop_records(limit, request_size, response_size)
-        if batch is not None and (head := self._ring.twice) is not None:
-            # It may not be in flight any more by the time that this batch is answered.
-            self._broken = twice(head)
-        return batch
-
-    def push_records(self, batch: Any, answers: Any) -> None:
-        """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
-        self._ring.push_records(batch, answers)
-
     def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None for one with fields that it does not know."""
         try:
@@ -137,34 +134,10 @@ class AccelDeviceQueue(SplitDeviceQueue):
             structure.__new__ = codec.construct
         return codec
 
-    def call_records(
-        self,
-        batch: Any,
-        method: Callable[..., object],
-        request: Any,
-        response: Any,
-        deadline: int,
-        clock: Callable[[], int] | None,
-    ) -> object:
-        """Answer a batch with one call a record; see `SplitDeviceQueue.call_records`."""
-        return self._ring.each(batch, method, request, response, deadline, clock)
-
-    def call_wanted(self) -> bool:
-        """Tell whether the driver wants an interrupt; see `SplitDeviceQueue.call_wanted`."""
-        return self._ring.call_wanted()
-
-    def suppress_kicks(self) -> None:
-        """Tell the driver that the device is looking anyway; see `SplitDeviceQueue.suppress_kicks`."""
-        self._ring.suppress_kicks()
-
-    def allow_kicks(self) -> bool:
-        """Ask for a kick; see `SplitDeviceQueue.allow_kicks`."""
-        return self._ring.allow_kicks()
-
-    @property
-    def backlog(self) -> int:
-        """How many requests wait to be popped, as far as the available index can be believed."""
-        return self._ring.backlog
+    def retire(self, error: RingError) -> None:
+        """Stop popping for good; see `SplitDeviceQueue.retire`."""
+        super().retire(error)
+        self._ring.closed = True
 
     @property
     def next_available(self) -> int:

@@ -95,6 +95,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         self._used[_IDX] = used
         views.finish(heads)
         journal.finish((), used)
+        journal.idle()
         self._used_index = used
         self._in_flight -= number
         numbers = journal.numbers

@@ -26,7 +26,6 @@ _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
 MOST_BYTES = 1 << 32
 """A chain may have no more bytes than this (VIRTIO 1.4, 2.7.5.2)."""
 
-_descriptor = split.DESCRIPTOR.unpack_from
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 
 
@@ -145,13 +144,7 @@ class SplitDeviceQueue:
 
     def _chain(self, head: int, order: int) -> Chain:
         try:
-            address, length, flags, following = _descriptor(self._table, 16 * head)
-            if flags == _NEXT and following < self.size:  # most requests: a readable buffer, then a writable one
-                place, room, flags, _ = _descriptor(self._table, 16 * following)
-                if flags == _WRITE and length + room <= MOST_BYTES:
-                    views = self._memory.views
-                    return Chain(head, order, views(address, length), views(place, room))
-            readable, writable = self._buffers(head)  # any other is read afresh
+            readable, writable = self._buffers(head)
         except ChainError as error:
             return Chain(head, order, error=error)
         return Chain(head, order, readable, writable)
@@ -160,9 +153,9 @@ class SplitDeviceQueue:
         """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
-        table, index = self._table, head
+        unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
         for _ in range(self.size):
-            address, length, flags, following = _descriptor(table, 16 * index)
+            address, length, flags, following = unpack(table, 16 * index)
             if flags & _INDIRECT:
                 self._indirect(address, length, flags, readable, writable)
                 break
@@ -209,7 +202,7 @@ class SplitDeviceQueue:
         table = self._memory.read(address, length)  # one private copy: what is checked is what is used
         index = 0
         for _ in range(number):
-            address, length, flags, following = _descriptor(table, 16 * index)
+            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, 16 * index)
             if flags & _INDIRECT:
                 raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
             if flags & _WRITE:
@@ -232,6 +225,10 @@ class SplitDeviceQueue:
         self, readable: list[tuple[int, int]], writable: list[tuple[int, int]]
     ) -> tuple[list[memoryview], list[memoryview]]:
         views = self._memory.views
+        if len(readable) == len(writable) == 1:  # most requests; two lengths of 32 bits may be too much together
+            ((address, length),), ((place, room),) = readable, writable
+            if length + room <= MOST_BYTES:
+                return views(address, length), views(place, room)
         total = sum(length for _, length in readable) + sum(length for _, length in writable)
         if total > MOST_BYTES:
             raise ChainError(f"a chain of {total} bytes; 2**32 is the most", section="2.7.5.2")
@@ -245,7 +242,7 @@ class SplitDeviceQueue:
     def push(self, chains: Sequence[Chain]) -> None:
         """Give chains back to the driver, each with as many bytes as were written into it.
 
-        The used index is published once for all of them.
+        The used index is published once for all of them. No request counts as running afterwards.
         """
         pairs, used, mask = self._pairs, self._used_index, self._mask
         heads = [chain.head for chain in chains]
@@ -259,6 +256,7 @@ class SplitDeviceQueue:
         order_stores()
         self._used[_IDX] = used
         self.journal.finish(heads, used)
+        self.journal.idle()
         self._used_index = used
         self._in_flight -= len(heads)
 
@@ -273,7 +271,7 @@ class SplitDeviceQueue:
         return None
 
     def push_records(self, batch: Any, answers: Any) -> None:
-        """Answer the next records of ``batch``, as many as ``answers`` holds, and count them."""
+        """Answer the next records of ``batch``, as many as ``answers`` holds, as `push` does; and count them."""
         raise NotImplementedError
 
     def codec(self, structure: Any) -> object:  # noqa: ARG002
@@ -331,9 +329,8 @@ class SplitDeviceQueue:
     @property
     def pending(self) -> bool:
         """Whether there is something to pop."""
-        return self.backlog != 0
+        return self.backlog() != 0
 
-    @property
     def backlog(self) -> int:
         """How many requests wait to be popped, as far as the available index can be believed."""
         return (self._available[_IDX] - self._next_available) & 0xFFFF

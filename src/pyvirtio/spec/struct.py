@@ -117,12 +117,13 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
     """A wire structure. Subclass it and give each field as ``name: type = le32()`` and so on.
 
     Fields lie on the wire in the order of their declaration, without padding. ``nbytes`` is how many bytes they
-    take together.
+    take together; ``is_number`` says that there is one field, and that a number.
     """
 
     __slots__ = ()
     _fields: ClassVar[dict[str, Field]] = {}
     nbytes: ClassVar[int] = 0
+    is_number: ClassVar[bool] = False
     _codecs: ClassVar[dict[str, struct.Struct]] = {}
     _plain: ClassVar[int] = -1
 
@@ -135,6 +136,7 @@ class Struct(tuple):  # type: ignore[type-arg]  # its items are of the fields' t
         cls.nbytes = cls._codecs["little"].size
         # As many fields as there are if none of them needs encoding: then a tuple of the values is all it takes.
         cls._plain = len(cls._fields) if all(type(field) is Field for field in cls._fields.values()) else -1
+        cls.is_number = cls._plain == 1
         for index, (name, field) in enumerate(cls._fields.items()):
             setattr(cls, name, field.getter(index))
 

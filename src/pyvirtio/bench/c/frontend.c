@@ -3,8 +3,12 @@
  * A vhost-user front-end that keeps a factorial device busy, checks every answer and prints one JSON object.
  *
  * Any back-end that serves the device on a socket will do: a request is a chain of 36 readable bytes (le32 n, 32
- * bytes of text) and 4 writable ones (le32 n! modulo 2^32). In each round it submits as many requests as shall be
- * in flight and sleeps until all are answered; with one in flight the time of a round is the latency.
+ * bytes of text) and 4 writable ones (le32 n! modulo 2^32). There are two ways to do it:
+ *
+ * - rounds: it submits as many requests as shall be in flight and sleeps until all are answered; with one in flight
+ *   the time of a round is the latency;
+ * - a stream: it looks at the ring all the time, and submits a request for each answer as soon as it is there, so
+ *   that as many as shall be in flight always are. It never wants an interrupt.
  *
  * It must not be what is measured. So all that does not change from round to round is prepared beforehand, a
  * request costs it a few stores, and the clock is read twice a round. But it is no friend of the device's cache:
@@ -121,6 +125,8 @@ struct region_message {
 #define REQUEST_SIZE 36
 #define RESPONSE_SIZE 4
 #define POISON 0x5eed1e55u
+#define ALL UINT16_MAX
+#define BURST 32 /* answers that a stream takes before it submits again */
 #define VALUES 64 /* a power of two; n from 0 on, and at the end some that are far too large */
 
 static uint32_t values[VALUES], factorials[VALUES];
@@ -130,7 +136,7 @@ static struct {
 	unsigned in_flight, queue_size, regions, queues;
 	double seconds;
 	uint64_t requests, warm_up, seed;
-	bool indirect, event_idx, spin;
+	bool indirect, event_idx, stream;
 	unsigned timeout;
 } options = { .in_flight = 1, .regions = 2, .queues = 1, .seconds = 1, .seed = 1, .event_idx = true, .timeout = 10 };
 
@@ -247,10 +253,12 @@ struct queue {
 	struct used *used;
 	struct slot *slots;
 	uint32_t *slot_of; /* by head; in_flight where there is none */
-	uint32_t *order;
-	uint64_t started; /* the round */
-	uint32_t round, missing;
+	uint32_t *idle;      /* the slots that are not in flight, a ring; those that rest longest are taken first */
+	uint64_t taken, given; /* how many were ever taken out of it, and put into it */
+	uint32_t missing;    /* how many are in flight */
+	uint64_t started;    /* the round */
 	uint16_t next, seen; /* available and used index */
+	uint16_t kicked_at;  /* the available index when a kick was last thought of */
 	int kick, call;
 };
 
@@ -286,7 +294,8 @@ static void make_queue(struct queue *queue)
 	queue->used = take(0, 6 + 8 * (size_t)size, 4096);
 	queue->slots = must(calloc(options.in_flight, sizeof(*queue->slots)));
 	queue->slot_of = must(calloc(size, sizeof(*queue->slot_of)));
-	queue->order = shuffled(options.in_flight);
+	queue->idle = shuffled(options.in_flight);
+	queue->given = options.in_flight;
 	for (unsigned i = 0; i < size; i++)
 		queue->slot_of[i] = options.in_flight;
 	for (unsigned i = 0; i < options.in_flight; i++) {
@@ -319,17 +328,15 @@ static void make_queue(struct queue *queue)
 	free(places);
 }
 
-/* Submit a round, and kick the device unless it looks anyway. */
+/* Submit all slots that are not in flight. The device looks by itself, or has to be kicked. */
 static void submit(struct queue *queue)
 {
-	uint16_t old = queue->next, mask = (uint16_t)(options.queue_size - 1);
-	uint32_t place = queue->round++ * 7 % options.in_flight;
-	bool wanted;
+	uint16_t mask = (uint16_t)(options.queue_size - 1);
+	uint32_t place = (uint32_t)(queue->taken % options.in_flight);
 
-	queue->started = now();
-	queue->missing = options.in_flight;
-	for (unsigned i = 0; i < options.in_flight; i++) {
-		struct slot *slot = &queue->slots[queue->order[place]];
+	queue->missing += (uint32_t)(queue->given - queue->taken);
+	for (; queue->taken != queue->given; queue->taken++) {
+		struct slot *slot = &queue->slots[queue->idle[place]];
 		unsigned value = random_number() >> 32 & (VALUES - 1);
 
 		if (++place == options.in_flight)
@@ -340,10 +347,21 @@ static void submit(struct queue *queue)
 		slot->in_flight = true;
 		queue->available->ring[queue->next++ & mask] = slot->head;
 	}
-	if (options.event_idx) /* one interrupt, with the last answer */
+	if (options.event_idx && options.stream) /* the interrupt would come with an answer that is never reached */
+		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen - 1), memory_order_relaxed);
+	else if (options.event_idx) /* one interrupt, with the last answer */
 		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + options.in_flight - 1),
 				      memory_order_relaxed);
 	atomic_store_explicit(&queue->available->idx, queue->next, memory_order_release);
+}
+
+/* Kick the device, if it wants that for what was submitted since the last time. */
+static void kick(struct queue *queue)
+{
+	uint16_t old = queue->kicked_at;
+	bool wanted;
+
+	queue->kicked_at = queue->next;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (options.event_idx) {
 		uint16_t event = atomic_load_explicit(avail_event(queue), memory_order_relaxed);
@@ -352,21 +370,24 @@ static void submit(struct queue *queue)
 	} else {
 		wanted = !(atomic_load_explicit(&queue->used->flags, memory_order_relaxed) & NO_NOTIFY);
 	}
-	if (wanted) {
-		counts.kicks++;
-		if (eventfd_write(queue->kick, 1) < 0 && errno != EAGAIN)
-			die("the kick failed: %s", strerror(errno));
-	}
+	if (!wanted)
+		return;
+	counts.kicks++;
+	if (eventfd_write(queue->kick, 1) < 0 && errno != EAGAIN)
+		die("the kick failed: %s", strerror(errno));
 }
 
-/* Take the answers that are there, and check each; gives whether the round is complete. */
-static bool reap(struct queue *queue)
+/* Take the answers that are there, `most` at most, and check each; gives whether none is missing. */
+static bool reap(struct queue *queue, unsigned most)
 {
 	uint16_t idx = atomic_load_explicit(&queue->used->idx, memory_order_acquire);
+	uint32_t place = (uint32_t)(queue->given % options.in_flight);
 
 	if ((uint16_t)(idx - queue->seen) > queue->missing)
 		die("the device returned more requests than it was given: used index %u, %u of %u missing", idx,
 		    queue->missing, options.in_flight);
+	if ((uint16_t)(idx - queue->seen) > most)
+		idx = (uint16_t)(queue->seen + most);
 	for (; queue->seen != idx; queue->seen++) {
 		struct used_element element = queue->used->ring[queue->seen & (options.queue_size - 1)];
 		struct slot *slot;
@@ -382,6 +403,10 @@ static bool reap(struct queue *queue)
 			die("a wrong answer: %u! mod 2**32 = %u, not %u", *slot->request, slot->expected,
 			    *slot->response);
 		slot->in_flight = false;
+		queue->idle[place] = queue->slot_of[element.id];
+		if (++place == options.in_flight)
+			place = 0;
+		queue->given++;
 		queue->missing--;
 	}
 	return !queue->missing;
@@ -412,7 +437,7 @@ static void sleep_until_called(struct pollfd *polled)
 			eventfd_read(queue->call, &ignored);
 		if (ready)
 			continue;
-		if (queue->missing && reap(queue))
+		if (queue->missing && reap(queue, ALL))
 			die("queue %u: all answers are there, and in %u s no interrupt came for the last", i,
 			    options.timeout);
 		if (queue->missing)
@@ -425,22 +450,28 @@ static void sleep_until_called(struct pollfd *polled)
 #define KEPT (1u << 20)
 static uint32_t *latencies;
 
+static void start_round(struct queue *queue)
+{
+	queue->started = now();
+	submit(queue);
+	kick(queue);
+}
+
 /* Run rounds on all queues, until the time or the number of requests is reached. */
-static uint64_t run(struct pollfd *polled, double seconds, uint64_t requests)
+static uint64_t run_rounds(struct pollfd *polled, double seconds, uint64_t requests)
 {
 	uint64_t start = now(), end = seconds > 0 ? start + (uint64_t)(seconds * 1e9) : UINT64_MAX, moment = start;
 	unsigned running = options.queues;
 
-	memset(&counts, 0, sizeof(counts));
 	for (unsigned i = 0; i < options.queues; i++)
-		submit(&queues[i]);
+		start_round(&queues[i]);
 	while (running) {
 		bool progress = false;
 
 		for (unsigned i = 0; i < options.queues; i++) {
 			struct queue *queue = &queues[i];
 
-			if (!queue->missing || !reap(queue))
+			if (!queue->missing || !reap(queue, ALL))
 				continue;
 			progress = true;
 			moment = now();
@@ -448,18 +479,61 @@ static uint64_t run(struct pollfd *polled, double seconds, uint64_t requests)
 				(uint32_t)(moment - queue->started > UINT32_MAX ? UINT32_MAX : moment - queue->started);
 			counts.requests += options.in_flight;
 			if (moment < end && counts.requests < requests)
-				submit(queue);
+				start_round(queue);
 			else
 				running--;
 		}
-		if (progress)
-			continue;
-		if (options.spin)
-			relax();
-		else
+		if (!progress)
 			sleep_until_called(polled);
 	}
 	return moment - start;
+}
+
+/* Keep all queues full, until the time or the number of requests is reached, and wait for what is in flight then. */
+static uint64_t run_stream(double seconds, uint64_t requests)
+{
+	uint64_t start = now(), end = seconds > 0 ? start + (uint64_t)(seconds * 1e9) : UINT64_MAX;
+	uint64_t moment = start, progress = start, before;
+	unsigned running = options.queues, looks = 0;
+
+	for (unsigned i = 0; i < options.queues; i++)
+		submit(&queues[i]);
+	while (running) {
+		bool more = moment < end && counts.requests < requests;
+
+		before = counts.requests;
+		for (unsigned i = 0; i < options.queues; i++) {
+			struct queue *queue = &queues[i];
+			uint64_t given = queue->given;
+
+			if (!queue->missing)
+				continue;
+			reap(queue, BURST);
+			counts.requests += queue->given - given;
+			if (more && queue->given != given)
+				submit(queue);
+			else if (queue->kicked_at != queue->next) /* a kick takes long: first all answers that are there */
+				kick(queue);
+			if (!queue->missing)
+				running--;
+		}
+		if (!(++looks & 63))
+			moment = now();
+		if (counts.requests != before) {
+			progress = moment;
+			continue;
+		}
+		if (moment - progress > options.timeout * 1000000000ull)
+			die("no answer in %u s", options.timeout);
+		relax();
+	}
+	return now() - start;
+}
+
+static uint64_t run(struct pollfd *polled, double seconds, uint64_t requests)
+{
+	memset(&counts, 0, sizeof(counts));
+	return options.stream ? run_stream(seconds, requests) : run_rounds(polled, seconds, requests);
 }
 
 /* Talking to the back-end. */
@@ -754,10 +828,13 @@ static void print_results(uint64_t wall, uint64_t front_end, uint64_t back_end, 
 	       "\"event_idx\": %s, \"features\": %llu, ",
 	       options.in_flight, options.queue_size, options.queues, options.regions,
 	       options.indirect ? "true" : "false", options.event_idx ? "true" : "false", (unsigned long long)features);
-	printf("\"requests\": %llu, \"seconds\": %.6f, \"requests_per_second\": %.1f, \"ns_per_request\": %.2f, "
-	       "\"p50_ns\": %u, \"p99_ns\": %u, ",
+	printf("\"requests\": %llu, \"seconds\": %.6f, \"requests_per_second\": %.1f, \"ns_per_request\": %.2f, ",
 	       (unsigned long long)counts.requests, (double)wall / 1e9, requests * 1e9 / (double)wall,
-	       (double)wall / requests, latencies[kept / 2], latencies[kept * 99 / 100]);
+	       (double)wall / requests);
+	if (kept)
+		printf("\"p50_ns\": %u, \"p99_ns\": %u, ", latencies[kept / 2], latencies[kept * 99 / 100]);
+	else
+		printf("\"p50_ns\": null, \"p99_ns\": null, ");
 	printf("\"frontend_cpu_ns\": %.2f, \"backend_cpu_ns\": ", (double)front_end / requests);
 	if (back_end)
 		printf("%.2f, ", (double)back_end / requests);
@@ -782,7 +859,7 @@ static const char usage[] =
 	"  --regions N      regions of memory (2)\n"
 	"  --indirect       indirect descriptors\n"
 	"  --no-event-idx   suppress notifications by flags alone\n"
-	"  --spin           look at the ring all the time, instead of waiting for the interrupt\n"
+	"  --stream         keep K in flight all the time, and look at the ring instead of sleeping\n"
 	"  --seconds S      how long (1); 0: until --requests\n"
 	"  --requests N     end after so many\n"
 	"  --warm-up N      requests before the clock starts (10 rounds)\n"
@@ -803,7 +880,7 @@ static void read_options(int count, char **arguments)
 		{ "socket", required_argument, NULL, 's' },	{ "in-flight", required_argument, NULL, 'k' },
 		{ "queue-size", required_argument, NULL, 'q' }, { "queues", required_argument, NULL, 'n' },
 		{ "regions", required_argument, NULL, 'r' },	{ "indirect", no_argument, NULL, 'i' },
-		{ "no-event-idx", no_argument, NULL, 'e' },	{ "spin", no_argument, NULL, 'p' },
+		{ "no-event-idx", no_argument, NULL, 'e' },	{ "stream", no_argument, NULL, 'p' },
 		{ "seconds", required_argument, NULL, 't' },	{ "requests", required_argument, NULL, 'c' },
 		{ "warm-up", required_argument, NULL, 'w' },	{ "seed", required_argument, NULL, 'd' },
 		{ "timeout", required_argument, NULL, 'o' },	{ NULL, 0, NULL, 0 },
@@ -821,7 +898,7 @@ static void read_options(int count, char **arguments)
 		case 'r': options.regions = (unsigned)number; break;
 		case 'i': options.indirect = true; break;
 		case 'e': options.event_idx = false; break;
-		case 'p': options.spin = true; break;
+		case 'p': options.stream = true; break;
 		case 't': options.seconds = strtod(optarg, NULL); break;
 		case 'c': options.requests = number; break;
 		case 'w': options.warm_up = number; break;
