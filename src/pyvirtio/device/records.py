@@ -30,14 +30,28 @@ def lookup(table: tuple[int, ...], indexes: Any) -> Any:
     >>> lookup((1, 1, 2, 6, 0), np.array([3, 100]))
     array([6, 0], dtype=uint8)
     """
+    array = _arrays.get(id(table)) or _array(table)
+    if indexes.dtype.char in _NARROW:
+        return array[1].take(indexes, mode="clip")
     import numpy as np
 
-    if (array := _arrays.get(table)) is None:
-        array = _arrays[table] = np.array(table, np.min_scalar_type(max(table)))
-    return array[np.minimum(indexes, len(table) - 1)]
+    return array[1][np.minimum(indexes, len(table) - 1)]
 
 
-_arrays: dict[tuple[int, ...], Any] = {}
+_NARROW = "BHI"
+"""NumPy's letters for unsigned numbers that can be no negative index."""
+
+_arrays: dict[int, tuple[tuple[int, ...], Any]] = {}
+"""Tables as arrays. The key is where a table is, for its hash takes longer than a look-up; it is kept, so it stays."""
+
+
+def _array(table: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+    import numpy as np
+
+    if len(_arrays) > 64:  # somebody makes a new table each time
+        _arrays.clear()
+    array = _arrays[id(table)] = table, np.array(table, np.min_scalar_type(max(table)))
+    return array
 
 
 def write_answer(chain: Chain, answer: Any, response: type[Struct], order: ByteOrder) -> None:
@@ -89,11 +103,11 @@ class RecordAnswer:
             ImportError: there is no NumPy.
             TypeError, LocalError: the method gave something else than as many answers of the right type.
         """
-        import numpy as np
-
         assert self.batch is not None
         if self._kinds is None:
             self._kinds = self.request.numpy_dtype(), self.response.numpy_dtype()
+        import numpy as np
+
         kind, wanted = self._kinds
         records = np.frombuffer(requests, kind)
         answers = self.batch(records)

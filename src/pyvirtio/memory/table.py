@@ -91,8 +91,8 @@ class MemoryTable:
         index = bisect_right(self._bases, address) - 1
         if index >= 0:
             base, end, view = self._regions[index]
-            start = address - base
             if address + length <= end:
+                start = address - base
                 return [view[start : start + length]]
         pieces = []
         at, stop = address, address + length

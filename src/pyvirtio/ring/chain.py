@@ -38,7 +38,7 @@ class Chain:
     @property
     def length(self) -> int:
         """The bytes that the device may read."""
-        return sum(map(len, self.readable))
+        return len(self.readable[0]) if len(self.readable) == 1 else sum(map(len, self.readable))
 
     @property
     def room(self) -> int:
@@ -52,8 +52,9 @@ class Chain:
         >>> chain.read(100), chain.read(4, start=4)
         (b'hello device', b'o de')
         """
-        if len(self.readable) == 1:
-            return bytes(self.readable[0][start : start + limit])
+        if len(self.readable) == 1:  # most requests
+            view = self.readable[0]
+            return bytes(view[start : start + limit] if start or limit < len(view) else view)
         pieces, skip = [], start
         for view in self.readable:
             if limit <= 0:
@@ -70,10 +71,10 @@ class Chain:
         Raises:
             ChainError: there is no room for it; nothing is written then.
         """
-        skip, at = self.written, 0
-        if not skip and len(self.writable) == 1 and len(data) <= len(self.writable[0]):  # most answers
-            self.writable[0][: len(data)] = data
-            self.written = len(data)
+        skip, at, size = self.written, 0, len(data)
+        if not skip and len(self.writable) == 1 and size <= len(view := self.writable[0]):  # most answers
+            view[:size] = data
+            self.written = size
             return
         if len(data) > self.room - skip:
             raise ChainError(f"an answer of {len(data)} bytes; the driver left room for {self.room - skip}")

@@ -23,7 +23,8 @@ _HEADER = 16
 _STATE = 16
 _VERSION = 1
 
-# The in-flight region's header, seen as 16-bit words.
+# The in-flight region's header, seen as 16-bit words. Behind it, each head's state: whether it is in flight (the first
+# byte), which head was published before it (the fourth word), and its place in the order of arrival (the last 8 bytes).
 _W_VERSION, _W_SIZE, _W_LAST_HEAD, _W_USED = 4, 5, 6, 7
 
 MAXIMUM_STRIKES = 3
@@ -36,6 +37,13 @@ class Count:
     STARTED, INTENT, LEAD, RUNNING_FROM, RUNNING_NUMBER, RUNNING_SINCE = range(6)
     REQUESTS, EMPTY, FAILED, BYTES_READ, BYTES_WRITTEN, KICKS, CALLS, TURNS = range(6, 14)
 
+
+_INTENT, _RUNNING_FROM, _RUNNING_NUMBER, _RUNNING_SINCE = (
+    Count.INTENT,
+    Count.RUNNING_FROM,
+    Count.RUNNING_NUMBER,
+    Count.RUNNING_SINCE,
+)
 
 COUNTERS = {
     "requests": (Count.REQUESTS, "requests answered"),
@@ -83,9 +91,11 @@ class Journal:
             raise RingError(f"an in-flight region of {len(region)} bytes cannot track a queue of {size} entries")
         self.size = size
         usable = _HEADER + _STATE * size
-        self._marks = region
+        self._region = region
         self._words = words(region[:usable], "H")
-        self._orders = words(region[:usable], "Q")
+        self._marks = region[_HEADER:usable:_STATE]
+        self._links = self._words[11::8]
+        self._orders = words(region[:usable], "Q")[3::2]
         self._strikes = ledger[_LEDGER_HEADER : _LEDGER_HEADER + size]
         self.numbers = words(ledger[:_LEDGER_HEADER], "Q")
         version, entries = self._words[_W_VERSION], self._words[_W_SIZE]
@@ -117,56 +127,56 @@ class Journal:
         Raises:
             RingError: it is in flight already.
         """
-        if self._marks[_HEADER + _STATE * head]:
+        if self._marks[head]:
             raise twice(head)
         order = self.last_order = self.last_order + 1
-        self._orders[2 * head + 3] = order
-        self._marks[_HEADER + _STATE * head] = 1
+        self._orders[head] = order
+        self._marks[head] = 1
         return order
 
     def intend(self, heads: Iterable[int], used: int) -> None:
         """Note that ``heads`` are about to be published by setting the used index to ``used``."""
-        last = self._words[_W_LAST_HEAD]
+        links, last = self._links, self._words[_W_LAST_HEAD]
         for head in heads:
-            self._words[8 * head + 11] = last
+            links[head] = last
             last = head
         self._words[_W_LAST_HEAD] = last
-        self.numbers[Count.INTENT] = used
+        self.numbers[_INTENT] = used
 
     def finish(self, heads: Iterable[int], used: int) -> None:
         """Note that ``heads`` are published."""
+        marks, strikes = self._marks, self._strikes
         for head in heads:
-            self._marks[_HEADER + _STATE * head] = 0
-            if self._strikes[head]:
-                self._strikes[head] = 0
+            marks[head] = 0
+            if strikes[head]:
+                strikes[head] = 0
         self._words[_W_USED] = used
 
     def running(self, order: int, number: int, since: int) -> None:
         """Note that ``number`` requests from ``order`` on are inside the device's method since ``since`` (ns)."""
         numbers = self.numbers
-        numbers[Count.RUNNING_FROM] = order
-        numbers[Count.RUNNING_SINCE] = since
-        numbers[Count.RUNNING_NUMBER] = number
+        numbers[_RUNNING_FROM] = order
+        numbers[_RUNNING_SINCE] = since
+        numbers[_RUNNING_NUMBER] = number
 
     def idle(self) -> None:
         """Note that no request is inside the device's method."""
-        self.numbers[Count.RUNNING_NUMBER] = 0
+        self.numbers[_RUNNING_NUMBER] = 0
 
     # What others ask.
 
     def in_flight(self) -> list[int]:
         """Give the heads that are in flight, in the order of their arrival."""
-        heads = [head for head in range(self.size) if self._marks[_HEADER + _STATE * head]]
-        return sorted(heads, key=lambda head: self._orders[2 * head + 3])
+        return sorted((head for head in range(self.size) if self._marks[head]), key=self.order_of)
 
     def order_of(self, head: int) -> int:
         """Give the place of ``head`` in the order of arrival."""
-        return self._orders[2 * head + 3]
+        return self._orders[head]
 
     @property
     def parts(self) -> tuple[memoryview, memoryview, memoryview]:
         """The memory itself, for the other engines: the in-flight region, the strikes, the ledger's numbers."""
-        return self._marks, self._strikes, self.numbers
+        return self._region, self._strikes, self.numbers
 
     @property
     def started(self) -> bool:
@@ -207,11 +217,11 @@ class Journal:
         for _ in range(batch):
             if head >= self.size:
                 raise RingError(f"the in-flight region names descriptor {head} of {self.size}")
-            self._marks[_HEADER + _STATE * head] = 0
+            self._marks[head] = 0
             self._strikes[head] = 0
-            head = self._words[8 * head + 11]
+            head = self._links[head]
         self._words[_W_USED] = intent
-        self.last_order = max((self._orders[2 * head + 3] for head in self.in_flight()), default=0) & ((1 << 63) - 1)
+        self.last_order = max(map(self.order_of, self.in_flight()), default=0) & ((1 << 63) - 1)
         return intent
 
     def blame(self) -> int:
@@ -223,7 +233,7 @@ class Journal:
         if not number:
             return 0
         first = self.numbers[Count.RUNNING_FROM]
-        guilty = [head for head in self.in_flight() if first <= self._orders[2 * head + 3] < first + number]
+        guilty = [head for head in self.in_flight() if first <= self._orders[head] < first + number]
         for head in guilty:
             self._strikes[head] = min(MAXIMUM_STRIKES, self._strikes[head] + 1)
         self.idle()

@@ -1,9 +1,10 @@
 """The device side of a split virtqueue, with NumPy for batches of requests of one shape.
 
 A call of NumPy takes a few tenths of a microsecond for any number of requests, so a batch takes a fixed number of
-them and no loop. Three habits make that fast, all measured: index by strided views of single fields; validate by
-comparing bytes with a pattern, which beats masks and ``any()`` by a factor of ten; gather and scatter through windows,
-arrays whose records overlap at every byte address.
+them and no loop. Four habits make that fast, all measured: copy descriptors whole and look at the copy through strided
+views; validate by comparing bytes with a pattern, which beats masks and ``any()`` by a factor of ten; gather and
+scatter through windows, arrays whose records overlap at every byte address; and make no array twice that can be kept,
+for making one takes as long as filling it.
 
 A batch is taken only if it is plainly right: all requests of the same layout, two descriptors each (or one that
 refers to an indirect table of two), each buffer within one region. The longest run of such requests is taken; what
@@ -15,7 +16,7 @@ from __future__ import annotations
 from pyvirtio.memory import order_loads, order_stores
 from pyvirtio.ring.chain import Chain
 from pyvirtio.ring.journal import Count
-from pyvirtio.ring.split_device import SplitDeviceQueue
+from pyvirtio.ring.split_device import MOST_BYTES, SplitDeviceQueue
 from pyvirtio.spec import split
 
 TYPE_CHECKING = False
@@ -30,13 +31,18 @@ if TYPE_CHECKING:
 
     Indexes = NDArray[np.intp]
     Numbers = NDArray[Any]
-    _Found = tuple[Indexes, tuple[Numbers, int], tuple[Numbers, int], Numbers, Numbers, Indexes]
 
 FEWEST = 8
 """Below so many requests plain Python is as fast."""
 
+MOST = 1024
+"""As many requests are compared with a layout that was prepared; it grows where more come at once."""
+
 _IDX, _RING = split.IDX, split.RING
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
+_PLAIN_FLAGS = _NEXT.to_bytes(2, "little") + _WRITE.to_bytes(2, "little")
+_INDIRECT_FLAGS = _INDIRECT.to_bytes(2, "little")
+_DESCRIPTOR, _PAIR = split.DESCRIPTOR_SIZE, 2 * split.DESCRIPTOR_SIZE
 
 
 class NumpyDeviceQueue(SplitDeviceQueue):
@@ -47,58 +53,64 @@ class NumpyDeviceQueue(SplitDeviceQueue):
 
     def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
         """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
-        pending = self.backlog()
-        number = min(pending, limit)
-        if number < FEWEST or self._broken or pending > self.size - self._in_flight or not self._has_numpy:
+        pending = (self._available[_IDX] - self._next_available) & 0xFFFF
+        number = pending if pending < limit else limit
+        if number < FEWEST or self._broken or pending > self.size - self._in_flight:
             return None
         views = self._views or self._make_views()
         if views is None:
             return None
         order_loads()
+        journal = self.journal
         try:
-            found = views.find(self._next_available, number, request_size, response_size)
+            batch = views.pop(self._next_available, number, journal.last_order + 1, (request_size, response_size))
         except IndexError:  # an index beyond the table: NumPy looks at each
             return None
-        if found is None:
+        if batch is None:
             return None
-        heads, order = found[0], self.journal.last_order + 1
-        number = len(heads)
-        views.begin(heads, order)
-        self.journal.last_order += number
+        number = len(batch.heads)
+        journal.last_order += number
         self._next_available = (self._next_available + number) & 0xFFFF
         self._in_flight += number
-        return NumpyBatch(self._memory, heads, order, *found[1:])
+        return batch
 
     def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
         views = self._views or self._make_views()
         assert views is not None
-        heads = batch.answer(answers)
-        number, size = len(heads), batch.response_size
-        if not number:
-            return
-        journal, used = self.journal, self._used_index
-        views.use(heads, used, size)
-        used = (used + number) & 0xFFFF
-        views.intend(heads)
+        done, journal, layout = batch.done, self.journal, batch.layout
+        batch.answer(answers)
+        names, heads = batch.names, batch.heads
+        number = batch.done - done
+        if number < len(heads):
+            names, heads = names[done : batch.done], heads[done : batch.done]
+            if not number:
+                return
+        written = layout.responses.itemsize
+        used = (self._used_index + number) & 0xFFFF
+        views.use(names, self._used_index, written)
+        views.intend(names, heads)
         journal.intend((), used)
         order_stores()
         self._used[_IDX] = used
         views.finish(heads)
         journal.finish((), used)
+        journal.idle()
         self._used_index = used
         self._in_flight -= number
-        self.count(Count.REQUESTS, number)
-        self.count(Count.BYTES_READ, number * batch.readable_bytes)
-        self.count(Count.BYTES_WRITTEN, number * size)
+        numbers = journal.numbers
+        numbers[Count.REQUESTS] += number
+        numbers[Count.BYTES_READ] += number * layout.readable
+        numbers[Count.BYTES_WRITTEN] += number * written
 
     def _memory_changed(self) -> None:
         self._views = None  # a batch that is still out keeps its own
 
     def _make_views(self) -> _Views | None:
+        if not self._has_numpy:
+            return None
         try:
-            journal = self.journal.parts[:2]
-            parts = (self._table, self._available, self._pairs, *journal)
+            parts = (self._table, self._available, self._pairs, *self.journal.parts[:2])
             self._views = _Views(self._memory, parts, may_indirect=self._may_indirect)
         except (ImportError, TypeError, ValueError):  # no NumPy, or something that is not plain memory
             self._has_numpy = False
@@ -106,58 +118,49 @@ class NumpyDeviceQueue(SplitDeviceQueue):
 
 
 class NumpyBatch:
-    """Requests of one shape; see `RecordBatch`."""
+    """Requests of one shape; see `RecordBatch`.
+
+    ``names`` are the heads as the ring has them. ``places`` say where in the windows the requests begin, and behind
+    them where the answers do; ``slots`` say the same for the address space.
+    """
 
     def __init__(
-        self,
-        memory: MemoryTable,
-        heads: Indexes,
-        order: int,
-        readable: tuple[Numbers, int],
-        writable: tuple[Numbers, int],
-        requests: Numbers,
-        windows: Numbers,
-        places: Indexes,
+        self, order: int, names: Numbers, heads: Indexes, layout: _Layout, slots: Indexes, places: Indexes
     ) -> None:
-        self.requests = requests
         self.order = order
-        self._memory = memory
-        self._heads = heads
-        self._readable = readable
-        self._writable = writable
-        self._windows = windows
+        self.names = names
+        self.heads = heads
+        self.layout = layout
+        self.done = 0
+        self._slots = slots
         self._places = places
-        self._done = 0
-        self.response_size = windows.itemsize
+        self.requests = layout.requests[places[: len(heads)]]
 
     def __len__(self) -> int:
-        return len(self._heads) - self._done
+        return len(self.heads) - self.done
 
-    @property
-    def readable_bytes(self) -> int:
-        """The readable bytes of each request."""
-        return self._readable[1]
-
-    def answer(self, answers: Any) -> Indexes:
-        """Write answers of the next records into guest memory; gives their heads."""
-        windows = self._windows
-        records = windows.__class__((memoryview(answers).nbytes // windows.itemsize,), windows.dtype, answers)
-        start, stop = self._done, self._done + len(records)
-        if stop > len(self._heads):
+    def answer(self, answers: Any) -> None:
+        """Write answers of the next records into guest memory."""
+        windows, done, places = self.layout.responses, self.done, self._places[len(self.heads) :]
+        number = memoryview(answers).nbytes // windows.itemsize
+        if number > len(self):
             raise ValueError("the answers are not as long as the records that are left")
-        windows[self._places[start:stop]] = records
-        self._done = stop
-        self.order += len(records)
-        return self._heads[start:stop]
+        if number < len(places):
+            places = places[done : done + number]
+        windows[places] = windows.__class__((number,), windows.dtype, answers)
+        self.done = done + number
+        self.order += number
 
     def take(self) -> Chain:
         """Take the next record out, to answer it as a chain."""
-        at, order = self._done, self.order
-        self._done += 1
+        at, order, number = self.done, self.order, len(self.heads)
+        self.done += 1
         self.order += 1
-        (readable, read), (writable, written) = self._readable, self._writable
-        views = self._memory.views
-        return Chain(int(self._heads[at]), order, views(int(readable[at]), read), views(int(writable[at]), written))
+        readable, writable = (
+            self.layout.buffer(length, int(self._slots[where]), int(self._places[where]))
+            for where, length in ((at, self.layout.readable), (at + number, self.layout.writable))
+        )
+        return Chain(int(self.heads[at]), order, readable, writable)
 
 
 class _Views:
@@ -167,16 +170,15 @@ class _Views:
         import numpy as np
 
         table, available, pairs, marks, strikes = parts
-        size = len(table) // 16
+        size = len(table) // _DESCRIPTOR
         self._np = np
-        self._memory = memory
+        self._memory = _Memory(memory)
         self._mask = size - 1
         self._may_indirect = may_indirect and size > 1
-        # A descriptor is two words of 64 bits: the address; and length, flags and next.
-        words = np.frombuffer(table, "<u8")
-        self._low, self._high = words[0::2], words[1::2]
+        self._table = np.frombuffer(table, f"V{_DESCRIPTOR}")
         self._ring = np.frombuffer(available, "<u2")[_RING : _RING + size]
-        self._pairs = np.frombuffer(pairs, "<i8")
+        used = np.frombuffer(pairs, "<u4")
+        self._used_heads, self._used_lengths = used[0::2], used[1::2]
         # The journal; see there.
         states = 16 * (size + 1)
         self._marks = np.frombuffer(marks, "u1", states)[16::16]
@@ -184,169 +186,253 @@ class _Views:
         self._links = np.frombuffer(marks, "<u2", states // 2)[11::8]
         self._last_head = np.frombuffer(marks, "<u2", 7)[6:]
         self._strikes = np.frombuffer(strikes, "u1")
+        self._struck = bool(self._strikes.any())  # the keeper strikes only while no worker runs
         # Private memory, made once.
-        self._counting = np.arange(size, dtype="<u8")
         self._seen = np.zeros(size, "<u8")
-        self._spans: dict[int, _Span] = {}
-        self._windows: dict[int, Numbers] = {}
+        self._unmarked = bytes(size)
+        self._stock, self._stock_from = np.zeros(0, "<u8"), 0
+        self._desks: dict[int, _Desk] = {}
+        self._layout = _Layout(self._memory, bytes(8), (0, 0), 0)
 
     # Popping.
 
-    def find(  # each way out is a look at another part of the layout
-        self, next_available: int, number: int, request_size: int, response_size: int
-    ) -> _Found | None:
-        """Find the longest run of plain requests of one layout, up to ``number`` of them.
+    def pop(self, next_available: int, number: int, order: int, sizes: tuple[int, int]) -> NumpyBatch | None:
+        """Take the longest run of plain requests of one layout, up to ``number`` of them; the first gets ``order``.
 
         Raises:
             IndexError: an index in the ring or in a descriptor is beyond the table.
         """
-        heads = self._heads(next_available & self._mask, number)
-        low, high = self._low[heads], self._high[heads]  # each descriptor is read once
-        halves = high.view("<u2")
-        flags = int(halves[2])
-        number = _run(halves[2::4], number)
-        if number < FEWEST:
-            return None
-        if flags == _NEXT:
-            following = halves[3 : 4 * number : 4].astype(self._np.intp)
-            low1, high1 = self._low[following], self._high[following]
-        elif flags == _INDIRECT and self._may_indirect:
-            number = min(number, _run(high.view("<u4")[: 2 * number : 2], number))
-            tables = self._tables(low[:number], int(high.view("<u4")[0]))
-            if tables is None:
-                return None
-            low, high, low1, high1 = tables[:, 0], tables[:, 1].copy(), tables[:, 2], tables[:, 3].copy()
-            halves = high.view("<u2")
-            number = min(number, _run(halves[2::4], number), _run(halves[3::4], number))
-            if (halves[2], halves[3]) != (_NEXT, 1):
-                return None
-        else:
-            return None
-        lengths, lengths1, flags1 = high.view("<u4")[::2], high1.view("<u4")[::2], high1.view("<u2")[2::4]
-        read, written = int(lengths[0]), int(lengths1[0])
-        if flags1[0] != _WRITE or read < request_size or written < response_size or read + written > 1 << 32:
-            return None
-        number = min(_run(lengths, number), _run(lengths1, number), _run(flags1, number))
-        places, number = self._span(read).places(low, number)
-        places1, number = self._span(written).places(low1, number)
-        heads = heads[:number]
-        if number < FEWEST or self._any_in_flight(heads):
-            return None
-        return (
-            heads,
-            (low, read),
-            (low1, written),
-            self._window(request_size)[places[:number]],
-            self._window(response_size),
-            places1[:number],
-        )
+        found = self._look(next_available, number, order, sizes)
+        if isinstance(found, int) and found >= FEWEST:  # so many are alike, unless somebody changes them
+            found = self._look(next_available, found, order, sizes)
+        return None if isinstance(found, int) else found
 
-    def _heads(self, start: int, number: int) -> Indexes:
-        stop, size = start + number, self._mask + 1
-        ring = self._ring
-        if stop <= size:
-            return ring[start:stop].astype(self._np.intp)
-        return self._np.concatenate((ring[start:], ring[: stop - size])).astype(self._np.intp)
-
-    def _tables(self, addresses: Numbers, length: int) -> Numbers | None:
-        if length != 2 * split.DESCRIPTOR_SIZE:
-            return None
-        places, number = self._span(length).places(addresses, len(addresses))
-        if number < len(addresses):
-            return None
-        return self._window(length)[places].view("<u8").reshape(number, 4)
-
-    def _any_in_flight(self, heads: Indexes) -> bool:
-        """Tell whether one of ``heads`` is in flight, or stands there twice."""
-        number = len(heads)
-        if self._marks[heads].tobytes() != bytes(number):
-            return True
-        seen, counting = self._seen, self._counting[:number]
-        seen[heads] = counting  # of one that is there twice, only the last place stays
-        return bool(seen[heads].tobytes() != counting.tobytes())
-
-    def _span(self, length: int) -> _Span:
-        span = self._spans.get(length)
-        if span is None:
-            if len(self._spans) > 16:  # a driver chooses the lengths: do not collect them
-                self._spans.clear()
-            span = self._spans[length] = _Span(self._memory, length)
-        return span
-
-    def _window(self, size: int) -> Numbers:
-        window = self._windows.get(size)
-        if window is None:
-            window = self._windows[size] = _window(self._memory, size)
-        return window
-
-    # The journal, for many at once: the same stores in the same order as in `Journal`.
-
-    def begin(self, heads: Indexes, order: int) -> None:
-        """Mark requests in flight, from place ``order`` in the order of arrival on."""
-        self._orders[heads] = self._counting[: len(heads)] + order
+    def _look(self, next_available: int, number: int, order: int, sizes: tuple[int, int]) -> NumpyBatch | int:
+        """Take ``number`` requests, or give how many, from the first on, may be alike where not all are."""
+        desk = self._desks.get(number) or self._desk(number)
+        names = self._names(next_available & self._mask, number)
+        heads = names.astype(self._np.intp)
+        if (alike := self._copy_descriptors(desk, heads)) < number:
+            return alike
+        layout, alike = self._compare(desk, sizes)
+        if alike < number:
+            return alike
+        desk.addresses[...] = desk.columns
+        slots = layout.edges.searchsorted(desk.flat_addresses, "right")
+        if 0 in self._memory.inside[slots].tobytes():  # not even the longer buffer fits everywhere
+            slots, alike = self._slots_apart(desk, layout)
+            if alike < number:
+                return alike
+        places = self._memory.deltas[slots]
+        places += desk.offsets
+        orders = self._orders_from(order, number)
+        if self._any_in_flight(heads, orders):
+            return 0
+        batch = NumpyBatch(order, names, heads, layout, slots, places)
+        self._orders[heads] = orders
         self._marks[heads] = 1
+        return batch
 
-    def use(self, heads: Indexes, used: int, length: int) -> None:
+    def _desk(self, number: int) -> _Desk:
+        if len(self._desks) > 256:
+            self._desks.clear()
+        desk = self._desks[number] = _Desk(number)
+        return desk
+
+    def _names(self, start: int, number: int) -> Numbers:
+        ring, beyond = self._ring, start + number - self._mask - 1
+        if beyond <= 0:
+            return ring[start : start + number].copy()
+        return self._np.concatenate((ring[start:], ring[:beyond]))
+
+    def _copy_descriptors(self, desk: _Desk, heads: Indexes) -> int:
+        """Read the two descriptors of each request, once; gives how many requests may have them."""
+        desk.first[...] = self._table[heads]
+        flags = desk.flags.item(0)
+        if flags == _NEXT:
+            desk.following[...] = desk.nexts
+            desk.second[...] = self._table[desk.following]
+            return len(heads)
+        if flags == _INDIRECT and self._may_indirect:
+            return self._copy_tables(desk)
+        return 0
+
+    def _copy_tables(self, desk: _Desk) -> int:
+        """Read the two descriptors of each indirect table; gives how many requests have such tables."""
+        number, memory = len(desk.nexts), self._memory
+        slots = memory.edges(_PAIR).searchsorted(desk.columns[0], "right")
+        outside = memory.inside[slots].tobytes().find(0)
+        alike = min(
+            _alike(desk.flags[::2].tobytes(), _INDIRECT_FLAGS * number, 2),
+            _alike(desk.lengths[::2].tobytes(), _PAIR.to_bytes(4, "little") * number, 4),
+            number if outside < 0 else outside,
+        )
+        if alike < number:
+            return alike
+        places = memory.deltas[slots]
+        places += desk.columns[0].view(places.dtype)
+        desk.pairs[...] = memory.window(_PAIR)[places]
+        return _alike(desk.nexts.tobytes(), b"\1\0" * number, 2)
+
+    def _compare(self, desk: _Desk, sizes: tuple[int, int]) -> tuple[_Layout, int]:
+        """Compare descriptors with the layout that came last; gives theirs, and how many, from the first on, have it.
+
+        A layout that does not suit requests and responses of these ``sizes`` is none.
+        """
+        layout = self._layout
+        lengths, flags = desk.lengths.tobytes(), desk.flags.tobytes()
+        if not layout.all_lengths.startswith(lengths) or layout.sizes != sizes:
+            layout = self._layout = _Layout(self._memory, lengths[:8], sizes, max(len(desk.nexts), MOST))
+        if layout.all_lengths.startswith(lengths) and layout.all_flags.startswith(flags):
+            return layout, len(desk.nexts) if layout.fits else 0
+        alike = min(_alike(lengths, layout.all_lengths, 8), _alike(flags, layout.all_flags, 4))
+        return layout, alike if layout.fits else 0
+
+    def _slots_apart(self, desk: _Desk, layout: _Layout) -> tuple[Indexes, int]:
+        """Give the slots of readable and writable buffers, and how many of both, from the first on, are inside."""
+        memory, lengths = self._memory, (layout.readable, layout.writable)
+        rows = [
+            memory.edges(length).searchsorted(row, "right") for row, length in zip(desk.addresses, lengths, strict=True)
+        ]
+        outside = [memory.inside[row].tobytes().find(0) for row in rows]
+        number = min((where for where in outside if where >= 0), default=len(rows[0]))
+        return self._np.concatenate(rows), number
+
+    def _orders_from(self, order: int, number: int) -> Numbers:
+        """Give the places in the order of arrival from ``order`` on, out of a stock."""
+        start = order - self._stock_from
+        if not 0 <= start <= len(self._stock) - number:
+            self._stock = self._np.arange(order, order + 8 * max(number, MOST), dtype="<u8")
+            self._stock_from, start = order, 0
+        return self._stock[start : start + number]
+
+    def _any_in_flight(self, heads: Indexes, orders: Numbers) -> bool:
+        """Tell whether one of ``heads`` is in flight, or stands there twice."""
+        if not self._unmarked.startswith(self._marks[heads].tobytes()):
+            return True
+        seen = self._seen
+        seen[heads] = orders  # of one that is there twice, only the last place stays
+        return bool(seen[heads].tobytes() != orders.tobytes())
+
+    # Pushing. The journal's stores, for many at once, are the same in the same order as in `Journal`.
+
+    def use(self, names: Numbers, used: int, length: int) -> None:
         """Write used elements, from the used index ``used`` on."""
-        elements = heads + (length << 32)
         start = used & self._mask
-        fit = self._mask + 1 - start
-        self._pairs[start : start + len(heads)] = elements[:fit]
-        if len(heads) > fit:
-            self._pairs[: len(heads) - fit] = elements[fit:]
+        stop, size = start + len(names), self._mask + 1
+        self._used_heads[start:stop] = names[: size - start] if stop > size else names
+        self._used_lengths[start:stop] = length
+        if stop > size:
+            self._used_heads[: stop - size] = names[size - start :]
+            self._used_lengths[: stop - size] = length
 
-    def intend(self, heads: Indexes) -> None:
+    def intend(self, names: Numbers, heads: Indexes) -> None:
         """Link the heads that are about to be published."""
+        self._links[heads[1:]] = names[:-1]
         self._links[heads[0]] = self._last_head[0]
-        self._links[heads[1:]] = heads[:-1]
-        self._last_head[0] = heads[-1]
+        self._last_head[0] = names[-1]
 
     def finish(self, heads: Indexes) -> None:
         """Unmark the heads that are published."""
         self._marks[heads] = 0
-        self._strikes[heads] = 0
+        if self._struck:
+            self._strikes[heads] = 0
 
 
-def _run(column: Numbers, number: int) -> int:
-    """Count how many of the first ``number`` items are as the first one, without a gap."""
-    column = column[:number]
-    if column.tobytes() == column[:1].tobytes() * number:
-        return number
-    return int((column != column[0]).argmax())
+class _Desk:
+    """Where the descriptors of so many requests are laid out, in pairs, to be looked at from all sides."""
+
+    def __init__(self, number: int) -> None:
+        import numpy as np
+
+        self.pairs = np.zeros(number, f"V{_PAIR}")
+        descriptors = self.pairs.view(f"V{_DESCRIPTOR}")
+        self.first, self.second = descriptors[0::2], descriptors[1::2]
+        self.lengths, self.flags = self.pairs.view("<u4")[2::4], self.pairs.view("<u2")[6::8]
+        self.nexts = self.pairs.view("<u2")[7::16]
+        self.following = np.zeros(number, np.intp)
+        self.columns = self.pairs.view("<u8")[0::2].reshape(number, 2).T
+        # The same without gaps: those of the readable buffers, and behind them those of the writable ones.
+        self.flat_addresses = np.zeros(2 * number, "<u8")
+        self.addresses = self.flat_addresses.reshape(2, number)
+        self.offsets = self.flat_addresses.view(np.intp)
 
 
-class _Span:
-    """Where buffers of one length may begin, and where that is in this process.
+class _Layout:
+    """What all requests of a batch have in common: the lengths of their two buffers, and their flags."""
+
+    def __init__(self, memory: _Memory, lengths: bytes, sizes: tuple[int, int], number: int) -> None:
+        self.all_lengths = lengths * number
+        self.all_flags = _PLAIN_FLAGS * number
+        self.sizes = sizes
+        self.readable, self.writable = int.from_bytes(lengths[:4], "little"), int.from_bytes(lengths[4:], "little")
+        self.fits = (
+            self.readable >= sizes[0] and self.writable >= sizes[1] and self.readable + self.writable <= MOST_BYTES
+        )
+        self.edges = memory.edges(max(self.readable, self.writable))
+        self.requests, self.responses = map(memory.window, sizes)
+        self.buffer = memory.views
+
+
+def _alike(found: bytes, pattern: bytes, size: int) -> int:
+    """Count how many items of ``size`` bytes are as in a pattern, from the first on, without a gap."""
+    import numpy as np
+
+    if pattern.startswith(found):
+        return len(found) // size
+    differ = np.frombuffer(found, "u1") != np.frombuffer(pattern, "u1", len(found))
+    return int(differ.argmax()) // size
+
+
+class _Memory:
+    """Guest memory: where buffers may begin, and where that is in this process.
 
     Slots of the address space alternate: outside, inside the first region, outside, ... An address's slot is found by
     bisection, for any number of regions in about the same time, and what is to be added to it stands in a table.
     """
 
-    def __init__(self, memory: MemoryTable, length: int) -> None:
+    def __init__(self, memory: MemoryTable) -> None:
         import numpy as np
 
-        edges, inside, deltas = [], [0], [0]
-        origin = _origin(memory)
-        for region in memory.regions:
-            if length <= len(region.view) and region.end <= 1 << 64:
-                edges += [region.base, region.end - length + 1]
-                inside += [1, 0]
-                deltas += [(_address(region.view) - origin - region.base) & (1 << 64) - 1, 0]
-        if edges and edges[-1] == 1 << 64:  # the last byte of the address space: there is nothing behind it
-            edges.pop()
-        self._edges = np.array(edges, "<u8")
-        self._inside = np.array(inside, "u1")
-        self._deltas = np.array(deltas, "<u8")
-        self._intp = np.intp
+        self._np = np
+        self._table = memory
+        self._regions = [region for region in memory.regions if region.end <= 1 << 64]
+        origin, deltas = _origin(memory), [0]
+        for region in self._regions:
+            deltas += [(_address(region.view) - origin - region.base) & (1 << 64) - 1, 0]
+        self.deltas = np.array(deltas, "<u8").view(np.intp)
+        self.inside = np.arange(len(deltas)).astype("u1") & 1
+        self._edges: dict[int, Numbers] = {}
+        self._windows: dict[int, Numbers] = {}
 
-    def places(self, addresses: Numbers, number: int) -> tuple[Indexes, int]:
-        """Give the place of each address in a window, and how many, from the first on, are inside."""
-        slots = self._edges.searchsorted(addresses, "right")
-        inside = self._inside[slots]
-        outside = inside.tobytes().find(0)
-        places = self._deltas[slots]
-        places += addresses
-        return places.view(self._intp), number if outside < 0 else min(number, outside)
+    def edges(self, length: int) -> Numbers:
+        """Give the edges of the slots for buffers of one length."""
+        edges = self._edges.get(length)
+        if edges is None:
+            if len(self._edges) > 16:  # a driver chooses the lengths: do not collect them
+                self._edges.clear()
+            ends = [(region.base, max(region.base, region.end - max(length, 1) + 1)) for region in self._regions]
+            numbers = [edge for pair in ends for edge in pair]
+            if numbers and numbers[-1] == 1 << 64:  # the last byte of the address space: there is nothing behind it
+                numbers.pop()
+            edges = self._edges[length] = self._np.array(numbers, "<u8")
+        return edges
+
+    def window(self, size: int) -> Numbers:
+        """See everything from the lowest region to the highest as records of ``size`` bytes, one at each byte.
+
+        What lies between the regions is none of ours: only places inside may be touched.
+        """
+        window = self._windows.get(size)
+        if window is None:
+            origin = _origin(self._table)
+            end = max(_address(region.view) + len(region.view) for region in self._table.regions)
+            window = self._windows[size] = self._np.asarray(_Pointer(origin, end - origin, size))
+        return window
+
+    def views(self, length: int, slot: int, place: int) -> list[memoryview]:
+        """Give a buffer at a place of a window, as `MemoryTable.views` does."""
+        return self._table.views((place - int(self.deltas[slot])) & (1 << 64) - 1, length)
 
 
 def _address(view: memoryview) -> int:
@@ -370,15 +456,3 @@ class _Pointer:
             "shape": (max(0, length - size + 1),),
             "strides": (1,),
         }
-
-
-def _window(memory: MemoryTable, size: int) -> Numbers:
-    """See everything from the lowest region to the highest as records of ``size`` bytes, one at each byte.
-
-    What lies between the regions is none of ours: only places that `_Span` gives may be touched.
-    """
-    import numpy as np
-
-    origin = _origin(memory)
-    end = max(_address(region.view) + len(region.view) for region in memory.regions)
-    return np.asarray(_Pointer(origin, end - origin, size))

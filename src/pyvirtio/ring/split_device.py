@@ -133,11 +133,12 @@ class SplitDeviceQueue:
         return chains
 
     def _pop_one(self) -> Chain:
-        head = self._available[_RING + (self._next_available & self._mask)]
+        next_available = self._next_available
+        head = self._available[_RING + (next_available & self._mask)]
         if head >= self.size:
             raise RingError(f"descriptor {head} was made available; the queue has {self.size}", section="2.7.6")
         chain = self._chain(head, self.journal.begin(head))
-        self._next_available = (self._next_available + 1) & 0xFFFF
+        self._next_available = (next_available + 1) & 0xFFFF
         self._in_flight += 1
         return chain
 
@@ -154,7 +155,7 @@ class SplitDeviceQueue:
         writable: list[tuple[int, int]] = []
         unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
         for _ in range(self.size):
-            address, length, flags, following = unpack(table, index * 16)
+            address, length, flags, following = unpack(table, 16 * index)
             if flags & _INDIRECT:
                 self._indirect(address, length, flags, readable, writable)
                 break
@@ -201,7 +202,7 @@ class SplitDeviceQueue:
         table = self._memory.read(address, length)  # one private copy: what is checked is what is used
         index = 0
         for _ in range(number):
-            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, index * 16)
+            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, 16 * index)
             if flags & _INDIRECT:
                 raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
             if flags & _WRITE:
@@ -244,12 +245,11 @@ class SplitDeviceQueue:
         The used index is published once for all of them. No request counts as running afterwards.
         """
         pairs, used, mask = self._pairs, self._used_index, self._mask
-        heads = []
-        for chain in chains:
+        heads = [chain.head for chain in chains]
+        for head, chain in zip(heads, chains, strict=True):
             slot = 2 * (used & mask)
-            pairs[slot] = chain.head
+            pairs[slot] = head
             pairs[slot + 1] = chain.written
-            heads.append(chain.head)
             used += 1
         used &= 0xFFFF
         self.journal.intend(heads, used)
