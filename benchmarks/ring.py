@@ -45,6 +45,8 @@ ROWS: dict[str, tuple[str, type[Device], bool]] = {
     "accel, each": ("accel", Each, True),
     "accel, chain": ("accel", Each, False),
     "numpy, batch": ("numpy", Batch, True),
+    "numpy, each": ("numpy", Each, True),
+    "reference, each": ("reference", Each, True),
     "reference, chain": ("reference", Each, False),
 }
 

@@ -59,7 +59,7 @@ def need(engine: str) -> None:
         del os.environ["PYVIRTIO_ENGINE"]
 
 
-@pytest.mark.parametrize("engine", ["accel", "numpy"])
+@pytest.mark.parametrize("engine", ["accel", "numpy", "reference"])
 def test_as_the_reference_engine(engine: str):
     need(engine)
     found = differ(engine, os.environ["PYVIRTIO_SEED"], QUICK)
@@ -70,7 +70,7 @@ def test_as_the_reference_engine(engine: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(8))
-@pytest.mark.parametrize("engine", ["accel", "numpy"])
+@pytest.mark.parametrize("engine", ["accel", "numpy", "reference"])
 def test_as_the_reference_engine_a_million_times(engine: str, part: int):
     need(engine)
     assert differ(engine, f"{os.environ['PYVIRTIO_SEED']} {part}", EACH)["cases"] == EACH

@@ -22,8 +22,10 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import Journal, SplitDeviceQueue, SplitRings
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.ring.journal import Count, ledger_size, region_size
+from pyvirtio.ring.records import PlainBatch, PlainCodec
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
+from pyvirtio.spec.struct import Struct, raw
 from pyvirtio.testing import RingLayout, lay_out
 from pyvirtio.testing.scrambler import EDGES
 
@@ -37,6 +39,12 @@ REGIONS = ((0x1000, 0x440), (0x1440, 0x100), (0x1600, 0x80), (2**64 - 0x80, 0x80
 REQUEST, RESPONSE = 8, 4
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 _INDEXES = (0, 1, 65530)
+
+
+class _Whole(Struct):
+    """A request as it is."""
+
+    data: bytes = raw(REQUEST)
 
 
 def _layout(size: int) -> RingLayout:
@@ -220,7 +228,7 @@ class Pair:
         chains, _ = _pop(one, number + _is_broken(other))
         assert len(chains) == number
         assert [chain.error for chain in chains] == [None] * number
-        assert b"".join(chain.read(REQUEST) for chain in chains) == bytes(memoryview(batch.requests))
+        assert b"".join(chain.read(REQUEST) for chain in chains) == _requests(batch)
         assert batch.order == chains[0].order
         self._alike()
         first = self.rng.randrange(1, number + 1)
@@ -252,6 +260,12 @@ class Pair:
 
 
 _ADDRESSES = (0, 2**63, 2**64 - 1, *(base for base, _ in REGIONS), *(base + length for base, length in REGIONS))
+
+
+def _requests(batch: Any) -> bytes:
+    if isinstance(batch, PlainBatch):
+        return b"".join(data for (data,) in batch.unpacked(PlainCodec(_Whole)))
+    return bytes(memoryview(batch.requests))
 
 
 def _is_broken(queue: Any) -> bool:

@@ -81,6 +81,22 @@ class MemoryTable:
             section="2.7.5",
         )
 
+    def place(self, address: int, length: int) -> tuple[memoryview, int, int] | None:
+        """Say in which region's view ``length`` bytes at ``address`` lie: the view, their offset and ``length``.
+
+        Gives None where they do not lie in one region.
+
+        >>> view, start, length = MemoryTable([Region(0x1000, bytearray(16))]).place(0x1004, 8)
+        >>> len(view), start, length
+        (16, 4, 8)
+        """
+        index = bisect_right(self._bases, address) - 1
+        if index >= 0:
+            base, end, view = self._regions[index]
+            if address + length <= end:
+                return view, address - base, length
+        return None
+
     def views(self, address: int, length: int) -> list[memoryview]:
         """Give ``length`` bytes at ``address``, in pieces where they cross from region to region.
 

@@ -21,13 +21,14 @@ from pyvirtio.spec import split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
 
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.ring.records import RecordBatch
+    from pyvirtio.ring.records import PlainCodec, RecordBatch
 
     Indexes = NDArray[np.intp]
     Numbers = NDArray[Any]
@@ -55,7 +56,9 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         """Take up to ``limit`` requests of one shape; see `SplitDeviceQueue.pop_records`."""
         pending = (self._available[_IDX] - self._next_available) & 0xFFFF
         number = pending if pending < limit else limit
-        if number < FEWEST or self._broken or pending > self.size - self._in_flight:
+        if number < FEWEST:
+            return super().pop_records(limit, request_size, response_size)
+        if self._broken or pending > self.size - self._in_flight:
             return None
         views = self._views or self._make_views()
         if views is None:
@@ -76,6 +79,9 @@ class NumpyDeviceQueue(SplitDeviceQueue):
 
     def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of a batch; see `SplitDeviceQueue.push_records`."""
+        if not isinstance(batch, NumpyBatch):
+            super().push_records(batch, answers)
+            return
         views = self._views or self._make_views()
         assert views is not None
         done, journal, layout = batch.done, self.journal, batch.layout
@@ -134,10 +140,14 @@ class NumpyBatch:
         self.done = 0
         self._slots = slots
         self._places = places
-        self.requests = layout.requests[places[: len(heads)]]
+        self.requests: Any = layout.requests[places[: len(heads)]]
 
     def __len__(self) -> int:
         return len(self.heads) - self.done
+
+    def unpacked(self, codec: PlainCodec) -> Iterator[tuple[Any, ...]]:
+        """Read the records that are left, one after the other."""
+        return codec.iter_unpack(memoryview(self.requests)[self.done :])
 
     def answer(self, answers: Any) -> None:
         """Write answers of the next records into guest memory."""

@@ -6,10 +6,13 @@ and the copy is used; indexes that the device wrote are never read back.
 
 from __future__ import annotations
 
+from time import monotonic_ns
+
 from pyvirtio.errors import ChainError, RingError
 from pyvirtio.memory import full_fence, order_loads, order_stores
 from pyvirtio.ring.chain import Chain
-from pyvirtio.ring.journal import Journal
+from pyvirtio.ring.journal import Count, Journal
+from pyvirtio.ring.records import PlainBatch, PlainCodec
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.ring.records import RecordBatch
+    from pyvirtio.ring.records import Place, RecordBatch
     from pyvirtio.ring.rings import SplitRings
 
 _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
@@ -39,7 +42,7 @@ class SplitDeviceQueue:
         RingError: the journal cannot belong to this queue.
     """
 
-    calls_records: ClassVar[bool] = False
+    calls_records: ClassVar[bool] = True
     """Whether `call_records` is there."""
 
     def __init__(
@@ -244,12 +247,14 @@ class SplitDeviceQueue:
 
         The used index is published once for all of them. No request counts as running afterwards.
         """
+        self._publish([chain.head for chain in chains], [chain.written for chain in chains])
+
+    def _publish(self, heads: Sequence[int], lengths: Sequence[int]) -> None:
         pairs, used, mask = self._pairs, self._used_index, self._mask
-        heads = [chain.head for chain in chains]
-        for head, chain in zip(heads, chains, strict=True):
+        for head, length in zip(heads, lengths, strict=True):
             slot = 2 * (used & mask)
             pairs[slot] = head
-            pairs[slot + 1] = chain.written
+            pairs[slot + 1] = length
             used += 1
         used &= 0xFFFF
         self.journal.intend(heads, used)
@@ -260,23 +265,64 @@ class SplitDeviceQueue:
         self._used_index = used
         self._in_flight -= len(heads)
 
-    # Records: requests of one shape, many at a time. Other engines have them; this one does without.
+    # Records: requests of one shape, without an object for each. What is odd is left to `pop`, untouched.
 
-    def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:  # noqa: ARG002
+    def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
         """Take up to ``limit`` requests of at least ``request_size`` bytes, with room for ``response_size`` each.
 
         Each byte of them is read once. Gives None where the next chain is not of that kind, where nothing waits, or
         where this engine does not think it worth the while; then `pop` is the way, which also says what is wrong.
         """
-        return None
+        pending = (self._available[_IDX] - self._next_available) & 0xFFFF
+        if not pending or self._broken or pending > self.size - self._in_flight:
+            return None
+        order_loads()
+        journal, available, mask, at = self.journal, self._available, self._mask, self._next_available
+        order, records = journal.last_order + 1, []
+        for _ in range(min(pending, limit)):
+            head = available[_RING + (at & mask)]
+            places = self._plain_places(head)
+            if places is None or places[0][2] < request_size or places[1][2] < response_size:
+                break
+            try:
+                journal.begin(head)
+            except RingError as error:  # it need not be in flight any more by the time that `pop` looks
+                self._broken = error
+                break
+            records.append((head, *places))
+            at += 1
+        if not records:
+            return None
+        self._next_available = at & 0xFFFF
+        self._in_flight += len(records)
+        return PlainBatch(records, order, response_size)
+
+    def _plain_places(self, head: int) -> tuple[Place, Place] | None:
+        """Find the buffers of a chain of one readable and one writable descriptor, each within one region."""
+        unpack, size, table, place_of = split.DESCRIPTOR.unpack_from, self.size, self._table, self._memory.place
+        if head >= size:
+            return None
+        address, length, flags, following = unpack(table, 16 * head)
+        if flags != _NEXT or following >= size:
+            return None
+        readable = place_of(address, length)
+        address, room, flags, _ = unpack(table, 16 * following)
+        if flags != _WRITE or length + room > MOST_BYTES:
+            return None
+        writable = place_of(address, room)
+        return (readable, writable) if readable and writable else None
 
     def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of ``batch``, as many as ``answers`` holds, as `push` does; and count them."""
-        raise NotImplementedError
+        heads, read, size = batch.answer(answers)
+        self._publish(heads, [size] * len(heads))
+        self.count(Count.REQUESTS, len(heads))
+        self.count(Count.BYTES_READ, read)
+        self.count(Count.BYTES_WRITTEN, size * len(heads))
 
-    def codec(self, structure: Any) -> object:  # noqa: ARG002
+    def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None where it cannot deal with it."""
-        return None
+        return PlainCodec(structure)
 
     def call_records(
         self,
@@ -293,7 +339,27 @@ class SplitDeviceQueue:
         it is the system's. Stops early at an unusual outcome, an exception or an answer of another type, and gives
         that, which belongs to the record that is now the next. Gives ``batch`` where nothing was unusual.
         """
-        raise NotImplementedError
+        clock = clock or monotonic_ns
+        now, outcome = clock(), batch
+        answers: list[bytes] = []
+        running, order, pack = self.journal.running, batch.order, response.pack
+        kind, new = request.structure, tuple.__new__
+        for values in batch.unpacked(request):
+            running(order + len(answers), 1, now)
+            try:
+                outcome = method(new(kind, values))
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the caller reports it
+                outcome = error
+                break
+            if (answer := pack(outcome)) is None:
+                break
+            answers.append(answer)
+            outcome = batch
+            now = clock()
+            if now >= deadline:
+                break
+        self.push_records(batch, b"".join(answers))
+        return outcome
 
     # Notifications.
 
