@@ -143,6 +143,7 @@ typedef struct {
     uint32_t size, in_flight;
     uint16_t next, used_index, called_at;
     bool event_idx, may_indirect;
+    bool struck;   /* whether there were strikes when this process took the queue: the keeper strikes the dead alone */
     bool closed;   /* no more records: what comes next has to be looked at, or nothing comes */
     int32_t twice; /* the head in flight that ended a batch of records, or -1 */
     uint64_t order;
@@ -824,11 +825,10 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
     in_order();
 
     /* Journal.finish */
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         store8(self->marks + MARK_STATES + (size_t)STATE * heads[i], 0);
-        if (self->strikes[heads[i]])
-            self->strikes[heads[i]] = 0;
-    }
+    for (uint32_t i = 0; self->struck && i < n; i++)
+        self->strikes[heads[i]] = 0;
     in_order();
     put16(self->marks + MARK_USED, used);
     set_number(self, N_RUNNING_NUMBER, 0);
@@ -901,6 +901,8 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto failed;
         }
     }
+    for (uint32_t i = 0; i < size; i++)
+        self->struck |= self->strikes[i] != 0;
     self->heads = PyMem_Calloc(size, sizeof *self->heads);
     self->written = PyMem_Calloc(size, sizeof *self->written);
     if (!self->heads || !self->written) {
