@@ -101,6 +101,7 @@ class Worker:
         self._memory = MemoryTable()
         self._queues: dict[int, _Running] = {}
         self._ready: set[int] = set()
+        self._awake: set[int] = set()  # queues whose driver was not asked to kick since their last turn
         self._kicks: dict[int, int] = {}
         self._silent: set[int] = set()  # queues whose driver has no way to kick
         self._epoll = select.epoll()
@@ -127,28 +128,33 @@ class Worker:
         while not self._leaving:
             self._look()
             for index in list(self._ready):
-                running = self._queues.get(index)
-                if running is None or not running.service.turn(linger=self._linger > 0):
-                    self._ready.discard(index)
-                if running and running.service.retired:
-                    self._retired(index, running)
-                self._awake_until = time.monotonic_ns() + self._linger if self._linger else 0
+                self._serve(index, self._queues[index])
+            if self._linger and self._awake:
+                self._awake_until = time.monotonic_ns() + self._linger
+
+    def _serve(self, index: int, running: _Running) -> None:
+        """Give a queue its turn. Its driver is not asked to kick before the others had theirs."""
+        self._awake.add(index)
+        if not running.service.turn(linger=True):
+            self._ready.discard(index)
+        if running.service.retired:
+            self._retired(index, running)
 
     def _watch(self) -> None:
-        """Look for requests that nobody was asked to announce; when it was for nothing for long, ask for kicks."""
-        for _ in range(LOOKS):
-            self._ready.update(i for i, running in self._queues.items() if running.service.queue.backlog())
+        """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
+        for _ in range(LOOKS if self._linger else 1):
+            self._ready.update(index for index in self._awake if self._queues[index].service.queue.backlog())
             if self._ready:
                 return
-        if time.monotonic_ns() >= self._awake_until:
-            self._awake_until = 0
-            self._ready.update(i for i, running in self._queues.items() if running.service.rest())
+        if not self._linger or time.monotonic_ns() >= self._awake_until:
+            self._ready.update(index for index in self._awake if self._queues[index].service.rest())
+            self._awake.clear()
 
     def _look(self) -> None:
         """Wait for kicks and for the keeper's messages."""
-        if self._awake_until and not self._ready:
+        if self._awake and not self._ready:
             self._watch()
-        timeout = 0 if self._ready or self._awake_until else POLL_INTERVAL if self._silent else None
+        timeout = 0 if self._ready or self._awake else POLL_INTERVAL if self._silent else None
         for fd, _ in self._epoll.poll(timeout, MOST_EVENTS):
             if (index := self._kicks.get(fd)) is not None:
                 self._queues[index].service.queue.count(Count.KICKS)
@@ -233,6 +239,7 @@ class Worker:
         """Answer what was taken from a queue, and let go of it."""
         running = self._queues.pop(index, None)
         self._ready.discard(index)
+        self._awake.discard(index)
         self._silent.discard(index)
         if running is None:
             return
