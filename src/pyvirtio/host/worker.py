@@ -129,14 +129,14 @@ class Worker:
             self._look()
             for index in list(self._ready):
                 self._serve(index, self._queues[index])
-            if self._linger and self._awake:
-                self._awake_until = time.monotonic_ns() + self._linger
 
     def _serve(self, index: int, running: _Running) -> None:
         """Give a queue its turn. Its driver is not asked to kick before the others had theirs."""
         self._awake.add(index)
         if not running.service.turn(linger=True):
             self._ready.discard(index)
+        if self._linger:
+            self._awake_until = time.monotonic_ns() + self._linger
         if running.service.retired:
             self._retired(index, running)
 
