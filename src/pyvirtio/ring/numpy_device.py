@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from pyvirtio.memory import order_loads, order_stores, words
 from pyvirtio.ring.chain import Chain
-from pyvirtio.ring.journal import Count
 from pyvirtio.ring.split_device import MOST_BYTES, SplitDeviceQueue
 from pyvirtio.spec import split
 
@@ -104,10 +103,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         journal.idle()
         self._used_index = used
         self._in_flight -= number
-        numbers = journal.numbers
-        numbers[Count.REQUESTS] += number
-        numbers[Count.BYTES_READ] += number * layout.readable
-        numbers[Count.BYTES_WRITTEN] += number * written
+        self._count_records(number, number * layout.readable, number * written)
 
     def _memory_changed(self) -> None:
         self._views = None  # a batch that is still out keeps its own
