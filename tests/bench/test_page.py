@@ -43,7 +43,8 @@ def test_columns_line_up():
 
 
 def test_the_project_has_a_place_for_every_table():
-    names = ["settings", "requests", "requests-cpu", "requests-absolute", "workers", "queue-size", "regions"]
+    ratios = [f"{name}{figure}" for name in ("requests", "rounds") for figure in ("", "-cpu", "-absolute")]
+    names = ["settings", *ratios, "workers", "queue-size", "regions"]
     tables = [Table(name, "t", ["a"], [["1"]]) for name in [*names, "memory", "start", "exact", "guest"]]
     replace_tables(PAGE.read_text(), tables)
 

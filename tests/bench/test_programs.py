@@ -97,7 +97,7 @@ def test_without_the_library_there_are_no_ratios(
     wanted = suite.Wanted(names=("requests",), pace=Pace(0.01, 1))
     outcome = suite.run(wanted, Workshop(programs.cache))
     assert "no sources today" in outcome.missing[0]
-    assert [table.name for table in outcome.tables] == ["settings", "requests-absolute"]
+    assert [table.name for table in outcome.tables] == ["settings", "requests-absolute", "rounds-absolute"]
 
 
 def test_the_compiler_has_a_version(programs: Programs):

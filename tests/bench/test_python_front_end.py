@@ -22,7 +22,7 @@ def test_our_back_end_answers(indirect: bool, tmp_path: Path):
             load = Load(in_flight=in_flight, seconds=0, requests=400, indirect=indirect)
             sample = PythonFrontEnd().measure(socket, load)
             assert sample.requests >= 400
-            assert sample.p99 >= sample.p50 > 0
+            assert (sample.p99 or 0) >= (sample.p50 or 0) > 0
 
 
 def test_the_c_peer_answers(peer: BackEnd, tmp_path: Path):

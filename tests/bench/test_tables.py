@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from pyvirtio.bench import suite
 from pyvirtio.bench.backends import engines, form, ours
 from pyvirtio.bench.load import CFrontEnd, Load, Sample
-from pyvirtio.bench.processes import processor_time, tree
+from pyvirtio.bench.processes import apart, processor_time, tree
 from pyvirtio.bench.runs import Bench, Pace, Results
 from pyvirtio.bench.tables import exact, flatness, guest, memory, requests, start, workers
 from pyvirtio.cli import main
@@ -29,12 +30,14 @@ def bench(front_end: CFrontEnd, peer_program: Path) -> Bench:
 
 
 def test_requests(bench: Bench):
-    ratios, cpu, absolute = requests.measure(bench)
-    assert [table.name for table in (ratios, cpu, absolute)] == ["requests", "requests-cpu", "requests-absolute"]
-    assert len(absolute.rows) == len(ratios.rows) + 2, "the peer and the front-end itself"
-    assert all("-" not in row[1:] for row in ratios.rows)
-    assert len(absolute.data) == (len(ratios.rows) + 1) * 5 * BRIEF.repetitions
-    json.dumps(absolute.as_dict())
+    tables = requests.measure(bench)
+    kinds = [f"{name}{figure}" for name in ("requests", "rounds") for figure in ("", "-cpu", "-absolute")]
+    assert [table.name for table in tables] == kinds
+    for columns, (ratios, _, absolute) in ((5, tables[:3]), (4, tables[3:])):
+        assert len(absolute.rows) == len(ratios.rows) + 2, "the peer and the front-end itself"
+        assert all("-" not in row[1:] for row in ratios.rows)
+        assert len(absolute.data) == (len(ratios.rows) + 1) * columns * BRIEF.repetitions
+        json.dumps(absolute.as_dict())
 
 
 def test_workers(bench: Bench):
@@ -111,6 +114,8 @@ def test_turns_rotate_and_what_does_not_suit_is_left_out(tmp_path: Path):
             return _Running(Path(self.name))
 
     class Recorder:
+        streams: ClassVar[bool] = True
+
         def measure(self, socket: Path, load: Load) -> Sample:
             order.append(str(socket))
             return Sample(1, 1.0, None, 1.0, 1.0, 1.0)
@@ -141,3 +146,29 @@ def test_no_results_are_no_figures():
 def test_what_a_process_that_is_gone_uses():
     assert tree(2**22 + 1) == []
     assert processor_time(2**22 + 1) == 0
+
+
+def test_front_end_and_back_ends_have_their_own_processors(tmp_path: Path):
+    seen = {}
+
+    class Back:
+        name = "back"
+
+        def running(self, _folder: Path) -> _Running:
+            seen["back"] = os.sched_getaffinity(0)
+            return _Running(Path("back"))
+
+    class Front:
+        streams: ClassVar[bool] = True
+
+        def measure(self, _socket: Path, _load: Load) -> Sample:
+            seen["front"] = os.sched_getaffinity(0)
+            return Sample(1, 1.0, None, 1.0, 1.0, 1.0)
+
+    everywhere = os.sched_getaffinity(0)
+    bench = Bench(Front(), pace=Pace(0, 1))
+    bench.interleaved("x", [Back()], [Load()])
+    assert (seen["front"], seen["back"]) == apart()
+    assert seen["front"] != seen["back"] or len(everywhere) == 1
+    bench.interleaved("x", [Back()], [Load()], together=True)
+    assert seen["front"] == seen["back"] == everywhere == os.sched_getaffinity(0)

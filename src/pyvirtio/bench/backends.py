@@ -109,18 +109,20 @@ def _runs(name: str) -> bool:
     return True
 
 
-def polling(microseconds: int = 50) -> BackEnd:
+def polling(microseconds: int = 50) -> list[BackEnd]:
     """Give our back-end with the fastest engine, looking on for a while before it sleeps."""
-    name = engines()[0]
-    title = f"{TITLES[name]}, one call, --poll-us {microseconds}"
-    return ours(title, form("Each"), engine_name=name, poll_us=microseconds)
+    name, titles = engines()[0], {"Batch": "batch device", "Each": "one call"}
+    return [
+        ours(f"{TITLES[name]}, {title}, --poll-us {microseconds}", form(kind), engine_name=name, poll_us=microseconds)
+        for kind, title in titles.items()
+    ]
 
 
 def each_engine() -> Sequence[BackEnd]:
     """Give our back-end with every engine that can run here, and every form of the device that suits it."""
     found = []
     for name in engines():
-        if name != "reference" and hasattr(devices, "Batch"):
+        if name != "reference":
             found.append(ours(f"{TITLES[name]}, batch device", form("Batch"), engine_name=name))
         if name != "numpy":  # a single request is answered by the reference engine's code there
             found.append(ours(f"{TITLES[name]}, one call a request", form("Each"), engine_name=name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pyvirtio.errors import DeviceError
 
@@ -20,7 +20,8 @@ class Load:
     """What the front-end does.
 
     Attributes:
-        in_flight: requests that are submitted at once; all are waited for.
+        in_flight: requests that are in flight: submitted at once, and all waited for.
+        stream: keep them in flight instead, a new one for each answer, and look at the ring without sleeping.
         seconds: how long; 0: until `requests`.
         requests: the end, where it comes before `seconds` are over; 0: no end.
         queue_size: entries of a queue; 0: twice what is in flight, and 128 at least.
@@ -38,12 +39,13 @@ class Load:
     regions: int = 2
     indirect: bool = False
     warm_up: int = 0
+    stream: bool = False
 
     def arguments(self) -> list[str]:
         """Give the front-end's arguments.
 
-        >>> Load(in_flight=32, seconds=0.5, indirect=True).arguments()
-        ['--in-flight=32', '--seconds=0.5', '--queues=1', '--regions=2', '--indirect']
+        >>> Load(in_flight=32, seconds=0.5, indirect=True, stream=True).arguments()
+        ['--in-flight=32', '--seconds=0.5', '--queues=1', '--regions=2', '--indirect', '--stream']
         """
         always = {
             "in-flight": self.in_flight,
@@ -53,8 +55,8 @@ class Load:
         }
         others = {"requests": self.requests, "queue-size": self.queue_size, "warm-up": self.warm_up}
         pairs = always | {name: value for name, value in others.items() if value}
-        flags = ["--indirect"] if self.indirect else []
-        return [*(f"--{name}={value}" for name, value in pairs.items()), *flags]
+        flags = {"--indirect": self.indirect, "--stream": self.stream}
+        return [*(f"--{name}={value}" for name, value in pairs.items()), *(name for name in flags if flags[name])]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Sample:
         requests: how many were answered, each rightly.
         wall: for a request, by the clock.
         cpu: for a request, of the processor in all of the back-end's processes; None where that cannot be known.
-        p50: the median of a round, from its submission until all of its answers were there.
+        p50: the median of a round, from its submission until all of its answers were there; None for a stream.
         p99: the same for the slowest hundredth.
         front_end: for a request, of the processor in the front-end.
         memory: of each process, the back-end's first process first.
@@ -83,8 +85,8 @@ class Sample:
     requests: int
     wall: float
     cpu: float | None
-    p50: float
-    p99: float
+    p50: float | None
+    p99: float | None
     front_end: float
     memory: tuple[Memory, ...] = ()
 
@@ -124,7 +126,9 @@ class Sample:
 
 
 class FrontEnd(Protocol):
-    """Whatever can measure a back-end."""
+    """Whatever can measure a back-end. ``streams`` says whether it can keep requests in flight."""
+
+    streams: ClassVar[bool]
 
     def measure(self, socket: Path, load: Load) -> Sample:
         """Drive the back-end that listens on `socket`.
@@ -138,6 +142,7 @@ class FrontEnd(Protocol):
 class CFrontEnd:
     """The front-end in C."""
 
+    streams: ClassVar[bool] = True
     program: Path
 
     def measure(self, socket: Path, load: Load) -> Sample:

@@ -8,7 +8,7 @@ import socket as sockets
 import struct
 import time
 from statistics import quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pyvirtio.bench.load import Sample
 from pyvirtio.bench.processes import processor_time
@@ -28,6 +28,8 @@ NUMBERS = range(len(WRAPPED))
 
 class PythonFrontEnd:
     """The front-end in Python: one queue of the device's own size, one region of memory."""
+
+    streams: ClassVar[bool] = False
 
     def measure(self, socket: Path, load: Load) -> Sample:
         """Drive the back-end that listens on `socket`.

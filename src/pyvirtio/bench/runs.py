@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pyvirtio.bench.figures import Spread
 from pyvirtio.bench.figures import ratio as ratio_of
+from pyvirtio.bench.processes import apart, placed
 from pyvirtio.vm.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -68,11 +70,12 @@ class Results:
         complete = numbers and len(numbers) == len(values) == len(others) == len(divisors)
         return ratio_of(numbers, others) if complete else None
 
-    def as_data(self) -> list[dict[str, Any]]:
-        """Give every sample for JSON."""
+    def as_data(self, loads: Sequence[Load] = ()) -> list[dict[str, Any]]:
+        """Give every sample for JSON, or those of some loads."""
         return [
             {"back_end": name, **vars(load), "repetition": number, **sample.as_dict()}
             for (name, load), samples in self._samples.items()
+            if not loads or load in loads
             for number, sample in enumerate(samples)
         ]
 
@@ -100,8 +103,11 @@ class Bench:
         loads: Sequence[Load],
         *,
         suits: Callable[[Runnable, Load], bool] = lambda _back_end, _load: True,
+        together: bool = False,
     ) -> Results:
         """Measure all back-ends under all loads that suit them, by turns.
+
+        Front-end and back-ends have their own processors, unless they shall use all ``together``.
 
         Raises:
             LocalError: a back-end does not start.
@@ -109,7 +115,8 @@ class Bench:
         """
         results = Results()
         total = self.pace.repetitions * len(loads)
-        with _running(back_ends) as sockets, self.progress.step(title) as update:
+        front, back = (os.sched_getaffinity(0),) * 2 if together else apart()
+        with _running(back_ends, back) as sockets, self.progress.step(title) as update, placed(front):
             for repetition in range(self.pace.repetitions):
                 for number, load in enumerate(loads):
                     # Each time another one is first: what one leaves in the caches shall not always hit the same.
@@ -123,10 +130,12 @@ class Bench:
 
 
 @contextlib.contextmanager
-def _running(back_ends: Sequence[Runnable]) -> Iterator[dict[str, Path]]:
+def _running(back_ends: Sequence[Runnable], processors: set[int]) -> Iterator[dict[str, Path]]:
     # A short path: that of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="pv-") as scratch, contextlib.ExitStack() as stack:
-        yield {back_end.name: stack.enter_context(back_end.running(Path(scratch))) for back_end in back_ends}
+        with placed(processors):
+            sockets = {one.name: stack.enter_context(one.running(Path(scratch))) for one in back_ends}
+        yield sockets
 
 
 def cell(spread: Spread | None) -> str:

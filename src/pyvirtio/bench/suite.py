@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtio.bench import programs
 from pyvirtio.bench.load import CFrontEnd
+from pyvirtio.bench.processes import apart
 from pyvirtio.bench.runs import Bench, Pace
 from pyvirtio.bench.settings import load_average, settings, settings_table
 from pyvirtio.errors import LocalError, ProvisionError
@@ -123,8 +124,14 @@ def prepare(wanted: Wanted, workshop: Workshop) -> tuple[Outcome, Bench]:
     except ProvisionError as error:
         outcome.missing.append(f"the C peer ({error}): there is nothing to compare with, so there are no ratios to it")
     pace = wanted.pace
+    front, back = apart()
+    outcome.settings["placement"] = f"front-end on processor {_listed(front)}, back-ends on {_listed(back)}"
     outcome.settings["pace"] = f"{pace.repetitions} repetitions of {pace.seconds:g} s for each cell, by turns"
     return outcome, Bench(front_end, peer, pace, workshop.progress)
+
+
+def _listed(processors: set[int]) -> str:
+    return ", ".join(map(str, sorted(processors)))
 
 
 def _measure(name: str, wanted: Wanted, bench: Bench, workshop: Workshop) -> list[Table]:

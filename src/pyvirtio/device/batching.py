@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain, SplitDeviceQueue
     from pyvirtio.ring.records import RecordBatch
 
-FEWEST, MOST = 8, 512
-"""How many requests must wait before a device's batch method is called, and the most that it is given at once."""
+MOST = 512
+"""The most requests that a device's batch method is given at once."""
 
 SINGLY = 128
 """The most records that are popped at once to be answered one call each."""
@@ -42,17 +42,17 @@ class Records:
         # A batch that fails is answered again, one by one: nothing for what must not be done twice.
         self._has_batch = answer.batch is not None and repeatable
         self._request_size, self._response_size = answer.request.nbytes, answer.response.nbytes
-        self._most = 128
+        self._fewest, self._most = queue.batch_pays_from, 128
         self._rest = 0
         self._codecs = queue.codec(answer.request), queue.codec(answer.response)
-        self.calls = queue.calls_records and answer.method is not None and None not in self._codecs
+        self.calls = answer.method is not None and None not in self._codecs
         """Whether the device's method can be called for each record."""
 
     def pop(self) -> RecordBatch | None:
         """Take records off the ring, if there is a way to answer them that is worth it."""
         if self._rest:
             self._rest -= 1
-        elif self._has_batch and self._queue.backlog() >= FEWEST:
+        elif self._has_batch and self._queue.backlog() >= self._fewest:
             return self._queue.pop_records(self._most, self._request_size, self._response_size)
         if not self.calls:
             return None
@@ -60,7 +60,7 @@ class Records:
 
     def wants(self, number: int) -> bool:
         """Tell whether ``number`` records are a batch for the device's batch method."""
-        return self._has_batch and number >= FEWEST and not self._rest
+        return self._has_batch and number >= self._fewest and not self._rest
 
     def answers(self, batch: RecordBatch, began: int) -> Any:
         """Give the batch method's answers in a buffer, or None."""
@@ -74,7 +74,7 @@ class Records:
     def _adapt(self, took: int) -> None:
         """Keep a call of the batch method well below the length of a turn."""
         if took > self._turn // 2:
-            self._most = max(FEWEST, self._most // 2)
+            self._most = max(self._fewest, self._most // 2)
         elif took < self._turn // 8:
             self._most = min(MOST, 2 * self._most)
 

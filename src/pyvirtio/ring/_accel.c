@@ -94,12 +94,17 @@ typedef struct {
     uint8_t *start;
 } region;
 
+/* Guest addresses are cut into so many parts of equal size, so that only the regions in one have to be searched. */
+#define PARTS 512
+
 typedef struct {
     PyObject_HEAD
     Py_ssize_t count;  /* regions whose buffer is held */
     region *regions;
     Py_buffer *buffers;
     PyObject **views;
+    unsigned shift;             /* an address shifted right is its part */
+    uint32_t first[PARTS + 1];  /* the last region that begins before each part, and before the end of the last */
 } Memory;
 
 typedef struct {
@@ -138,6 +143,7 @@ typedef struct {
     uint32_t size, in_flight;
     uint16_t next, used_index, called_at;
     bool event_idx, may_indirect;
+    bool struck;   /* whether there were strikes when this process took the queue: the keeper strikes the dead alone */
     bool closed;   /* no more records: what comes next has to be looked at, or nothing comes */
     int32_t twice; /* the head in flight that ended a batch of records, or -1 */
     uint64_t order;
@@ -210,6 +216,20 @@ memory_dealloc(PyObject *object)
     free_object(object);
 }
 
+static void
+index_regions(Memory *self)
+{
+    uint64_t last = self->count ? self->regions[self->count - 1].last : 0;
+    uint32_t found = 0;
+    for (self->shift = 0; last >> self->shift >= PARTS;)
+        self->shift++;
+    for (uint32_t part = 0; part <= PARTS; part++) {
+        while (found + 1 < self->count && self->regions[found + 1].base >> self->shift < part)
+            found++;
+        self->first[part] = found;
+    }
+}
+
 static PyObject *
 memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -257,6 +277,7 @@ memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto failed;
         }
     }
+    index_regions(self);
     return (PyObject *)self;
 failed:
     Py_DECREF((PyObject *)self);
@@ -267,12 +288,13 @@ failed:
 static inline Py_ssize_t
 find_region(const Memory *memory, uint64_t address)
 {
-    const region *low = memory->regions;
-    Py_ssize_t left = memory->count;
-    if (!left)
+    uint64_t part = address >> memory->shift;
+    if (part >= PARTS || !memory->count)
         return -1;
+    const region *low = memory->regions + memory->first[part];
+    uint32_t left = memory->first[part + 1] - memory->first[part] + 1;
     while (left > 1) {
-        Py_ssize_t half = left / 2;
+        uint32_t half = left / 2;
         low += low[half].base <= address ? half : 0;
         left -= half;
     }
@@ -803,11 +825,10 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
     in_order();
 
     /* Journal.finish */
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         store8(self->marks + MARK_STATES + (size_t)STATE * heads[i], 0);
-        if (self->strikes[heads[i]])
-            self->strikes[heads[i]] = 0;
-    }
+    for (uint32_t i = 0; self->struck && i < n; i++)
+        self->strikes[heads[i]] = 0;
     in_order();
     put16(self->marks + MARK_USED, used);
     set_number(self, N_RUNNING_NUMBER, 0);
@@ -880,6 +901,8 @@ ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto failed;
         }
     }
+    for (uint32_t i = 0; i < size; i++)
+        self->struck |= self->strikes[i] != 0;
     self->heads = PyMem_Calloc(size, sizeof *self->heads);
     self->written = PyMem_Calloc(size, sizeof *self->written);
     if (!self->heads || !self->written) {
@@ -1579,9 +1602,11 @@ take_exception(void)
  * call_records(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
  * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
- * usual: an exception, or an answer of another type. What was answered until then is given back with one store of the
- * used index; the unusual record is the next in the batch.
+ * usual: an exception, or an answer of another type; the unusual record is the next in the batch. Answers are given
+ * back some at a time, so that a driver that looks can go on meanwhile; interrupts are the caller's.
  */
+enum { AT_ONCE = 16 };
+
 static PyObject *
 ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
 {
@@ -1638,6 +1663,10 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         }
         Py_DECREF(result);
         answer_record(batch, index, answer);
+        if (index + 1 - first == AT_ONCE) {
+            give_records_back(self, batch, AT_ONCE);
+            first = batch->done;
+        }
         if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline)) {
             index++;
             break;

@@ -42,7 +42,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
         TypeError, BufferError: they are not plain memory.
     """
 
-    calls_records = True
+    batch_pays_from = 16
 
     def __init__(
         self,

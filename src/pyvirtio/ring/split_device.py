@@ -43,8 +43,8 @@ class SplitDeviceQueue:
         RingError: the journal cannot belong to this queue.
     """
 
-    calls_records: ClassVar[bool] = True
-    """Whether `call_records` is there."""
+    batch_pays_from: ClassVar[int] = 8
+    """How many records a batch method has to be given to cost less than a call for each of them."""
 
     def __init__(
         self,

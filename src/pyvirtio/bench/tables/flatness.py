@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyvirtio.bench.backends import C_PEER, c_peer, each_engine
@@ -22,9 +23,9 @@ PEER_REGIONS = 32  # the most that libvhost-user takes
 
 def measure(bench: Bench) -> list[Table]:
     """Measure both, for every engine and for the peer."""
-    seconds = bench.pace.seconds
-    sizes = [Load(in_flight=IN_FLIGHT, seconds=seconds, queue_size=size) for size in SIZES]
-    regions = [Load(in_flight=IN_FLIGHT, seconds=seconds, regions=number) for number in REGIONS]
+    base = Load(in_flight=IN_FLIGHT, seconds=bench.pace.seconds, stream=True)
+    sizes = [replace(base, queue_size=size) for size in SIZES]
+    regions = [replace(base, regions=number) for number in REGIONS]
     return [
         _table(bench, "queue-size", "queue size", sizes, [str(size) for size in SIZES]),
         _table(bench, "regions", "regions of memory", regions, [str(number) for number in REGIONS]),

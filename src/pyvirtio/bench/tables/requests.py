@@ -15,31 +15,39 @@ if TYPE_CHECKING:
 
     from pyvirtio.bench.load import Sample
 
-IN_FLIGHT = (1, 32, 128, 1024)
-COLUMNS = ("1, p50", "32", "128", "1024", "128, indirect")
+IN_FLIGHT = (32, 128, 1024)
+STREAM = ("1, p50", "32", "128", "1024", "128, indirect")
+ROUNDS = ("32", "128", "1024", "128, indirect")
 
 
-def loads(seconds: float) -> list[Load]:
-    """Give the loads, a column each."""
-    direct = [Load(in_flight=number, seconds=seconds) for number in IN_FLIGHT]
-    return [*direct, Load(in_flight=128, seconds=seconds, indirect=True)]
+def loads(seconds: float, *, stream: bool) -> list[Load]:
+    """Give the loads of a table, a column each but for the first of `STREAM`."""
+    direct = [Load(in_flight=number, seconds=seconds, stream=stream) for number in IN_FLIGHT]
+    return [*direct, Load(in_flight=128, seconds=seconds, indirect=True, stream=stream)]
 
 
 def measure(bench: Bench, given: Sequence[Runnable] = ()) -> list[Table]:
     """Measure our back-ends, or those that are given, by turns with the peer."""
-    columns = loads(bench.pace.seconds)
-    measured = list(given or [*each_engine(), polling()])
+    streams = bench.front_end.streams
+    single = Load(in_flight=1, seconds=bench.pace.seconds)
+    rounds = loads(bench.pace.seconds, stream=False)
+    stream = loads(bench.pace.seconds, stream=True) if streams else rounds
+    measured = list(given or [*each_engine(), *polling()])
     peer = [c_peer(bench.peer)] if bench.peer else []
-    results = bench.interleaved("requests", [*peer, *measured], columns)
+    results = bench.interleaved("requests", [*peer, *measured], [single, *stream, *(rounds if streams else [])])
     names = [back_end.name for back_end in measured]
-    tables = [_absolute([*(one.name for one in peer), *names], columns, results)]
-    if peer:
-        tables = [
-            _ratios("requests", "Time per request", wall, names, columns, results),
-            _ratios("requests-cpu", "Processor time per request", cpu, names, columns, results),
-            *tables,
-        ]
-    return tables
+
+    def both(name: str, how: str, columns: Sequence[Load], titles: Sequence[str]) -> list[Table]:
+        tables = [_absolute(f"{name}-absolute", how, [*(one.name for one in peer), *names], columns, titles, results)]
+        if peer:
+            ratios = _ratios(name, f"Time per request, {how}", wall, names, columns, titles, results)
+            work = _ratios(f"{name}-cpu", f"Processor time per request, {how}", cpu, names, columns, titles, results)
+            tables = [ratios, work, *tables]
+        return tables
+
+    if not streams:
+        return both("rounds", "rounds", [single, *rounds], STREAM)
+    return both("requests", "kept in flight", [single, *stream], STREAM) + both("rounds", "rounds", rounds, ROUNDS)
 
 
 def wall(sample: Sample, load: Load) -> float | None:
@@ -58,6 +66,7 @@ def _ratios(
     figure: Callable[[Sample, Load], float | None],
     names: Sequence[str],
     columns: Sequence[Load],
+    titles: Sequence[str],
     results: Results,
 ) -> Table:
     rows = []
@@ -71,10 +80,12 @@ def _ratios(
             cells.append(cell(results.ratio((back_end, load), (C_PEER, load), value)))
         rows.append([back_end, *cells])
     heading = f"{title}, as a ratio to {C_PEER} in the same repetition: median (quartiles)"
-    return Table(name, heading, ["engine, device / in flight", *COLUMNS], rows)
+    return Table(name, heading, ["engine, device / in flight", *titles], rows)
 
 
-def _absolute(names: Sequence[str], columns: Sequence[Load], results: Results) -> Table:
+def _absolute(
+    name: str, how: str, names: Sequence[str], columns: Sequence[Load], titles: Sequence[str], results: Results
+) -> Table:
     rows = []
     for back_end in names:
         cells = []
@@ -85,8 +96,8 @@ def _absolute(names: Sequence[str], columns: Sequence[Load], results: Results) -
         rows.append([back_end, *cells])
     spent = [results.spread(names[0], load, lambda sample: sample.front_end) for load in columns]
     rows.append([f"the front-end, driving {names[0]}", *(f"- / {_microseconds(one)}" for one in spent)])
-    title = "Microseconds per request, by the clock / of the processor, medians"
-    return Table("requests-absolute", title, ["engine, device / in flight", *COLUMNS], rows, results.as_data())
+    title = f"Microseconds per request, {how}, by the clock / of the processor, medians"
+    return Table(name, title, ["engine, device / in flight", *titles], rows, results.as_data(columns))
 
 
 def _microseconds(nanoseconds: Spread | None) -> str:

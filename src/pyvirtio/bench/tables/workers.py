@@ -25,7 +25,7 @@ def measure(bench: Bench) -> list[Table]:
     names = {(name, count): f"{TITLES[name]}, {count} workers" for name in chosen for count in WORKERS}
     back_ends = [ours(title, form("Many"), engine_name=name, workers=count) for (name, count), title in names.items()]
     peer = [c_peer(bench.peer, QUEUES)] if bench.peer else []
-    results = bench.interleaved("workers", [*peer, *back_ends], [load])
+    results = bench.interleaved("workers", [*peer, *back_ends], [load], together=True)
 
     def rate(sample: Sample) -> float:
         return sample.rate
