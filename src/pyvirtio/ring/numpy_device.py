@@ -13,9 +13,8 @@ comes behind it goes the way of the reference engine, which also says what is wr
 
 from __future__ import annotations
 
-from pyvirtio.memory import order_loads, order_stores
+from pyvirtio.memory import order_loads, order_stores, words
 from pyvirtio.ring.chain import Chain
-from pyvirtio.ring.journal import Count
 from pyvirtio.ring.split_device import MOST_BYTES, SplitDeviceQueue
 from pyvirtio.spec import split
 
@@ -92,7 +91,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
             names, heads = names[done : batch.done], heads[done : batch.done]
             if not number:
                 return
-        written = layout.responses.itemsize
+        written = layout.response.itemsize
         used = (self._used_index + number) & 0xFFFF
         views.use(names, self._used_index, written)
         views.intend(names, heads)
@@ -104,10 +103,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         journal.idle()
         self._used_index = used
         self._in_flight -= number
-        numbers = journal.numbers
-        numbers[Count.REQUESTS] += number
-        numbers[Count.BYTES_READ] += number * layout.readable
-        numbers[Count.BYTES_WRITTEN] += number * written
+        self._count_records(number, number * layout.readable, number * written)
 
     def _memory_changed(self) -> None:
         self._views = None  # a batch that is still out keeps its own
@@ -151,13 +147,14 @@ class NumpyBatch:
 
     def answer(self, answers: Any) -> None:
         """Write answers of the next records into guest memory."""
-        windows, done, places = self.layout.responses, self.done, self._places[len(self.heads) :]
-        number = memoryview(answers).nbytes // windows.itemsize
-        if number > len(self):
+        layout, done, places = self.layout, self.done, self._places[len(self.heads) :]
+        records = layout.frombuffer(answers, layout.response)
+        number = len(records)
+        if number > len(places) - done:
             raise ValueError("the answers are not as long as the records that are left")
         if number < len(places):
             places = places[done : done + number]
-        windows[places] = windows.__class__((number,), windows.dtype, answers)
+        layout.responses[places] = records
         self.done = done + number
         self.order += number
 
@@ -194,7 +191,7 @@ class _Views:
         self._marks = np.frombuffer(marks, "u1", states)[16::16]
         self._orders = np.frombuffer(marks, "<u8", states // 8)[3::2]
         self._links = np.frombuffer(marks, "<u2", states // 2)[11::8]
-        self._last_head = np.frombuffer(marks, "<u2", 7)[6:]
+        self._last_head = words(marks[12:14], "H")
         self._strikes = np.frombuffer(strikes, "u1")
         self._struck = bool(self._strikes.any())  # the keeper strikes only while no worker runs
         # Private memory, made once.
@@ -339,8 +336,8 @@ class _Views:
     def intend(self, names: Numbers, heads: Indexes) -> None:
         """Link the heads that are about to be published."""
         self._links[heads[1:]] = names[:-1]
-        self._links[heads[0]] = self._last_head[0]
-        self._last_head[0] = names[-1]
+        self._links[heads.item(0)] = self._last_head[0]
+        self._last_head[0] = names.item(-1)
 
     def finish(self, heads: Indexes) -> None:
         """Unmark the heads that are published."""
@@ -381,6 +378,7 @@ class _Layout:
         )
         self.edges = memory.edges(max(self.readable, self.writable))
         self.requests, self.responses = map(memory.window, sizes)
+        self.response, self.frombuffer = self.responses.dtype, memory.frombuffer
         self.buffer = memory.views
 
 
@@ -405,6 +403,7 @@ class _Memory:
         import numpy as np
 
         self._np = np
+        self.frombuffer = np.frombuffer
         self._table = memory
         self._regions = [region for region in memory.regions if region.end <= 1 << 64]
         origin, deltas = _origin(memory), [0]

@@ -66,15 +66,16 @@ class PlainBatch:
 
     def answer(self, answers: Any) -> tuple[list[int], int, int]:
         """Write answers of the next records; gives their heads, the bytes that they had, and the bytes of an answer."""
-        size, data, read = self._response_size, memoryview(answers).cast("B"), 0
-        heads: list[int] = []
-        if len(data) > size * len(self):
+        size, data, start = self._response_size, bytes(answers), 0
+        records = self._records[self._done : self._done + len(data) // size]
+        if len(data) > size * len(records):
             raise ValueError("the answers are not as long as the records that are left")
-        for start in range(0, len(data), size):
-            head, (_, _, length), (view, place, _) = self._records[self._done + len(heads)]
+        heads, read = [], 0
+        for head, (_, _, length), (view, place, _) in records:
             view[place : place + size] = data[start : start + size]
-            heads.append(head)
+            start += size
             read += length
+            heads.append(head)
         self._advance(len(heads))
         return heads, read, size
 

@@ -29,6 +29,7 @@ _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
 MOST_BYTES = 1 << 32
 """A chain may have no more bytes than this (VIRTIO 1.4, 2.7.5.2)."""
 
+_REQUESTS, _BYTES_READ, _BYTES_WRITTEN = Count.REQUESTS, Count.BYTES_READ, Count.BYTES_WRITTEN
 _NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
 
 
@@ -64,6 +65,7 @@ class SplitDeviceQueue:
         self._event_idx = bool(features & Feature.EVENT_IDX)
         self._may_indirect = bool(features & Feature.INDIRECT_DESC)
         self._mask = rings.size - 1
+        self._used_event, self._avail_event = split.used_event_word(rings.size), split.avail_event_word(rings.size)
         self._broken: RingError | None = None
         self.unfinished: list[Chain] = []
         """What a worker that died had popped and not answered, in order of arrival."""
@@ -315,10 +317,15 @@ class SplitDeviceQueue:
     def push_records(self, batch: Any, answers: Any) -> None:
         """Answer the next records of ``batch``, as many as ``answers`` holds, as `push` does; and count them."""
         heads, read, size = batch.answer(answers)
-        self._publish(heads, [size] * len(heads))
-        self.count(Count.REQUESTS, len(heads))
-        self.count(Count.BYTES_READ, read)
-        self.count(Count.BYTES_WRITTEN, size * len(heads))
+        number = len(heads)
+        self._publish(heads, [size] * number)
+        self._count_records(number, read, size * number)
+
+    def _count_records(self, number: int, read: int, written: int) -> None:
+        numbers = self.journal.numbers
+        numbers[_REQUESTS] += number
+        numbers[_BYTES_READ] += read
+        numbers[_BYTES_WRITTEN] += written
 
     def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None where it cannot deal with it."""
@@ -372,7 +379,7 @@ class SplitDeviceQueue:
         self._called_at = new
         full_fence()  # the used index must be out before the driver's wish is read
         if self._event_idx:
-            return split.event_passed(self._available[split.used_event_word(self.size)], new, old)
+            return split.event_passed(self._available[self._used_event], new, old)
         return new != old and not self._available[_FLAGS] & split.NO_INTERRUPT
 
     def suppress_kicks(self) -> None:
@@ -386,11 +393,11 @@ class SplitDeviceQueue:
     def allow_kicks(self) -> bool:
         """Ask for a kick at the next request; gives whether one is there already, and then nobody kicks."""
         if self._event_idx:
-            self._used[split.avail_event_word(self.size)] = self._next_available
+            self._used[self._avail_event] = self._next_available
         else:
             self._used[_FLAGS] = 0
         full_fence()  # the wish must be out before the last look
-        return self.pending
+        return self._available[_IDX] != self._next_available
 
     @property
     def pending(self) -> bool:
