@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain, SplitDeviceQueue
     from pyvirtio.ring.records import RecordBatch
 
-MOST = 512
+MOST = 1024
 """The most requests that a device's batch method is given at once."""
 
 SINGLY = 128
