@@ -16,7 +16,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitDeviceQueue
 from pyvirtio.ring import engine as engines
 from pyvirtio.ring.journal import Count
-from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import Descriptor, RawDriver
 from tests.support.rings import Number, Served, memory_of
@@ -282,6 +282,95 @@ def test_requests_that_the_method_keeps_stay_as_they_were(engine: str):
     _, answers = serve(Keeper(), [one.pack() for one in sent])
     assert kept == sent[::3]
     assert [Number.unpack(answers[at]).value for at in range(100)] == [len(one.name) for one in sent]
+
+
+class Refilled:
+    """A device whose driver submits 20 more requests whenever the device is called, until there were ``total``."""
+
+    def __init__(self, total: int, *, features: int = RING_FEATURES) -> None:
+        self.kept: list[Any] = []
+        self.calls: list[int] = []
+        refilled = self
+
+        class Doubler(Device):
+            device_id = 63
+            requests = Queue(Number, Number, size=256)
+
+            @requests.each
+            def one(self, request: Number) -> int:
+                refilled.calls.append(1)
+                refilled.offer(20)
+                return 2 * request.value
+
+            @requests.batch
+            def many(self, requests: Records) -> Any:
+                refilled.calls.append(len(requests["value"]))
+                refilled.kept.append(requests)
+                refilled.offer(20)
+                return 2 * requests["value"]
+
+        self.served = Served(RawDriver(memory_of((0x1000, 0x40000)), 1024), Doubler(), features)
+        raw = self.served.raw
+        self.heads = [raw.request(Number(value).pack(), room=4) for value in range(total)]
+        self.offered = 0
+
+    def offer(self, number: int) -> None:
+        """Submit so many."""
+        self.served.raw.offer(*self.heads[self.offered : self.offered + number])
+        self.offered = min(len(self.heads), self.offered + number)
+
+    def answers(self) -> list[int]:
+        """Give what came back, in the order of the requests."""
+        back = [(element.id, element.len) for element in self.served.raw.reap()]
+        assert back == [(head, 4) for head in self.heads]
+        return [Number.unpack(self.served.raw.answer(head)).value for head in self.heads]
+
+
+@pytest.mark.parametrize("first", [3, 20, 200])
+@pytest.mark.parametrize("features", [RING_FEATURES, RING_FEATURES & ~Feature.EVENT_IDX])
+@pytest.mark.parametrize("quiet", [False, True], ids=["interrupts", "no interrupts"])
+def test_requests_that_come_meanwhile(engine: str, first: int, features: int, quiet: bool):
+    """An engine may go on by itself; everything is answered once and in order, and no interrupt is left out."""
+    refilled = Refilled(400, features=features)
+    served = refilled.served
+    if quiet:
+        served.raw.avail_flags = 1
+        served.raw.used_event = 0xFFFF
+    refilled.offer(first)
+    while served.service.turn():
+        pass
+    assert refilled.answers() == [2 * value for value in range(400)]
+    assert served.queue.numbers[Count.REQUESTS] == 400
+    assert served.queue.numbers[Count.RUNNING_NUMBER] == 0
+    assert served.queue.journal.in_flight() == []
+    assert sum(refilled.calls) == 400
+    assert bool(served.calls) != quiet
+
+
+def test_a_batch_that_the_device_keeps_stays_as_it_was(engine: str):
+    refilled = Refilled(400)
+    refilled.served.raw.used_event = 0xFFFF
+    refilled.offer(100)
+    while refilled.served.service.turn():
+        pass
+    found = [int(value) for requests in refilled.kept for value in requests["value"]]
+    assert found == sorted(set(found))
+    assert len(found) == sum(number for number in refilled.calls if number > 1)
+    assert bool(found) == (engine != "reference")
+
+
+@pytest.mark.parametrize("culprit", [5, 25, 150])
+def test_a_head_that_comes_twice_behind_good_requests(engine: str, culprit: int):
+    """What came before it is answered, also where an engine had gone on by itself."""
+    refilled = Refilled(200)
+    refilled.served.raw.used_event = 0xFFFF
+    refilled.heads[culprit] = refilled.heads[culprit - 1]
+    refilled.offer(20)
+    while refilled.served.service.turn():
+        pass
+    back = [element.id for element in refilled.served.raw.reap()]
+    assert back[: culprit - 1] == refilled.heads[: culprit - 1]
+    assert refilled.served.service.retired == (len(back) < 200)
 
 
 def test_calls_end_at_the_deadline_of_the_systems_clock(engine: str):

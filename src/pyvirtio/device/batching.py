@@ -38,7 +38,7 @@ class Records:
         self._answer = answer
         self._clock = clock
         self._turn = turn
-        self._system_clock = clock is time.monotonic_ns
+        self._own_clock = None if clock is time.monotonic_ns else clock  # the engines know the system's
         # A batch that fails is answered again, one by one: nothing for what must not be done twice.
         self._has_batch = answer.batch is not None and repeatable
         self._request_size, self._response_size = answer.request.nbytes, answer.response.nbytes
@@ -62,14 +62,19 @@ class Records:
         """Tell whether ``number`` records are a batch for the device's batch method."""
         return self._has_batch and number >= self._fewest and not self._rest
 
-    def answers(self, batch: RecordBatch, began: int) -> Any:
-        """Give the batch method's answers in a buffer, or None."""
-        answers = self._answer.answers(batch.requests)
-        if answers is None:
+    def answer(self, batch: RecordBatch, began: int) -> None:
+        """Have the batch method answer records, and others that wait behind them; some may be left in the batch.
+
+        Raises:
+            Exception: what the method raised.
+        """
+        # Not for a whole turn, so that what one call takes can be told.
+        deadline = began + self._turn // 8
+        self._queue.answer_records(batch, self._answer.answers, self._most, deadline, self._own_clock)
+        if len(batch):
             self.rest()
         else:
             self._adapt(self._clock() - began)
-        return answers
 
     def _adapt(self, took: int) -> None:
         """Keep a call of the batch method well below the length of a turn."""
@@ -88,9 +93,9 @@ class Records:
 
     def call(self, batch: RecordBatch, deadline: int) -> object:
         """Call the device's method for each record; see `SplitDeviceQueue.call_records`."""
-        method, clock = self._answer.method, None if self._system_clock else self._clock
+        method = self._answer.method
         assert method is not None
-        return self._queue.call_records(batch, method, *self._codecs, deadline, clock)
+        return self._queue.call_records(batch, method, *self._codecs, deadline, self._own_clock)
 
     def late(self, outcome: object) -> Answer:
         """Give the function that answers a chain with what came of a call."""

@@ -10,7 +10,6 @@ from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pyvirtio.device.records import Answer
     from pyvirtio.ring import Chain, SplitDeviceQueue
@@ -137,34 +136,28 @@ class QueueService:
         batch, fresh, self._open = self._open, self._open is None, None
         if batch is None and (batch := records.pop()) is None:
             return False
-        answers = self._answers_to(records, batch, now) if fresh and records.wants(len(batch)) else None
-        if answers is not None:
-            self.queue.push_records(batch, answers)
-        elif records.calls:
+        if fresh and records.wants(len(batch)):
+            self._answer_whole(records, batch, now)
+        if len(batch) and records.calls:
             self._call_each(records, batch, deadline)
-        else:
+        elif len(batch):
             self._waiting = [batch.take() for _ in range(len(batch))]
             return False
         if self.queue.call_wanted():
             self._call()
         return True
 
-    def _answers_to(self, records: Records, batch: RecordBatch, began: int) -> Any:
-        """Have the device's batch method answer; gives None where it does not."""
-        journal = self.queue.journal
-        journal.running(batch.order, len(batch), began)
+    def _answer_whole(self, records: Records, batch: RecordBatch, now: int) -> None:
+        """Have the device's batch method answer; what it does not answer stays in the batch."""
         try:
-            answers = records.answers(batch, began)
+            records.answer(batch, now)
         except ImportError:
             records.give_up()
-            answers = None
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             records.rest()
-            answers = None
             self._report_once(f"the device's batch method failed, its requests are answered singly: {error!r}", error)
-        if answers is None:
-            journal.idle()
-        return answers
+        if len(batch):
+            self.queue.journal.idle()
 
     def _call_each(self, records: Records, batch: RecordBatch, deadline: int) -> None:
         outcome = records.call(batch, deadline)

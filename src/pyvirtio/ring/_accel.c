@@ -172,10 +172,11 @@ typedef struct {
     uint64_t first_order;
     uint32_t request_size, response_size;
     uint32_t count, done; /* all records, and those that were given back */
+    uint32_t exports;     /* who looks at the requests as a buffer */
     record *records;
     piece *pieces;
-    uint8_t *requests, *answers;
-    store stores[STORES]; /* where these four are */
+    uint8_t *requests;
+    store stores[STORES]; /* where these are, and answers */
 } Batch;
 
 typedef struct {
@@ -836,6 +837,19 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
     self->in_flight = self->in_flight > n ? self->in_flight - n : 0;
 }
 
+/* Whether the driver wants an interrupt for what was given back since the last one was thought of. (2.7.7.2) */
+static bool
+call_wanted(const Ring *self)
+{
+    uint16_t old = self->called_at, new = self->used_index;
+    full_fence(); /* the used index must be out before the driver's wish is read */
+    if (self->event_idx) {
+        uint16_t event = load16(self->available + 4 + 2 * (size_t)self->size);
+        return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
+    }
+    return new != old && !(load16(self->available) & NO_INTERRUPT);
+}
+
 /* ------------------------------------------------------------------ the ring */
 
 static void
@@ -1043,7 +1057,7 @@ batch_dealloc(PyObject *object)
 }
 
 static Batch *
-new_batch(Ring *ring, uint32_t most, uint32_t request_size, uint32_t response_size)
+new_batch(Ring *ring, uint32_t request_size, uint32_t response_size)
 {
     Batch *self = PyObject_New(Batch, ring->state->batch);
     if (!self)
@@ -1062,14 +1076,6 @@ new_batch(Ring *ring, uint32_t most, uint32_t request_size, uint32_t response_si
         self->stores[i] = ring->stores[i];
         ring->stores[i] = (store){NULL, 0};
     }
-    if (!reserve(&self->stores[RECORDS], most * sizeof *self->records)
-        || !reserve(&self->stores[REQUESTS], (size_t)most * request_size)) {
-        Py_DECREF((PyObject *)self);
-        PyErr_NoMemory();
-        return NULL;
-    }
-    self->records = self->stores[RECORDS].at;
-    self->requests = self->stores[REQUESTS].at;
     return self;
 }
 
@@ -1147,6 +1153,47 @@ pop_block(Ring *self, Batch *batch, uint32_t number, uint32_t left)
     return followed == number;
 }
 
+/* Takes up to `limit` records into a batch whose own are all answered; gives whether there are any. */
+static bool
+fill_batch(Ring *self, Batch *batch, uint32_t limit)
+{
+    int32_t ahead = pending(self);
+    if (ahead <= 0 || self->closed)
+        return false;
+    uint32_t most = limit < (uint32_t)ahead ? limit : (uint32_t)ahead;
+    if (!reserve(&batch->stores[RECORDS], most * sizeof *batch->records)
+        || !reserve(&batch->stores[REQUESTS], (size_t)most * batch->request_size))
+        return false; /* the reference engine raises MemoryError if it must */
+    batch->records = batch->stores[RECORDS].at;
+    batch->requests = batch->stores[REQUESTS].at;
+    if (batch->pieces) { /* while a batch is made, they are the ring's */
+        PyMem_Free(self->stores[PIECES].at);
+        self->stores[PIECES] = batch->stores[PIECES];
+        self->pieces = batch->pieces;
+        self->piece_room = self->stores[PIECES].room / sizeof(piece);
+    }
+    Memory *old = batch->memory;
+    Py_INCREF((PyObject *)self->memory);
+    batch->memory = self->memory;
+    Py_DECREF((PyObject *)old);
+    batch->count = batch->done = 0;
+    batch->first_order = self->order + 1;
+    self->piece_count = 0;
+    ask_for_heads(self, 0, most < BLOCK ? most : BLOCK);
+    for (uint32_t block, left = most; left; left -= block) {
+        block = left < BLOCK ? left : BLOCK;
+        if (!pop_block(self, batch, block, left))
+            break;
+    }
+    in_order(); /* the requests are in private memory, and are not looked at in guest memory again */
+    batch->stores[PIECES] = self->stores[PIECES];
+    batch->pieces = self->pieces;
+    self->stores[PIECES] = (store){NULL, 0};
+    self->pieces = NULL;
+    self->piece_count = self->piece_room = 0;
+    return batch->count;
+}
+
 /* pop_records(limit, request_size, response_size) -> Batch, or None where the next chain has to go another way */
 static PyObject *
 ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
@@ -1161,31 +1208,13 @@ ring_pop_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     if ((limit == -1 && PyErr_Occurred()) || !size_argument(args[1], &request_size)
         || !size_argument(args[2], &response_size))
         return NULL;
-    int32_t ahead = pending(self);
-    if (ahead <= 0 || limit <= 0 || self->closed)
+    if (limit <= 0 || pending(self) <= 0)
         Py_RETURN_NONE;
-    uint32_t most = limit < ahead ? (uint32_t)limit : (uint32_t)ahead;
-    Batch *batch = new_batch(self, most, request_size, response_size);
-    if (!batch)
-        return NULL;
-    self->piece_count = 0;
-    batch->first_order = self->order + 1;
-    ask_for_heads(self, 0, most < BLOCK ? most : BLOCK);
-    for (uint32_t block, left = most; left; left -= block) {
-        block = left < BLOCK ? left : BLOCK;
-        if (!pop_block(self, batch, block, left))
-            break;
-    }
-    if (!batch->count) {
+    Batch *batch = new_batch(self, request_size, response_size);
+    if (batch && !fill_batch(self, batch, limit < UINT16_MAX ? (uint32_t)limit : UINT16_MAX)) {
         Py_DECREF((PyObject *)batch);
         Py_RETURN_NONE;
     }
-    in_order(); /* the requests are in private memory, and are not looked at in guest memory again */
-    batch->stores[PIECES] = self->stores[PIECES];
-    batch->pieces = self->pieces;
-    self->stores[PIECES] = (store){NULL, 0};
-    self->pieces = NULL;
-    self->piece_count = self->piece_room = 0;
     return (PyObject *)batch;
 }
 
@@ -1233,24 +1262,18 @@ is_own_batch(const Ring *self, PyObject *argument)
     return false;
 }
 
-/* push_records(batch, answers): as many as there are answers, from the first that is left on */
-static PyObject *
-ring_push_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
+/* Answers the next records of a batch, as many as there are answers. */
+static bool
+push_answers(Ring *self, Batch *batch, PyObject *object)
 {
-    Ring *self = (Ring *)object;
     Py_buffer answers;
-    if (number != 2) {
-        PyErr_SetString(PyExc_TypeError, "push_records(batch, answers)");
-        return NULL;
-    }
-    if (!is_own_batch(self, args[0]) || PyObject_GetBuffer(args[1], &answers, PyBUF_SIMPLE) < 0)
-        return NULL;
-    Batch *batch = (Batch *)args[0];
+    if (PyObject_GetBuffer(object, &answers, PyBUF_SIMPLE) < 0)
+        return false;
     size_t each = batch->response_size, length = (size_t)answers.len;
     if (length % each || length / each > batch->count - batch->done) {
         PyBuffer_Release(&answers);
         PyErr_SetString(PyExc_ValueError, "the answers are not as long as the records that are left");
-        return NULL;
+        return false;
     }
     uint32_t n = (uint32_t)(length / each);
     const uint8_t *from = answers.buf;
@@ -1261,6 +1284,20 @@ ring_push_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
     }
     PyBuffer_Release(&answers);
     give_records_back(self, batch, n);
+    return true;
+}
+
+/* push_records(batch, answers): as many as there are answers, from the first that is left on */
+static PyObject *
+ring_push_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
+{
+    Ring *self = (Ring *)object;
+    if (number != 2) {
+        PyErr_SetString(PyExc_TypeError, "push_records(batch, answers)");
+        return NULL;
+    }
+    if (!is_own_batch(self, args[0]) || !push_answers(self, (Batch *)args[0], args[1]))
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -1289,9 +1326,14 @@ batch_take(PyObject *object, PyObject *Py_UNUSED(_))
 static int
 batch_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
-    const Batch *self = (Batch *)object;
-    return PyBuffer_FillInfo(view, object, self->requests, (Py_ssize_t)self->count * self->request_size, 1, flags);
+    Batch *self = (Batch *)object;
+    if (PyBuffer_FillInfo(view, object, self->requests, (Py_ssize_t)self->count * self->request_size, 1, flags) < 0)
+        return -1;
+    self->exports++;
+    return 0;
 }
+
+static void batch_releasebuffer(PyObject *object, Py_buffer *Py_UNUSED(view)) { ((Batch *)object)->exports--; }
 
 static Py_ssize_t batch_length(PyObject *object) { return (Py_ssize_t)(((Batch *)object)->count - ((Batch *)object)->done); }
 static PyObject *batch_get_requests(PyObject *object, void *Py_UNUSED(_)) { return Py_NewRef(object); }
@@ -1313,6 +1355,7 @@ static PyType_Slot batch_slots[] = {
     {Py_tp_getset, batch_getset},
     {Py_sq_length, batch_length},
     {Py_bf_getbuffer, batch_getbuffer},
+    {Py_bf_releasebuffer, batch_releasebuffer},
     {0, NULL},
 };
 static PyType_Spec batch_spec = {
@@ -1599,13 +1642,76 @@ take_exception(void)
 }
 
 /*
+ * Takes more records into a batch that is answered, if at least `fewest` wait and the caller has nothing to do before:
+ * the driver wants no interrupt, and nobody still looks at the requests that were in there.
+ */
+static bool
+go_on(Ring *self, Batch *batch, uint32_t fewest, uint32_t most)
+{
+    if (batch->done < batch->count || batch->exports || pending(self) < (int32_t)fewest || call_wanted(self))
+        return false;
+    self->called_at = self->used_index;
+    return fill_batch(self, batch, most);
+}
+
+/* Journal.running: so that a death inside the method falls on these requests and no other. */
+static inline void
+mark_running(Ring *self, const Batch *batch, uint32_t index, uint32_t n, int64_t since)
+{
+    set_number(self, N_RUNNING_FROM, batch->first_order + index);
+    set_number(self, N_RUNNING_SINCE, (uint64_t)since);
+    in_order();
+    set_number(self, N_RUNNING_NUMBER, n);
+    in_order();
+}
+
+/*
+ * answer_records(batch, answers, most, deadline, clock): while `answers` gives a buffer, and not None
+ *
+ * Has `answers` answer a batch as a whole, and then whatever else waits, until the deadline is over, few are left or
+ * `most` were taken at once. The batch tells what is left unanswered.
+ */
+enum { BATCH_PAYS_FROM = 16 };
+
+static PyObject *
+ring_answer_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
+{
+    Ring *self = (Ring *)object;
+    if (number != 5) {
+        PyErr_SetString(PyExc_TypeError, "answer_records(batch, answers, most, deadline, clock)");
+        return NULL;
+    }
+    long most = PyLong_AsLong(args[2]);
+    long long deadline = PyLong_AsLongLong(args[3]);
+    moment moment = {0, 0};
+    if (PyErr_Occurred() || !is_own_batch(self, args[0]) || !read_clock(args[4], &moment))
+        return NULL;
+    Batch *batch = (Batch *)args[0];
+    uint32_t limit = most < 1 ? 1 : most < UINT16_MAX ? (uint32_t)most : UINT16_MAX;
+    do {
+        mark_running(self, batch, batch->done, batch->count - batch->done, moment.now);
+        PyObject *answers = PyObject_CallFunctionObjArgs(args[1], args[0], NULL);
+        bool given = answers && answers != Py_None, good = !given || push_answers(self, batch, answers);
+        Py_XDECREF(answers);
+        if (!answers || !good)
+            return NULL;
+        if (!given || !read_clock(args[4], &moment))
+            break;
+    } while (moment.now < deadline && batch->count < limit && go_on(self, batch, BATCH_PAYS_FROM, limit));
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/*
  * call_records(batch, method, request, response, deadline, clock) -> the batch, or what the method gave or raised
  *
- * Calls `method` for one record after the other, until all are answered, the deadline is over, or something is not as
- * usual: an exception, or an answer of another type; the unusual record is the next in the batch. Answers are given
- * back some at a time, so that a driver that looks can go on meanwhile; interrupts are the caller's.
+ * Calls `method` for one record after the other, also for those that come meanwhile, until all are answered, the
+ * driver wants an interrupt, the deadline is over, or something is not as usual: an exception, or an answer of another
+ * type; the unusual record is the next in the batch. Answers are given back some at a time, so that a driver that
+ * looks can go on meanwhile; interrupts are the caller's.
  */
-enum { AT_ONCE = 16 };
+enum { AT_ONCE = 16, SINGLY = 128 };
 
 static PyObject *
 ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
@@ -1628,55 +1734,43 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
         PyErr_SetString(PyExc_ValueError, "the batch has records of other sizes");
         return NULL;
     }
-    if (!batch->answers) {
-        if (!reserve(&batch->stores[ANSWERS], (size_t)batch->count * batch->response_size))
-            return PyErr_NoMemory();
-        batch->answers = batch->stores[ANSWERS].at;
-    }
-    uint32_t first = batch->done, index = first, until = batch->count;
+    if (!reserve(&batch->stores[ANSWERS], response->nbytes))
+        return PyErr_NoMemory();
+    uint8_t *answer = batch->stores[ANSWERS].at;
+    uint32_t answered = 0; /* and not given back yet */
     moment moment = {0, 0};
     if (!read_clock(clock, &moment))
         return NULL;
-    for (; index < until; index++) {
-        /* Journal.running: so that a death inside the method falls on this request and no other. */
-        set_number(self, N_RUNNING_FROM, batch->first_order + index);
-        set_number(self, N_RUNNING_SINCE, (uint64_t)moment.now); /* or up to a turn later: patience is longer */
-        in_order();
-        set_number(self, N_RUNNING_NUMBER, 1);
-        in_order();
+    while (batch->done + answered < batch->count) {
+        uint32_t index = batch->done + answered;
+        mark_running(self, batch, index, 1, moment.now); /* or up to a turn later: patience is longer */
         argument = unpack(state, request, batch->requests + (size_t)index * request->nbytes, argument);
         PyObject *result = argument ? PyObject_CallFunctionObjArgs(method, argument, NULL) : NULL;
-        if (batch->done != first) { /* the method cannot get at the batch; this only makes sure */
-            Py_XDECREF(result);
-            Py_XDECREF(argument);
-            PyErr_SetString(PyExc_RuntimeError, "the batch was changed meanwhile");
-            return NULL;
-        }
         if (!result) {
             outcome = take_exception();
             break;
         }
-        uint8_t *answer = batch->answers + (size_t)index * response->nbytes;
         if (!pack(response, result, answer)) {
             outcome = result;
             break;
         }
         Py_DECREF(result);
         answer_record(batch, index, answer);
-        if (index + 1 - first == AT_ONCE) {
-            give_records_back(self, batch, AT_ONCE);
-            first = batch->done;
+        bool last = index + 1 == batch->count;
+        if (++answered == AT_ONCE || last) {
+            give_records_back(self, batch, answered);
+            answered = 0;
         }
-        if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline)) {
-            index++;
+        if (!surely_before(&moment, deadline) && (!read_clock(clock, &moment) || moment.now >= deadline))
             break;
-        }
+        if (last && !go_on(self, batch, 1, SINGLY))
+            break;
     }
     PyObject *type = NULL, *value = NULL, *trace = NULL;
     PyErr_Fetch(&type, &value, &trace);
     Py_XDECREF(argument);
-    if (index > first)
-        give_records_back(self, batch, index - first);
+    if (answered)
+        give_records_back(self, batch, answered);
     in_order();
     /* Where this process ends, the request that ended it shall be known. */
     set_number(self, N_RUNNING_NUMBER, type ? 1 : 0);
@@ -1688,19 +1782,13 @@ ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
 
 /* ------------------------------------------------------------------ notifications, and what Python may ask */
 
-/* VIRTIO 1.4, 2.7.7.2 */
 static PyObject *
 ring_call_wanted(PyObject *object, PyObject *Py_UNUSED(_))
 {
     Ring *self = (Ring *)object;
-    uint16_t old = self->called_at, new = self->used_index;
-    self->called_at = new;
-    full_fence(); /* the used index must be out before the driver's wish is read */
-    if (self->event_idx) {
-        uint16_t event = load16(self->available + 4 + 2 * (size_t)self->size);
-        return PyBool_FromLong((uint16_t)(new - event - 1) < (uint16_t)(new - old));
-    }
-    return PyBool_FromLong(new != old && !(load16(self->available) & NO_INTERRUPT));
+    bool wanted = call_wanted(self);
+    self->called_at = self->used_index;
+    return PyBool_FromLong(wanted);
 }
 
 static PyObject *
@@ -1809,6 +1897,7 @@ static PyMethodDef ring_methods[] = {
     {"pop_records", (PyCFunction)(void (*)(void))ring_pop_records, METH_FASTCALL, NULL},
     {"push_records", (PyCFunction)(void (*)(void))ring_push_records, METH_FASTCALL, NULL},
     {"call_records", (PyCFunction)(void (*)(void))ring_call_records, METH_FASTCALL, NULL},
+    {"answer_records", (PyCFunction)(void (*)(void))ring_answer_records, METH_FASTCALL, NULL},
     {"call_wanted", ring_call_wanted, METH_NOARGS, NULL},
     {"suppress_kicks", ring_suppress_kicks, METH_NOARGS, NULL},
     {"allow_kicks", ring_allow_kicks, METH_NOARGS, NULL},
@@ -1889,6 +1978,8 @@ module_exec(PyObject *module)
     if (!errors)
         return -1;
     state->chain_error = PyObject_GetAttrString(errors, "ChainError");
+    if (PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM) < 0)
+        return -1;
     Py_DECREF(errors);
     if (!state->chain_error || add_type(module, &memory_spec, &state->memory) < 0
         || add_type(module, &ring_spec, &state->ring) < 0 || add_type(module, &chain_spec, &state->chain) < 0

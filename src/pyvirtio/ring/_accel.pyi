@@ -5,6 +5,8 @@ from typing import Any
 
 from pyvirtio.ring.chain import Chain as _Chain
 
+BATCH_PAYS_FROM: int
+
 def full_fence() -> None: ...
 
 class Memory:
@@ -44,6 +46,9 @@ class Ring:
     def push(self, chains: Sequence[_Chain]) -> None: ...
     def pop_records(self, limit: int, request_size: int, response_size: int) -> Batch | None: ...
     def push_records(self, batch: Batch, answers: Any) -> None: ...
+    def answer_records(
+        self, batch: Batch, answers: Callable[[Any], Any], most: int, deadline: int, clock: Callable[[], int] | None
+    ) -> None: ...
     def call_records(
         self,
         batch: Batch,

@@ -26,6 +26,7 @@ _VERBS = (
     "push",
     "pop_records",
     "push_records",
+    "answer_records",
     "call_records",
     "call_wanted",
     "suppress_kicks",
@@ -42,7 +43,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
         TypeError, BufferError: they are not plain memory.
     """
 
-    batch_pays_from = 16
+    batch_pays_from = _accel.BATCH_PAYS_FROM
 
     def __init__(
         self,

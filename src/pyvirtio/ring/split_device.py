@@ -321,6 +321,25 @@ class SplitDeviceQueue:
         self._publish(heads, [size] * number)
         self._count_records(number, read, size * number)
 
+    def answer_records(
+        self,
+        batch: Any,
+        answers: Callable[[Any], Any],
+        most: int,  # noqa: ARG002  # for engines that go on
+        deadline: int,  # noqa: ARG002
+        clock: Callable[[], int] | None,
+    ) -> None:
+        """Have ``answers`` answer ``batch`` as a whole: it takes all requests in a buffer, and gives all answers in one.
+
+        It may give None; then the batch is left as it is. An engine may go on with what else waits, in batches of up
+        to ``most``, until ``deadline`` on ``clock``, or until few wait or the driver wants an interrupt. Without
+        ``clock`` it is the system's. What the batch holds then is not answered.
+        """
+        self.journal.running(batch.order, len(batch), (clock or monotonic_ns)())
+        found = answers(batch.requests)
+        if found is not None:
+            self.push_records(batch, found)
+
     def _count_records(self, number: int, read: int, written: int) -> None:
         numbers = self.journal.numbers
         numbers[_REQUESTS] += number
