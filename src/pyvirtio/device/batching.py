@@ -9,7 +9,6 @@ from pyvirtio.device.records import write_answer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pyvirtio.device.records import Answer, RecordAnswer
     from pyvirtio.ring import Chain, SplitDeviceQueue

@@ -1641,17 +1641,34 @@ take_exception(void)
     return value;
 }
 
+static inline void
+relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /*
  * Takes more records into a batch that is answered, if at least `fewest` wait and the caller has nothing to do before:
  * the driver wants no interrupt, and nobody still looks at the requests that were in there.
+ *
+ * A driver that wants no interrupt looks at the used ring itself, and submits again within a microsecond or two. To
+ * go back to Python takes longer, so it is awaited for so long.
  */
+enum { LOOKS = 32 };
+
 static bool
 go_on(Ring *self, Batch *batch, uint32_t fewest, uint32_t most)
 {
-    if (batch->done < batch->count || batch->exports || pending(self) < (int32_t)fewest || call_wanted(self))
+    if (batch->done < batch->count || batch->exports || call_wanted(self))
         return false;
     self->called_at = self->used_index;
-    return fill_batch(self, batch, most);
+    for (int i = 0; i < LOOKS && pending(self) >= 0 && pending(self) < (int32_t)fewest; i++)
+        relax();
+    return pending(self) >= (int32_t)fewest && fill_batch(self, batch, most);
 }
 
 /* Journal.running: so that a death inside the method falls on these requests and no other. */

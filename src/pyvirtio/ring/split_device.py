@@ -329,7 +329,7 @@ class SplitDeviceQueue:
         deadline: int,  # noqa: ARG002
         clock: Callable[[], int] | None,
     ) -> None:
-        """Have ``answers`` answer ``batch`` as a whole: it takes all requests in a buffer, and gives all answers in one.
+        """Have ``answers`` answer ``batch`` as a whole: it takes all requests in a buffer and gives all answers in one.
 
         It may give None; then the batch is left as it is. An engine may go on with what else waits, in batches of up
         to ``most``, until ``deadline`` on ``clock``, or until few wait or the driver wants an interrupt. Without
