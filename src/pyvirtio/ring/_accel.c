@@ -1728,7 +1728,7 @@ ring_answer_records(PyObject *object, PyObject *const *args, Py_ssize_t number)
  * type; the unusual record is the next in the batch. Answers are given back some at a time, so that a driver that
  * looks can go on meanwhile; interrupts are the caller's.
  */
-enum { AT_ONCE = 16, SINGLY = 128 };
+enum { AT_ONCE = 32, SINGLY = 128 };
 
 static PyObject *
 ring_call_records(PyObject *object, PyObject *const *args, Py_ssize_t arguments)
