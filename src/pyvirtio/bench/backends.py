@@ -124,6 +124,5 @@ def each_engine() -> Sequence[BackEnd]:
     for name in engines():
         if name != "reference":
             found.append(ours(f"{TITLES[name]}, batch device", form("Batch"), engine_name=name))
-        if name != "numpy":  # a single request is answered by the reference engine's code there
-            found.append(ours(f"{TITLES[name]}, one call a request", form("Each"), engine_name=name))
+        found.append(ours(f"{TITLES[name]}, one call a request", form("Each"), engine_name=name))
     return found
