@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from pyvirtio.bench.figures import Spread
 from pyvirtio.bench.figures import ratio as ratio_of
 from pyvirtio.bench.processes import apart, placed
+from pyvirtio.errors import DeviceError
 from pyvirtio.vm.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -123,10 +124,16 @@ class Bench:
                     first = (repetition + number) % len(back_ends)
                     for back_end in (*back_ends[first:], *back_ends[:first]):
                         if suits(back_end, load):
-                            sample = self.front_end.measure(sockets[back_end.name], load)
-                            results.add(back_end.name, load, sample)
+                            results.add(back_end.name, load, self._measure(back_end.name, sockets, load))
                     update((repetition * len(loads) + number + 1) / total)
         return results
+
+
+    def _measure(self, name: str, sockets: Mapping[str, Path], load: Load) -> Sample:
+        try:
+            return self.front_end.measure(sockets[name], load)
+        except DeviceError as error:
+            raise DeviceError(f"{name}, under {load}: {error}") from None
 
 
 @contextlib.contextmanager

@@ -347,8 +347,8 @@ static void submit(struct queue *queue)
 		slot->in_flight = true;
 		queue->available->ring[queue->next++ & mask] = slot->head;
 	}
-	if (options.event_idx && options.stream) /* the interrupt would come with an answer that is never reached */
-		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen - 1), memory_order_relaxed);
+	if (options.event_idx && options.stream) /* far ahead: none is wanted */
+		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + INT16_MAX), memory_order_relaxed);
 	else if (options.event_idx) /* one interrupt, with the last answer */
 		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + options.in_flight - 1),
 				      memory_order_relaxed);
@@ -505,6 +505,7 @@ static uint64_t run_stream(double seconds, uint64_t requests)
 		for (unsigned i = 0; i < options.queues; i++) {
 			struct queue *queue = &queues[i];
 			uint64_t given = queue->given;
+			uint16_t waiting;
 
 			if (!queue->missing)
 				continue;
@@ -512,7 +513,9 @@ static uint64_t run_stream(double seconds, uint64_t requests)
 			counts.requests += queue->given - given;
 			if (more && queue->given != given)
 				submit(queue);
-			else if (queue->kicked_at != queue->next) /* a kick takes long: first all answers that are there */
+			/* A kick takes long, so first all answers that are there; but indexes have 16 bits only. */
+			waiting = (uint16_t)(queue->next - queue->kicked_at);
+			if (waiting && (queue->given == given || waiting > UINT16_MAX / 2))
 				kick(queue);
 			if (!queue->missing)
 				running--;
