@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyvirtio.bench.backends import engines, ours
 from pyvirtio.bench.figures import Spread, ratio
 from pyvirtio.bench.page import Table
+from pyvirtio.bench.processes import apart, placed
 from pyvirtio.devices.factorial import ExactResponse, Request
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.vhost_user.client import VhostUserTransport
@@ -25,7 +26,9 @@ def measure(bench: Bench) -> list[Table]:
     """Ask the device and compute here, by turns."""
     times: dict[int, list[tuple[float, float]]] = {number: [] for number in NUMBERS}
     back_end = ours("exact", "factorial", engine_name=engines()[0])
+    one_processor, _ = apart()  # they take turns, and two processors may run at two speeds
     with (
+        placed(one_processor),
         tempfile.TemporaryDirectory(prefix="pv-") as folder,
         back_end.running(Path(folder)) as socket,
         FactorialDriver(VhostUserTransport.connect(str(socket))) as driver,
