@@ -128,7 +128,6 @@ class Bench:
                     update((repetition * len(loads) + number + 1) / total)
         return results
 
-
     def _measure(self, name: str, sockets: Mapping[str, Path], load: Load) -> Sample:
         try:
             return self.front_end.measure(sockets[name], load)
