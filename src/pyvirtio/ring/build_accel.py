@@ -1,6 +1,6 @@
 """Builds the accelerator into this checkout: ``python -m pyvirtio.ring.build_accel``.
 
-A package that is installed was built already. A checkout runs from its sources; this compiles the one C file beside
+A package that is installed was built already. A checkout runs from its sources; this compiles the C module beside
 itself, where a C compiler and Python's headers are present, and otherwise does nothing: everything works without.
 """
 
