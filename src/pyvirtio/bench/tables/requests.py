@@ -11,43 +11,41 @@ from pyvirtio.bench.page import Table
 from pyvirtio.bench.runs import Bench, Results, Runnable, cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyvirtio.bench.load import Sample
 
 IN_FLIGHT = (32, 128, 1024)
-STREAM = ("1, p50", "32", "128", "1024", "128, indirect")
-ROUNDS = ("32", "128", "1024", "128, indirect")
 
 
-def loads(seconds: float, *, stream: bool) -> list[Load]:
-    """Give the loads of a table, a column each but for the first of `STREAM`."""
-    direct = [Load(in_flight=number, seconds=seconds, stream=stream) for number in IN_FLIGHT]
-    return [*direct, Load(in_flight=128, seconds=seconds, indirect=True, stream=stream)]
+def loads(seconds: float, *, stream: bool) -> dict[str, Load]:
+    """Give the loads of a table by the titles of their columns."""
+    direct = {str(number): Load(in_flight=number, seconds=seconds, stream=stream) for number in IN_FLIGHT}
+    return direct | {"128, indirect": Load(in_flight=128, seconds=seconds, indirect=True, stream=stream)}
 
 
 def measure(bench: Bench, given: Sequence[Runnable] = ()) -> list[Table]:
     """Measure our back-ends, or those that are given, by turns with the peer."""
-    streams = bench.front_end.streams
-    single = Load(in_flight=1, seconds=bench.pace.seconds)
+    single = {"1, p50": Load(in_flight=1, seconds=bench.pace.seconds)}
     rounds = loads(bench.pace.seconds, stream=False)
-    stream = loads(bench.pace.seconds, stream=True) if streams else rounds
+    stream = loads(bench.pace.seconds, stream=True) if bench.front_end.streams else {}
     measured = list(given or [*each_engine(), *polling()])
     peer = [c_peer(bench.peer)] if bench.peer else []
-    results = bench.interleaved("requests", [*peer, *measured], [single, *stream, *(rounds if streams else [])])
+    every_load = [*single.values(), *stream.values(), *rounds.values()]
+    results = bench.interleaved("requests", [*peer, *measured], every_load)
     names = [back_end.name for back_end in measured]
 
-    def both(name: str, how: str, columns: Sequence[Load], titles: Sequence[str]) -> list[Table]:
-        tables = [_absolute(f"{name}-absolute", how, [*(one.name for one in peer), *names], columns, titles, results)]
-        if peer:
-            ratios = _ratios(name, f"Time per request, {how}", wall, names, columns, titles, results)
-            work = _ratios(f"{name}-cpu", f"Processor time per request, {how}", cpu, names, columns, titles, results)
-            tables = [ratios, work, *tables]
-        return tables
+    def tables(name: str, how: str, columns: Mapping[str, Load]) -> list[Table]:
+        absolute = _absolute(f"{name}-absolute", how, [*(one.name for one in peer), *names], columns, results)
+        if not peer:
+            return [absolute]
+        ratios = _ratios(name, f"Time per request, {how}", wall, names, columns, results)
+        work = _ratios(f"{name}-cpu", f"Processor time per request, {how}", cpu, names, columns, results)
+        return [ratios, work, absolute]
 
-    if not streams:
-        return both("rounds", "rounds", [single, *rounds], STREAM)
-    return both("requests", "kept in flight", [single, *stream], STREAM) + both("rounds", "rounds", rounds, ROUNDS)
+    if not stream:
+        return tables("rounds", "rounds", single | rounds)
+    return tables("requests", "kept in flight", single | stream) + tables("rounds", "rounds", rounds)
 
 
 def wall(sample: Sample, load: Load) -> float | None:
@@ -65,14 +63,13 @@ def _ratios(
     title: str,
     figure: Callable[[Sample, Load], float | None],
     names: Sequence[str],
-    columns: Sequence[Load],
-    titles: Sequence[str],
+    columns: Mapping[str, Load],
     results: Results,
 ) -> Table:
     rows = []
     for back_end in names:
         cells = []
-        for load in columns:
+        for load in columns.values():
 
             def value(sample: Sample, load: Load = load) -> float | None:
                 return figure(sample, load)
@@ -80,24 +77,22 @@ def _ratios(
             cells.append(cell(results.ratio((back_end, load), (C_PEER, load), value)))
         rows.append([back_end, *cells])
     heading = f"{title}, as a ratio to {C_PEER} in the same repetition: median (quartiles)"
-    return Table(name, heading, ["engine, device / in flight", *titles], rows)
+    return Table(name, heading, ["engine, device / in flight", *columns], rows)
 
 
-def _absolute(
-    name: str, how: str, names: Sequence[str], columns: Sequence[Load], titles: Sequence[str], results: Results
-) -> Table:
+def _absolute(name: str, how: str, names: Sequence[str], columns: Mapping[str, Load], results: Results) -> Table:
     rows = []
     for back_end in names:
         cells = []
-        for load in columns:
+        for load in columns.values():
             time = results.spread(back_end, load, lambda sample, load=load: wall(sample, load))  # type: ignore[misc]
             work = results.spread(back_end, load, lambda sample: sample.cpu)
             cells.append(f"{_microseconds(time)} / {_microseconds(work)}")
         rows.append([back_end, *cells])
-    spent = [results.spread(names[0], load, lambda sample: sample.front_end) for load in columns]
+    spent = [results.spread(names[0], load, lambda sample: sample.front_end) for load in columns.values()]
     rows.append([f"the front-end, driving {names[0]}", *(f"- / {_microseconds(one)}" for one in spent)])
     title = f"Microseconds per request, {how}, by the clock / of the processor, medians"
-    return Table(name, title, ["engine, device / in flight", *titles], rows, results.as_data(columns))
+    return Table(name, title, ["engine, device / in flight", *columns], rows, results.as_data(list(columns.values())))
 
 
 def _microseconds(nanoseconds: Spread | None) -> str:
