@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("pyvirtio.ring._accel") else ["src/pyvirtio/ring/accel_device.py"]
+collect_ignore = [] if find_spec("pyvirtio.ring._native") else ["src/pyvirtio/ring/native_device.py"]

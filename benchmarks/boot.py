@@ -15,19 +15,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pyvirtio.host.serve import back_end_at
+from pyvirtio.host.serve import backend_at
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.launch import Wishes, default_workshop
+from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.vm.guest import Setup
+    from pyvirtio.vm.guest import LaunchConfig
 
 OFF = b"#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n"
 
 
-def seconds(setup: Setup, until: bytes) -> float:
+def seconds(setup: LaunchConfig, until: bytes) -> float:
     """Start a guest; give the seconds until a line of its console contains ``until``, or until its end."""
     with setup.memory_file() as initrd:
         start = time.monotonic()
@@ -54,12 +54,12 @@ def seconds(setup: Setup, until: bytes) -> float:
 def main() -> None:
     """Print the table."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    workshop = default_workshop()
-    wishes = Wishes(accel="tcg")
+    builder = default_builder()
+    guest_options = GuestOptions(accel="tcg")
     ask = Initramfs()
     ask.file("command", b"factorial 5\n")
     off = Initramfs()
-    busybox = next(workshop.provision.programs("x86_64").glob("**/bin/busybox"))
+    busybox = next(builder.provision.programs("x86_64").glob("**/bin/busybox"))
     off.file("bin/busybox", busybox.read_bytes(), 0o755)
     off.character_device("dev/console", 5, 1)
     off.file("init", OFF, 0o755)
@@ -67,8 +67,8 @@ def main() -> None:
         bare, path = Path(folder, "off.cpio"), Path(folder, "s")
         bare.write_bytes(off.to_bytes())
         device = VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)
-        with back_end_at("factorial", str(path)):
-            setup = replace(workshop.prepare(wishes, [device]), overlay=ask)
+        with backend_at("factorial", str(path)):
+            setup = replace(builder.prepare(guest_options, [device]), overlay=ask)
             only_off = replace(setup, initramfs=bare, overlay=None, devices=())
             pairs = [(seconds(only_off, b""), seconds(setup, b"5! = 120")) for _ in range(runs)]
     offs, answers = zip(*pairs, strict=True)

@@ -32,7 +32,7 @@ from typing import Any
 from pyvirtio.bench.devices import Batch, Each
 from pyvirtio.device import Device, QueueService
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import SplitRings
+from pyvirtio.ring import SplitLayout
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.spec.features import RING_FEATURES
 from pyvirtio.testing import RawDriver
@@ -41,9 +41,9 @@ BATCHES = (1, 8, 32, 128, 1024)
 
 
 ROWS: dict[str, tuple[str, type[Device], bool]] = {
-    "accel, batch": ("accel", Batch, True),
-    "accel, each": ("accel", Each, True),
-    "accel, chain": ("accel", Each, False),
+    "accel, batch": ("native", Batch, True),
+    "accel, each": ("native", Each, True),
+    "accel, chain": ("native", Each, False),
     "numpy, batch": ("numpy", Batch, True),
     "numpy, each": ("numpy", Each, True),
     "reference, each": ("reference", Each, True),
@@ -83,7 +83,7 @@ class Bench:
         rng.shuffle(self.heads)
         self.batch = min(batch, len(self.heads))
         self.raw = raw
-        rings = SplitRings(memory, size, raw.layout.descriptors, raw.layout.available, raw.layout.used)
+        rings = SplitLayout(memory, size, raw.layout.descriptors, raw.layout.available, raw.layout.used)
         kind = device()
         kind.negotiate(RING_FEATURES)
         queue = device_queue(rings, memory, RING_FEATURES)

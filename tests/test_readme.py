@@ -31,8 +31,8 @@ def test_links_of_the_readme_lead_somewhere():
 
 
 def test_picture_shows_every_room():
-    picture = re.search(r"```mermaid\n(.*?)```", README.read_text(), re.DOTALL)
-    assert picture
+    describe = re.search(r"```mermaid\n(.*?)```", README.read_text(), re.DOTALL)
+    assert describe
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    drawn = set(re.findall(r"\b(\w+)\[\"", picture[1]))
+    drawn = set(re.findall(r"\b(\w+)\[\"", describe[1]))
     assert rooms <= drawn

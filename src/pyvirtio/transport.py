@@ -36,7 +36,7 @@ class FileRegion:
         return f"FileRegion({self.base:#x}, {self.size:#x})"
 
 
-class QueueRecord:
+class QueueSetup:
     """All that is needed to run a queue, whichever transport set it up.
 
     ``descriptors``, ``available`` and ``used`` are guest addresses; ``features`` are all negotiated bits;
@@ -47,11 +47,11 @@ class QueueRecord:
     __slots__ = (
         "available",
         "base",
-        "call_fd",
         "descriptors",
         "err_fd",
         "features",
         "index",
+        "interrupt_fd",
         "kick_fd",
         "region",
         "size",
@@ -69,7 +69,7 @@ class QueueRecord:
         *,
         base: int = 0,
         kick_fd: int = -1,
-        call_fd: int = -1,
+        interrupt_fd: int = -1,
         err_fd: int = -1,
         region: tuple[int, int, int] | None = None,
     ) -> None:
@@ -81,12 +81,12 @@ class QueueRecord:
         self.features = features
         self.base = base
         self.kick_fd = kick_fd
-        self.call_fd = call_fd
+        self.interrupt_fd = interrupt_fd
         self.err_fd = err_fd
         self.region = region
 
 
-class Description:
+class DeviceDescription:
     """What a device says of itself before anybody drives it.
 
     ``queue_sizes`` holds the most entries of each queue, ``config`` the configuration space's first
@@ -117,14 +117,14 @@ class Description:
 class DeviceHost(ABC):
     """What a transport asks of whoever runs the device. No call waits for the device's own code for long."""
 
-    description: Description
+    description: DeviceDescription
 
     @abstractmethod
     def set_memory(self, regions: Sequence[FileRegion]) -> None:
         """Replace the guest's memory by ``regions``; their fds stay the caller's."""
 
     @abstractmethod
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Run a queue, or go on with a changed record; its fds stay the caller's.
 
         Raises:
@@ -170,7 +170,7 @@ class DriverTransport(ABC):
         """Give the most entries of a queue, 0 where there is no such queue."""
 
     @abstractmethod
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Tell the device of a queue; the transport fills the record's fds."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class DriverTransport(ABC):
         """
 
     @abstractmethod
-    def call_fd(self, index: int) -> int:
+    def interrupt_fd(self, index: int) -> int:
         """Give the eventfd on which the device calls, for an event loop."""
 
     @abstractmethod

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.bench.backends import BackEnd, c_peer
-from pyvirtio.bench.load import CFrontEnd
+from pyvirtio.bench.backends import Backend, c_peer
+from pyvirtio.bench.load import CFrontend
 from pyvirtio.bench.programs import LIBRARY, Programs
 from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.cache import Cache, default_root
@@ -26,18 +26,18 @@ def programs() -> Programs:
 
 
 @pytest.fixture(scope="session")
-def front_end(programs: Programs) -> CFrontEnd:
-    return CFrontEnd(programs.front_end())
+def frontend(programs: Programs) -> CFrontend:
+    return CFrontend(programs.frontend())
 
 
 @pytest.fixture(scope="session")
 def peer_program(programs: Programs) -> Path:
     try:
-        return programs.back_end()
+        return programs.backend()
     except ProvisionError as error:
         pytest.skip(f"{LIBRARY} cannot be had here: {error}")
 
 
 @pytest.fixture
-def peer(peer_program: Path) -> BackEnd:
+def peer(peer_program: Path) -> Backend:
     return c_peer(peer_program, queues=4)

@@ -11,16 +11,16 @@ import pytest
 
 from pyvirtio.bench import suite
 from pyvirtio.bench.programs import BACK_END, FRONT_END, Programs, compile_c, compiler, place, unpack
-from pyvirtio.bench.python_frontend import PythonFrontEnd
+from pyvirtio.bench.python_frontend import PythonFrontend
 from pyvirtio.bench.runs import Pace
 from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.cache import Cache
-from pyvirtio.vm.launch import Workshop
+from pyvirtio.vm.launch import GuestBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyvirtio.bench.load import CFrontEnd
+    from pyvirtio.bench.load import CFrontend
 
 
 def test_no_warnings(programs: Programs, tmp_path: Path):
@@ -80,22 +80,22 @@ def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_a_compiler_python_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CC", "no-such-compiler")
-    outcome, bench = suite.prepare(suite.Wanted(), Workshop(Cache(tmp_path)))
-    assert isinstance(bench.front_end, PythonFrontEnd)
+    outcome, bench = suite.prepare(suite.Wanted(), GuestBuilder(Cache(tmp_path)))
+    assert isinstance(bench.frontend, PythonFrontend)
     assert bench.peer is None
     assert ["front-end in C" in text or "C peer" in text for text in outcome.missing] == [True, True]
     assert all("install gcc" in text for text in outcome.missing)
 
 
 def test_without_the_library_there_are_no_ratios(
-    monkeypatch: pytest.MonkeyPatch, programs: Programs, front_end: CFrontEnd, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, programs: Programs, frontend: CFrontend, tmp_path: Path
 ):
     def none(_self: Programs) -> Path:
         raise ProvisionError("no sources today")
 
-    monkeypatch.setattr(Programs, "back_end", none)
+    monkeypatch.setattr(Programs, "backend", none)
     wanted = suite.Wanted(names=("requests",), pace=Pace(0.01, 1))
-    outcome = suite.run(wanted, Workshop(programs.cache))
+    outcome = suite.run(wanted, GuestBuilder(programs.cache))
     assert "no sources today" in outcome.missing[0]
     assert [table.name for table in outcome.tables] == ["settings", "requests-absolute", "rounds-absolute"]
 

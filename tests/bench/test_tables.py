@@ -11,12 +11,12 @@ import pytest
 
 from pyvirtio.bench import suite
 from pyvirtio.bench.backends import engines, form, ours
-from pyvirtio.bench.load import CFrontEnd, Load, Sample
+from pyvirtio.bench.load import CFrontend, Load, Sample
 from pyvirtio.bench.processes import apart, processor_time, tree
 from pyvirtio.bench.runs import Bench, Pace, Results
 from pyvirtio.bench.tables import exact, flatness, guest, memory, requests, start, workers
 from pyvirtio.cli import main
-from pyvirtio.vm.launch import Workshop
+from pyvirtio.vm.launch import GuestBuilder
 
 if TYPE_CHECKING:
     from pyvirtio.bench.programs import Programs
@@ -25,8 +25,8 @@ BRIEF = Pace(seconds=0.02, repetitions=2)
 
 
 @pytest.fixture
-def bench(front_end: CFrontEnd, peer_program: Path) -> Bench:
-    return Bench(front_end, peer_program, BRIEF)
+def bench(frontend: CFrontend, peer_program: Path) -> Bench:
+    return Bench(frontend, peer_program, BRIEF)
 
 
 def test_requests(bench: Bench):
@@ -46,7 +46,7 @@ def test_workers(bench: Bench):
 
 
 def test_flatness_in_queue_sizes_and_regions(bench: Bench):
-    sizes, regions = flatness.measure(Bench(bench.front_end, bench.peer, Pace(0.01, 1)))
+    sizes, regions = flatness.measure(Bench(bench.frontend, bench.peer, Pace(0.01, 1)))
     assert sizes.header[2:] == ["1024", "8192", "32768"]
     assert regions.header[2:] == ["2", "8", "32", "256"]
     assert {row[-1] for row in regions.rows if row[0] == "libvhost-user"} == {"-"}
@@ -58,19 +58,19 @@ def test_memory(bench: Bench):
 
 
 def test_start(bench: Bench):
-    [table] = start.measure(Bench(bench.front_end, None, Pace(0, 1)))
+    [table] = start.measure(Bench(bench.frontend, None, Pace(0, 1)))
     assert [row[0] for row in table.rows] == ["clock", "processor"]
 
 
 def test_exact(bench: Bench):
-    [table] = exact.measure(Bench(bench.front_end, None, Pace(0, 1)))
+    [table] = exact.measure(Bench(bench.frontend, None, Pace(0, 1)))
     assert table.rows[-1][0] == "20000!"
 
 
 @pytest.mark.guest
-def test_guest(front_end: CFrontEnd, programs: Programs, peer_program: Path):
+def test_guest(frontend: CFrontend, programs: Programs, peer_program: Path):
     wanted = suite.Wanted(names=("guest",), pace=Pace(0.05, 1))
-    outcome = suite.run(wanted, Workshop(programs.cache))
+    outcome = suite.run(wanted, GuestBuilder(programs.cache))
     table = outcome.tables[-1]
     assert [row[1] for row in table.rows] == ["1", "4"] * (len(table.rows) // 2)
     assert all(min(float(row[3]), float(row[4])) > 0 for row in table.rows)
@@ -80,7 +80,7 @@ def test_other_lines_of_the_guest_do_not_matter():
     assert list(guest.parse(["", "guest-load", "x guest-load: 0 a b 1 2 3"])) == []
 
 
-def test_a_given_socket_is_measured(front_end: CFrontEnd, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_given_socket_is_measured(frontend: CFrontend, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
         assert main(["bench", "requests", "--quick", "--json", "--socket", str(socket)]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -148,7 +148,7 @@ def test_what_a_process_that_is_gone_uses():
     assert processor_time(2**22 + 1) == 0
 
 
-def test_front_end_and_back_ends_have_their_own_processors(tmp_path: Path):
+def test_frontend_and_backends_have_their_own_processors(tmp_path: Path):
     seen = {}
 
     class Back:

@@ -94,7 +94,7 @@ def test_numbers_with_leading_zeros_are_numbers():
     prints(run("factorial", "007"), "7! = 5040")
 
 
-def test_socket_of_a_running_back_end():
+def test_socket_of_a_running_backend():
     with served("factorial") as server:
         for _ in range(2):
             prints(run("factorial", "--socket", server.path, "5", "6"), "5! = 120", "6! = 720")
@@ -172,7 +172,7 @@ def test_socket_whose_path_is_none(path: str):
     refused(run("factorial", "5", "--socket", path), 1, "107")
 
 
-def test_peer_that_is_no_back_end(tmp_path: Path):
+def test_peer_that_is_no_backend(tmp_path: Path):
     path = str(tmp_path / "s")
     for answer in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(12), b"\xff" * 12):
         with socket.socket(socket.AF_UNIX) as listener:

@@ -69,7 +69,7 @@ def serve(
     """Have ``device`` answer; gives the answer to each, and b"" where it came back empty."""
     served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device, features)
     heads = [served.raw.request(value, room=room) for value in values]
-    served.raw.offer(*heads)
+    served.raw.make_available(*heads)
     back = served.kick()
     assert [head for head, _ in back] == heads
     return served, {at: served.raw.answer(head)[:length] for at, (head, length) in enumerate(back)}
@@ -153,7 +153,7 @@ def test_not_implemented_leaves_it_to_the_other_method_for_a_while(engine: str):
     assert asked == (engine != "reference")
     for _ in range(REST // 2):
         heads = [served.raw.request(value, room=4) for value in numbers(1, 2, 3)]
-        served.raw.offer(*heads)
+        served.raw.make_available(*heads)
         assert len(served.kick()) == 3
     assert len(device.batches) == asked
 
@@ -299,14 +299,14 @@ class Refilled:
             @requests.each
             def one(self, request: Number) -> int:
                 refilled.calls.append(1)
-                refilled.offer(20)
+                refilled.make_available(20)
                 return 2 * request.value
 
             @requests.batch
             def many(self, requests: Records) -> Any:
                 refilled.calls.append(len(requests["value"]))
                 refilled.kept.append(requests)
-                refilled.offer(20)
+                refilled.make_available(20)
                 return 2 * requests["value"]
 
         self.served = Served(RawDriver(memory_of((0x1000, 0x40000)), 1024), Doubler(), features)
@@ -314,9 +314,9 @@ class Refilled:
         self.heads = [raw.request(Number(value).pack(), room=4) for value in range(total)]
         self.offered = 0
 
-    def offer(self, number: int) -> None:
+    def make_available(self, number: int) -> None:
         """Submit so many."""
-        self.served.raw.offer(*self.heads[self.offered : self.offered + number])
+        self.served.raw.make_available(*self.heads[self.offered : self.offered + number])
         self.offered = min(len(self.heads), self.offered + number)
 
     def answers(self) -> list[int]:
@@ -336,7 +336,7 @@ def test_requests_that_come_meanwhile(engine: str, first: int, features: int, qu
     if quiet:
         served.raw.avail_flags = 1
         served.raw.used_event = 0xFFFF
-    refilled.offer(first)
+    refilled.make_available(first)
     while served.service.turn():
         pass
     assert refilled.answers() == [2 * value for value in range(400)]
@@ -350,7 +350,7 @@ def test_requests_that_come_meanwhile(engine: str, first: int, features: int, qu
 def test_a_batch_that_the_device_keeps_stays_as_it_was(engine: str):
     refilled = Refilled(400)
     refilled.served.raw.used_event = 0xFFFF
-    refilled.offer(100)
+    refilled.make_available(100)
     while refilled.served.service.turn():
         pass
     found = [int(value) for requests in refilled.kept for value in requests["value"]]
@@ -365,7 +365,7 @@ def test_a_head_that_comes_twice_behind_good_requests(engine: str, culprit: int)
     refilled = Refilled(200)
     refilled.served.raw.used_event = 0xFFFF
     refilled.heads[culprit] = refilled.heads[culprit - 1]
-    refilled.offer(20)
+    refilled.make_available(20)
     while refilled.served.service.turn():
         pass
     back = [element.id for element in refilled.served.raw.reap()]
@@ -375,7 +375,7 @@ def test_a_head_that_comes_twice_behind_good_requests(engine: str, culprit: int)
 
 def test_calls_end_at_the_deadline_of_the_systems_clock(engine: str):
     served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), Tripler())
-    served.raw.offer(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
+    served.raw.make_available(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
     batch = served.queue.pop_records(20, 4, 4)
     codec, method = served.queue.codec(Number), Tripler().triple
     assert batch is not None
@@ -415,7 +415,7 @@ def test_who_died_in_a_batch(engine: str):
     device = Fatal()
     served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device)
     heads = [served.raw.request(value, room=4) for value in numbers(*range(20))]
-    served.raw.offer(*heads)
+    served.raw.make_available(*heads)
     journal = served.queue.journal
     with pytest.raises(SystemExit):
         served.kick()
@@ -447,11 +447,11 @@ def test_memory_is_replaced_while_the_queue_runs(engine: str):
     served = Served(RawDriver(old, 256), device)
     raw = served.raw
     heads = [raw.request(value, room=4) for value in numbers(*range(20, 40))]
-    raw.offer(*heads)
+    raw.make_available(*heads)
     popped = served.queue.pop_records(10, 4, 4) or served.queue.pop(10)
     served.queue.memory = MemoryTable([*old.regions, Region(0x100000, bytearray(0x1000))])
     new = [raw.chain([Descriptor(0x100000 + 16 * n, 4), Descriptor(0x100008 + 16 * n, 4, 2)]) for n in range(20)]
-    raw.offer(*new)
+    raw.make_available(*new)
     if isinstance(popped, list):
         served.queue.push(popped)
     else:

@@ -7,7 +7,7 @@ import pytest
 from pyvirtio.device import QueueService
 from pyvirtio.device.service import TURN
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue, SplitRings
+from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue, SplitLayout
 from pyvirtio.spec.features import RING_FEATURES
 
 
@@ -16,7 +16,7 @@ class Bench:
 
     def __init__(self, cost: int) -> None:
         memory = MemoryTable([Region(0, bytearray(1 << 20))])
-        rings = SplitRings(memory, 256, 0, 0x2000, 0x4000)
+        rings = SplitLayout(memory, 256, 0, 0x2000, 0x4000)
         self.now = 0
         self.calls = 0
         self.cost = cost

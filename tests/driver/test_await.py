@@ -20,7 +20,7 @@ def test_all_who_wait_learn_that_the_queue_is_broken():
     async def ask(client: Client) -> list[object]:
         tickets = [client.bytes_.submit(b"x", room=1) for _ in range(3)]
         transport.wait(0, 0)  # no call is pending
-        transport.devices[0].give_back((99, 1))
+        transport.devices[0].add_used((99, 1))
 
         async def wait(number: int) -> bytes:
             return bytes(await tickets[number])

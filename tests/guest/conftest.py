@@ -11,28 +11,28 @@ import pytest
 
 from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.launch import Wishes, default_workshop
+from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyvirtio.vm.guest import Guest, Setup
+    from pyvirtio.vm.guest import Guest, LaunchConfig
 
 PROGRAMS = Path(__file__).parent / "programs"
 TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount", "kmemleak", "is not a head", "leaked")
 
 
 @pytest.fixture(scope="session")
-def prepared() -> Callable[..., Setup]:
+def prepared() -> Callable[..., LaunchConfig]:
     """A guest that is ready to start, with the check of the driver in it."""
-    workshop = default_workshop()
+    builder = default_builder()
 
-    def prepare(arch: str = "x86_64", transport: str = "") -> Setup:
+    def prepare(arch: str = "x86_64", transport: str = "") -> LaunchConfig:
         overlay = Initramfs()
         overlay.file("bin/driver_check", (PROGRAMS / "driver_check.py").read_bytes(), mode=0o755)
         try:
-            setup = workshop.prepare(Wishes(arch=arch, transport=transport, accel="tcg"))
+            setup = builder.prepare(GuestOptions(arch=arch, transport=transport, accel="tcg"))
         except ProvisionError as error:
             pytest.skip(f"nothing can be provisioned here: {error}")
         return replace(setup, overlay=overlay)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyvirtio.devices.factorial import Config, ExactResponse, Factorial
-from pyvirtio.testing.hostile_back_end import HostileBackEnd
+from pyvirtio.testing.hostile_backend import HostileBackend
 from pyvirtio.testing.served import served
 from pyvirtio.vm.guest import Guest
 from tests.guest.conftest import unremarkable
@@ -133,9 +133,9 @@ def answer_of(*fields):
 
 
 LIES = {
-    "empty": (lambda device, head: device.give_back((head, 0)), "EIO"),
-    "shorter than the answer's head": (lambda device, head: device.give_back((head, 11)), "EIO"),
-    "longer than the room": (lambda device, head: device.give_back((head, 1 << 31)), "EIO"),
+    "empty": (lambda device, head: device.add_used((head, 0)), "EIO"),
+    "shorter than the answer's head": (lambda device, head: device.add_used((head, 11)), "EIO"),
+    "longer than the room": (lambda device, head: device.add_used((head, 1 << 31)), "EIO"),
     "a size larger than what was written": (answer_of(120, 0, 100), "EIO"),
     "a huge size": (answer_of(120, 0, 2**32 - 1), "EIO"),
     "an unknown status": (answer_of(120, 77, 1), "EIO"),
@@ -144,9 +144,9 @@ LIES = {
     "n too large": (answer_of(120, 2, 0), "ERANGE"),
 }
 FATAL = {
-    "a head that is none": lambda device, head: device.give_back((head + 1, 16)),
-    "a head beyond the queue": lambda device, head: device.give_back((5000, 16)),
-    "the same head twice": lambda device, head: device.give_back((head, 16), (head, 16)),
+    "a head that is none": lambda device, head: device.add_used((head + 1, 16)),
+    "a head beyond the queue": lambda device, head: device.add_used((5000, 16)),
+    "the same head twice": lambda device, head: device.add_used((head, 16), (head, 16)),
 }
 
 
@@ -154,8 +154,8 @@ def test_the_driver_against_a_hostile_device(prepared, device_at, tmp_path):
     path = str(tmp_path / "h")
     short = str(tmp_path / "s")
     with ExitStack() as stack:
-        back = stack.enter_context(HostileBackEnd(path, Factorial.description(), honest))
-        shorter = stack.enter_context(HostileBackEnd(short, Factorial.description(), honest))
+        back = stack.enter_context(HostileBackend(path, Factorial.description(), honest))
+        shorter = stack.enter_context(HostileBackend(short, Factorial.description(), honest))
         devices = [device_at(path), device_at(short, name="device1", config_size=8)]
         guest = stack.enter_context(Guest(replace(prepared("x86_64"), devices=devices)))
         with unremarkable(guest, allowed=("is not a head",)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.testing.front_end import RawFrontEnd
+from pyvirtio.testing.frontend import RawFrontend
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from tests.support.odd_devices import HANG
@@ -70,13 +70,13 @@ def test_SIGTERM_while_the_device_is_loaded_leaves_nothing(tmp_path: Path):
     assert not (tmp_path / "s").exists()
 
 
-def test_it_ends_while_a_front_end_is_connected_and_its_device_hangs():
+def test_it_ends_while_a_frontend_is_connected_and_its_device_hangs():
     with served(odd()) as server, driven(server) as queue:
         queue.submit(*pack(HANG))
         queue.kick()
-        assert queue.front_end.number(m.Request.GET_FEATURES)
+        assert queue.frontend.number(m.Request.GET_FEATURES)
         assert server.end() == 0
-        assert queue.front_end.is_closed()
+        assert queue.frontend.is_closed()
         assert not os.path.exists(server.path)
 
 
@@ -103,9 +103,9 @@ def test_live_socket_is_refused_and_left_alone():
 
 
 def test_busy_socket_is_refused_and_left_alone():
-    with served("factorial") as server, RawFrontEnd(server.path) as front_end:
+    with served("factorial") as server, RawFrontend(server.path) as frontend:
         refused(serve("factorial", "--socket", server.path), 1, "already")
-        assert front_end.number(m.Request.GET_FEATURES)
+        assert frontend.number(m.Request.GET_FEATURES)
 
 
 def test_plain_file_is_refused_and_left_alone(tmp_path: Path):

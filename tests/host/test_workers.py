@@ -15,7 +15,7 @@ from pyvirtio.connect import open_driver
 from pyvirtio.devices.factorial import WRAPPED, Request
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.spec import split
-from pyvirtio.testing.front_end import RawFrontEnd, RawQueue, SharedMemory
+from pyvirtio.testing.frontend import RawFrontend, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, STATE, WAIT
@@ -144,21 +144,21 @@ def test_method_that_raises_is_logged_and_the_request_returned_empty():
 
 def test_config_space_that_the_driver_wrote_survives_the_worker():
     with served(odd()) as server, driven(server) as queue:
-        front_end = queue.front_end
-        assert front_end.write_config(0, (1234).to_bytes(4, "little"))
+        frontend = queue.frontend
+        assert frontend.write_config(0, (1234).to_bytes(4, "little"))
         assert ask(queue, KNOB) == [1234]
         os.kill(worker_of(server), signal.SIGKILL)
         assert ask(queue, KNOB) == [1234]
-        assert front_end.config(0, 4) == (1234).to_bytes(4, "little")
+        assert frontend.config(0, 4) == (1234).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize("workers", ["1", "2", "3", "4", "5"])
 def test_workers_divide_the_queues(workers: str):
     with served(odd("Four"), "--workers", workers) as server:
-        with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
-            front_end.negotiate()
-            front_end.share(memory)
-            queues = [front_end.queue(memory, index) for index in range(4)]
+        with RawFrontend(server.path) as frontend, SharedMemory() as memory:
+            frontend.negotiate()
+            frontend.share(memory)
+            queues = [frontend.queue(memory, index) for index in range(4)]
             for queue in queues:
                 queue.start()
             for _ in range(3):
@@ -176,12 +176,12 @@ def test_workers_divide_the_queues(workers: str):
 def test_one_workers_death_does_not_touch_the_others_queues():
     with (
         served(odd("Four"), "--workers", "2") as server,
-        RawFrontEnd(server.path) as front_end,
+        RawFrontend(server.path) as frontend,
         SharedMemory() as memory,
     ):
-        front_end.negotiate()
-        front_end.share(memory)
-        queues = [front_end.queue(memory, index) for index in range(4)]
+        frontend.negotiate()
+        frontend.share(memory)
+        queues = [frontend.queue(memory, index) for index in range(4)]
         for queue in queues:
             queue.start()
         pids = [ask(queue, PID)[0] for queue in queues]
@@ -193,11 +193,11 @@ def test_one_workers_death_does_not_touch_the_others_queues():
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_keeper_killed_leaves_no_worker_behind_even_one_that_hangs(workers: str, tmp_path: Path):
-    with served(odd("Four"), "--workers", workers) as server, RawFrontEnd(server.path) as front_end:
+    with served(odd("Four"), "--workers", workers) as server, RawFrontend(server.path) as frontend:
         with SharedMemory() as memory:
-            front_end.negotiate()
-            front_end.share(memory)
-            queues = [front_end.queue(memory, index) for index in range(2)]
+            frontend.negotiate()
+            frontend.share(memory)
+            queues = [frontend.queue(memory, index) for index in range(2)]
             for queue in queues:
                 queue.start()
                 queue.submit(*pack(1, HANG))
@@ -346,7 +346,7 @@ def test_reload_loses_no_change_of_the_config_space(tmp_path: Path):
         assert unpack(queue.answers(2)) == [5, 101]
         server.wait_for("worker 0 runs the changed device")
         assert ask(queue, STATE) == [101]
-        assert queue.front_end.config(4, 4) == (101).to_bytes(4, "little")
+        assert queue.frontend.config(4, 4) == (101).to_bytes(4, "little")
 
 
 CONFIGURED = """
@@ -383,7 +383,7 @@ def test_worker_that_dies_is_followed_while_its_file_is_broken(tmp_path: Path):
                 os.kill(pid, signal.SIGKILL)
         queue.submit(*pack(21))
         queue.kick()
-        assert queue.front_end.number(R.GET_FEATURES)
+        assert queue.frontend.number(R.GET_FEATURES)
         device.write_text(DEVICE.format(factor=3))
         assert unpack(queue.answers(1)) == [63]
 

@@ -16,8 +16,8 @@ BASE = 0x10000
 def test_blocks_do_not_overlap_and_are_aligned(steps):
     arena = Arena(BASE, 1 << 20)
     held: list[tuple[int, int]] = []
-    for give_back, length in steps:
-        if give_back and held:
+    for add_used, length in steps:
+        if add_used and held:
             arena.free(*held.pop(length % len(held)))
             continue
         address = arena.allocate(length)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.memory import full_fence, order_loads, order_stores
+from pyvirtio.memory import full_fence, read_barrier, write_barrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,5 +93,5 @@ def test_a_fence_after_a_fork():
 
 
 def test_the_weaker_orders_can_be_called():
-    order_loads()
-    order_stores()
+    read_barrier()
+    write_barrier()

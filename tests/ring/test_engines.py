@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyvirtio.errors import LocalError
-from pyvirtio.ring import SplitDeviceQueue, build_accel
+from pyvirtio.ring import SplitDeviceQueue, build_native
 from pyvirtio.ring import engine as engines
 from tests.support.rings import device_queue, memory_of
 
@@ -22,7 +22,7 @@ QUICK, EACH = 50_000, 125_000
 # A sanitizer wants to be the first library of the process, and to see every allocation. Python itself leaks on purpose.
 SANITIZED = """
 import importlib.util, runpy, sys
-spec = importlib.util.spec_from_file_location("pyvirtio.ring._accel", sys.argv[1])
+spec = importlib.util.spec_from_file_location("pyvirtio.ring._native", sys.argv[1])
 sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 sys.argv[:2] = []
@@ -59,7 +59,7 @@ def need(engine: str) -> None:
         del os.environ["PYVIRTIO_ENGINE"]
 
 
-@pytest.mark.parametrize("engine", ["accel", "numpy", "reference"])
+@pytest.mark.parametrize("engine", ["native", "numpy", "reference"])
 def test_as_the_reference_engine(engine: str):
     need(engine)
     found = differ(engine, os.environ["PYVIRTIO_SEED"], QUICK)
@@ -70,7 +70,7 @@ def test_as_the_reference_engine(engine: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(8))
-@pytest.mark.parametrize("engine", ["accel", "numpy", "reference"])
+@pytest.mark.parametrize("engine", ["native", "numpy", "reference"])
 def test_as_the_reference_engine_a_million_times(engine: str, part: int):
     need(engine)
     assert differ(engine, f"{os.environ['PYVIRTIO_SEED']} {part}", EACH)["cases"] == EACH
@@ -79,20 +79,20 @@ def test_as_the_reference_engine_a_million_times(engine: str, part: int):
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Build the accelerator with ASan and UBSan; gives it and the library that must be loaded first."""
-    command = build_accel.compiler()
+    command = build_native.compiler()
     if command is None:
         pytest.skip("there is no C compiler, or no Python.h")
     found = subprocess.run([*command, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     asan = Path(found.stdout.strip())
     if not asan.is_absolute():
         pytest.skip("the compiler has no libasan")
-    target = tmp_path_factory.mktemp("sanitized") / "_accel.abi3.so"
+    target = tmp_path_factory.mktemp("sanitized") / "_native.abi3.so"
     options = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-    assert build_accel.build(target, *options)
+    assert build_native.build(target, *options)
     return target, str(asan.resolve())
 
 
-@pytest.mark.parametrize(("mode", "cases"), [("accel", 20_000), ("race", 20_000)])
+@pytest.mark.parametrize(("mode", "cases"), [("native", 20_000), ("race", 20_000)])
 def test_sanitizers_find_nothing(mode: str, cases: int, sanitized: tuple[Path, str]):
     target, asan = sanitized
     found = differ(
@@ -104,22 +104,22 @@ def test_sanitizers_find_nothing(mode: str, cases: int, sanitized: tuple[Path, s
         LD_PRELOAD=asan,
         ASAN_OPTIONS="detect_leaks=0",
         PYTHONMALLOC="malloc",
-        PYVIRTIO_ENGINE="accel",
+        PYVIRTIO_ENGINE="native",
     )
     assert found.get("popped", found.get("batches", 0)) > cases / 10
 
 
 def test_no_warnings(tmp_path: Path):
-    if build_accel.compiler() is None:
+    if build_native.compiler() is None:
         pytest.skip("there is no C compiler, or no Python.h")
-    assert build_accel.build(tmp_path / "_accel.abi3.so", *build_accel.WARNINGS)
+    assert build_native.build(tmp_path / "_native.abi3.so", *build_native.WARNINGS)
 
 
 def test_the_choice_can_be_forced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYVIRTIO_ENGINE", "reference")
     assert engines.engine() == "reference"
     monkeypatch.setenv("PYVIRTIO_ENGINE", "fastest")
-    with pytest.raises(LocalError, match="accel, numpy, reference"):
+    with pytest.raises(LocalError, match="native, numpy, reference"):
         engines.engine()
 
 
@@ -127,7 +127,7 @@ def test_without_numpy_and_accelerator_it_is_plain_python(monkeypatch: pytest.Mo
     monkeypatch.delenv("PYVIRTIO_ENGINE", raising=False)
     monkeypatch.setattr(engines, "_is_there", lambda name: name == "reference")
     assert engines.engine() == "reference"
-    monkeypatch.setenv("PYVIRTIO_ENGINE", "accel")
+    monkeypatch.setenv("PYVIRTIO_ENGINE", "native")
     with pytest.raises(LocalError, match="build it with"):
         engines.engine()
 
@@ -136,11 +136,11 @@ def test_rings_at_odd_places_go_another_way(monkeypatch: pytest.MonkeyPatch):
     from pyvirtio.memory import MemoryTable, Region
     from pyvirtio.testing import RawDriver
 
-    need("accel")
-    monkeypatch.setenv("PYVIRTIO_ENGINE", "accel")
+    need("native")
+    monkeypatch.setenv("PYVIRTIO_ENGINE", "native")
     plain = RawDriver(memory_of((0x1000, 0x1000)))
-    assert type(device_queue(plain)).__name__ == "AccelDeviceQueue"
+    assert type(device_queue(plain)).__name__ == "NativeDeviceQueue"
     odd = RawDriver(MemoryTable([Region(0x1000, memoryview(bytearray(0x1001))[1:])]))
     queue = device_queue(odd)
-    assert type(queue).__name__ != "AccelDeviceQueue"
+    assert type(queue).__name__ != "NativeDeviceQueue"
     assert isinstance(queue, SplitDeviceQueue)

@@ -11,7 +11,7 @@ import pytest
 from pyvirtio.errors import RingError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.spec.features import RING_FEATURES, Feature
-from pyvirtio.testing import RawDriver, Scrambler, lay_out
+from pyvirtio.testing import RawDriver, RingFuzzer, lay_out
 from tests.support.rings import Echo, Served, device_queue
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def test_any_ring_gives_chains_or_a_ring_error(size: int, features: int, rng: Ra
     outcomes = dict.fromkeys(("good", "unusable", "broken"), 0)
     for _ in range(1000 if size < 64 else 300):
         seed = rng.getrandbits(64)
-        scrambler = Scrambler(scene.driver(rng.getrandbits(16)), Random(seed))
-        raw = scrambler.driver
+        ring_fuzzer = RingFuzzer(scene.driver(rng.getrandbits(16)), Random(seed))
+        raw = ring_fuzzer.driver
         queue = device_queue(raw, features)
-        scrambler.scramble()
+        ring_fuzzer.scramble()
         before = scene.content()
         try:
             for _ in range(size + 1):
@@ -120,11 +120,11 @@ def test_a_served_device_survives_any_ring(features: int, rng: Random):
     scene = Scene(8)
     retired = answered = 0
     for _ in range(600):
-        scrambler = Scrambler(scene.driver(rng.getrandbits(16)), Random(rng.getrandbits(64)))
-        raw = scrambler.driver
+        ring_fuzzer = RingFuzzer(scene.driver(rng.getrandbits(16)), Random(rng.getrandbits(64)))
+        raw = ring_fuzzer.driver
         served = Served(raw, Echo(), features)
         for _ in range(10):
-            scrambler.scramble()
+            ring_fuzzer.scramble()
             for _ in range(100):
                 if not served.service.turn():
                     break
@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_ring():
     scene = Scene(16)
     contents = []
     for _ in range(2):
-        scrambler = Scrambler(scene.driver(0), Random(5))
-        scrambler.scramble()
+        ring_fuzzer = RingFuzzer(scene.driver(0), Random(5))
+        ring_fuzzer.scramble()
         contents.append(scene.content())
     assert contents[0] == contents[1]

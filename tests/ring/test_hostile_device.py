@@ -83,7 +83,7 @@ def broken(driver: SplitDriverQueue, match: str) -> None:
 def test_F1_used_id_out_of_range(head: int, index: int):
     driver, device = ends(index=index)
     add(driver, "a")
-    device.give_back((head, 4))
+    device.add_used((head, 4))
     broken(driver, f"returned descriptor {head}, which it does not have")
 
 
@@ -91,7 +91,7 @@ def test_F1_used_id_with_its_upper_half_set():
     # As a number of 16 bits it would be outstanding.
     driver, device = ends()
     head = add(driver, "a")
-    device.give_back((0x10000 | head, 4))
+    device.add_used((0x10000 | head, 4))
     broken(driver, f"returned descriptor {0x10000 | head}")
 
 
@@ -99,14 +99,14 @@ def test_F1_used_id_not_outstanding():
     driver, device = ends()
     heads = [add(driver, "a"), add(driver, "b")]
     free = next(head for head in range(8) if head not in heads and head > max(heads) + 1)
-    device.give_back((free, 4))
+    device.add_used((free, 4))
     broken(driver, f"returned descriptor {free}, which it does not have")
 
 
 def test_F1_used_id_that_is_no_head():
     driver, device = ends()
     head = add(driver, "a")
-    device.give_back((device.descriptor(head).next, 4))
+    device.add_used((device.descriptor(head).next, 4))
     broken(driver, "which it does not have")
 
 
@@ -115,10 +115,10 @@ def test_F1_used_id_twice(at_once: bool):
     driver, device = ends()
     head = add(driver, "a")
     add(driver, "b")
-    device.give_back((head, 4))
+    device.add_used((head, 4))
     if not at_once:
         assert driver.reap() == [("a", 4)]
-    device.give_back((head, 4))
+    device.add_used((head, 4))
     if at_once:
         assert driver.reap() == [("a", 4)]  # that answer was a good one
     broken(driver, f"returned descriptor {head}, which it does not have")
@@ -131,7 +131,7 @@ def test_F1_good_answers_before_a_bad_one_are_not_lost():
     @transport.on_kick
     def script(device: RawDevice) -> None:
         first, *_ = device.heads()
-        device.give_back((first, device.write(first, Number(7).pack())), (99, 4))
+        device.add_used((first, device.write(first, Number(7).pack())), (99, 4))
 
     with client:
         good, bad = client.numbers.submit_all([Number(1), Number(2)])
@@ -148,7 +148,7 @@ def test_F1_good_answers_before_a_bad_one_are_not_lost():
 
 def test_F1_awaited():
     client, transport = open_client()
-    transport.on_kick(lambda device: device.give_back((99, 4)))
+    transport.on_kick(lambda device: device.add_used((99, 4)))
 
     async def ask() -> None:
         await client.numbers.submit(Number(1))
@@ -161,9 +161,9 @@ def test_F1_awaited():
 def test_F2_used_length_above_the_room(length: int):
     driver, device = ends()
     head = add(driver, "a")
-    device.give_back((head, length))
+    device.add_used((head, length))
     assert driver.reap() == [("a", 4)]  # clamped
-    assert driver.overlong == 1  # and reported
+    assert driver.oversized_replies == 1  # and reported
     assert driver.free == 8
 
 
@@ -171,9 +171,9 @@ def test_F2_used_length_where_nothing_can_be_written():
     driver, device = ends()
     head = driver.add([(BUFFERS, 4)], [], "a")
     driver.publish()
-    device.give_back((head, 1))
+    device.add_used((head, 1))
     assert driver.reap() == [("a", 0)]
-    assert driver.overlong == 1
+    assert driver.oversized_replies == 1
 
 
 def test_F2_a_driver_reads_no_further_than_its_own_buffer():
@@ -183,12 +183,12 @@ def test_F2_a_driver_reads_no_further_than_its_own_buffer():
     def script(device: RawDevice) -> None:
         for head in device.heads():
             device.write(head, b"\1\0\0\0")
-            device.give_back((head, 0xFFFFFFFF))
+            device.add_used((head, 0xFFFFFFFF))
 
     with client:
         assert client.numbers.call(Number(1)) == Number(1)
         assert client.bytes_.call(b"x", room=6) == b"\1\0\0\0\0\0"
-        assert client.numbers.ring.overlong == 1
+        assert client.numbers.ring.oversized_replies == 1
 
 
 def test_F2_an_answer_shorter_than_its_structure():
@@ -218,7 +218,7 @@ def test_F3_used_index_moves_with_nothing_outstanding():
 def test_F3_used_index_goes_back():
     driver, device = ends()
     for _ in range(3):
-        device.give_back((add(driver, "a"), 4))
+        device.add_used((add(driver, "a"), 4))
         assert driver.reap() == [("a", 4)]
     device.used_idx -= 1
     broken(driver, "the used index is 65535 ahead")
@@ -241,13 +241,13 @@ def test_F4_device_never_answers():
         tickets = client.numbers.submit_all([Number(value) for value in range(3)])
         with pytest.raises(NoAnswer) as caught:
             tickets[0].result(timeout=0)
-        picture = str(caught.value)
+        describe = str(caught.value)
         for line in (
             "queue of 8: 5 descriptors free, outstanding heads: 0, 1, 2",
             "available: idx 3, flags 0, used_event 0",
             "used:      idx 0 (seen 0), flags 0, avail_event 0",
         ):
-            assert line in picture
+            assert line in describe
         # The request stays on the ring, and a later call can still succeed.
         device = transport.devices[0]
         for head in device.heads():

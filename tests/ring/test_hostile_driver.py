@@ -57,7 +57,7 @@ def retires(attack: Attack, match: str, *, features: int = RING_FEATURES, keeps_
     raw = new_raw()
     queue = device_queue(raw, features)
     earlier = raw.request(FOUR, room=4)
-    raw.offer(earlier)
+    raw.make_available(earlier)
     attack(raw)
     popped = queue.pop() if keeps_earlier else []
     assert heads_of(popped) == [earlier] * keeps_earlier
@@ -71,7 +71,7 @@ def retires(attack: Attack, match: str, *, features: int = RING_FEATURES, keeps_
     raw = served.raw
     assert served.double(21) == 42
     earlier = raw.request(FOUR, room=4)
-    raw.offer(earlier)
+    raw.make_available(earlier)
     attack(raw)
     assert served.kick() == [(earlier, 4)] * keeps_earlier
     assert served.service.retired
@@ -95,7 +95,7 @@ def returned_empty(
     queue = device_queue(raw, features)
     head = attack(raw)
     good = raw.request(FOUR, room=4)
-    raw.offer(head, good)
+    raw.make_available(head, good)
     bad_chain, good_chain = queue.pop()
     with pytest.raises(ChainError, match=re.escape(match)):
         raise bad_chain.error or AssertionError("the chain was accepted")
@@ -109,7 +109,7 @@ def returned_empty(
     raw = served.raw
     head = attack(raw)
     before = raw.peek(raw.memory.regions[0].base, 0x1000)[raw.layout.end - raw.memory.regions[0].base :]
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 0)]
     assert raw.peek(raw.memory.regions[0].base, 0x1000)[raw.layout.end - raw.memory.regions[0].base :] == before
     assert [match in fault for fault in served.faults] == [True]
@@ -144,33 +144,33 @@ class Reads:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch, engine: str) -> Reads:
-    if engine == "accel":
+    if engine == "native":
         monkeypatch.setenv("PYVIRTIO_ENGINE", "reference")  # nobody can watch what C reads
     return Reads(monkeypatch)
 
 
 def self_loop(raw: RawDriver) -> None:
     raw.set_descriptor(7, raw.layout.end, 4, NEXT, 7)
-    raw.offer(7)
+    raw.make_available(7)
 
 
 def long_loop(raw: RawDriver) -> None:
     for index in range(8):
         raw.set_descriptor(index, raw.layout.end, 4, NEXT, (index + 1) % 8)
-    raw.offer(6)
+    raw.make_available(6)
 
 
 def loop_behind_a_start(raw: RawDriver) -> None:
     raw.set_descriptor(5, raw.layout.end, 4, NEXT, 6)
     raw.set_descriptor(6, raw.layout.end, 4, NEXT | WRITE, 7)
     raw.set_descriptor(7, raw.layout.end, 4, NEXT | WRITE, 6)
-    raw.offer(5)
+    raw.make_available(5)
 
 
 def loop_in_a_table(raw: RawDriver) -> None:
     entries = [Descriptor(raw.layout.end, 4, NEXT, 1), Descriptor(raw.layout.end, 4, NEXT, 0)]
     table = raw.readable(b"".join(entry.pack() for entry in entries))
-    raw.offer(raw.chain([table._replace(flags=INDIRECT)]))
+    raw.make_available(raw.chain([table._replace(flags=INDIRECT)]))
 
 
 @pytest.mark.parametrize("attack", [self_loop, loop_behind_a_start])
@@ -196,7 +196,7 @@ def test_D02_chain_longer_than_the_queue():
     def attack(raw: RawDriver) -> None:
         direct = [raw.readable(b"data") for _ in range(4)]
         table = raw.table([raw.readable(b"data") for _ in range(5)])
-        raw.offer(raw.chain([*direct, table]))
+        raw.make_available(raw.chain([*direct, table]))
 
     retires(attack, "a chain of more than 8 buffers")
 
@@ -207,7 +207,7 @@ def test_D02_a_chain_as_long_as_the_queue_is_fine():
     direct = [raw.readable(b"data") for _ in range(4)]
     table = raw.table([raw.writable(4) for _ in range(4)])
     head = raw.chain([*direct, table])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 16)]
     assert raw.answer(head) == b"data" * 4
 
@@ -216,7 +216,7 @@ def test_D02_a_chain_as_long_as_the_queue_is_fine():
 def test_D03_next_out_of_range(beyond: int, reads: Reads):
     def attack(raw: RawDriver) -> None:
         raw.set_descriptor(7, raw.layout.end, 4, NEXT, beyond)
-        raw.offer(7)
+        raw.make_available(7)
 
     retires(attack, f"continues at {beyond}; the queue has 8")
     assert max(reads.shared) == 7  # nothing was read there
@@ -226,7 +226,7 @@ def test_D03_next_out_of_range_in_an_indirect_table():
     def attack(raw: RawDriver) -> None:
         entries = [Descriptor(raw.layout.end, 4, NEXT, 2), Descriptor(raw.layout.end, 4)]
         table = raw.readable(b"".join(entry.pack() for entry in entries))
-        raw.offer(raw.chain([table._replace(flags=INDIRECT)]))
+        raw.make_available(raw.chain([table._replace(flags=INDIRECT)]))
 
     retires(attack, "continues at 2; the table has 2")
 
@@ -234,7 +234,7 @@ def test_D03_next_out_of_range_in_an_indirect_table():
 def test_D03_next_means_nothing_without_its_flag():
     served = Served(new_raw(), Echo())
     served.raw.set_descriptor(7, served.raw.layout.end, 0, 0, 0xFFFF)
-    served.raw.offer(7)
+    served.raw.make_available(7)
     assert served.kick() == [(7, 0)]
     assert not served.service.retired
 
@@ -242,12 +242,12 @@ def test_D03_next_means_nothing_without_its_flag():
 @pytest.mark.parametrize("head", [8, 9, 0x8000, 0xFFFF])
 def test_D04_head_out_of_range(head: int, reads: Reads):
     raw = new_raw()
-    raw.offer(head)
+    raw.make_available(head)
     with pytest.raises(RingError, match=f"descriptor {head} was made available"):
         device_queue(raw).pop()
     assert reads.shared == []  # rejected before the table is read
 
-    retires(lambda raw: raw.offer(head), f"descriptor {head} was made available; the queue has 8")
+    retires(lambda raw: raw.make_available(head), f"descriptor {head} was made available; the queue has 8")
 
 
 @pytest.mark.parametrize("ahead", [8, 9, 0x7FFF, 0xFFFE])  # and one is there already
@@ -261,7 +261,7 @@ def test_D05_available_index_too_far_ahead(ahead: int):
 def test_D05_as_far_ahead_as_the_queue_is_long_is_fine():
     served = Served(new_raw(), Echo())
     heads = [served.raw.chain([served.raw.readable(b"")]) for _ in range(8)]
-    served.raw.offer(*heads)
+    served.raw.make_available(*heads)
     assert heads_of(device_queue(served.raw).pop()) == heads
     assert served.kick() == [(head, 0) for head in heads]
 
@@ -291,7 +291,7 @@ def test_D06_available_index_goes_backwards(back: int, index: int):
 def test_D07_the_same_head_twice_at_once():
     def attack(raw: RawDriver) -> None:
         earlier = raw.avail_ring(raw.avail_idx - 1)
-        raw.offer(earlier)
+        raw.make_available(earlier)
 
     retires(attack, "was made available while it is in use")
 
@@ -300,9 +300,9 @@ def test_D07_a_head_while_it_is_in_flight():
     raw = new_raw()
     queue = device_queue(raw)
     head, other = raw.request(FOUR, room=4), raw.request(FOUR, room=4)
-    raw.offer(head, other)
+    raw.make_available(head, other)
     chains = queue.pop()
-    raw.offer(head)
+    raw.make_available(head)
     with pytest.raises(RingError, match="while it is in use"):
         queue.pop()
     queue.push(chains)  # what is in flight can still be returned, once
@@ -313,17 +313,17 @@ def test_D07_the_same_head_again_after_its_return_is_fine():
     served = Served(new_raw())
     head = served.raw.request(FOUR, room=4)
     for _ in range(3):
-        served.raw.offer(head)
+        served.raw.make_available(head)
         assert served.kick() == [(head, 4)]
 
 
 def test_D07_more_in_flight_than_the_queue_holds():
     raw = new_raw()
     queue = device_queue(raw)
-    raw.offer(*(raw.chain([raw.readable(b"x")]) for _ in range(8)))
+    raw.make_available(*(raw.chain([raw.readable(b"x")]) for _ in range(8)))
     chains = queue.pop()
     assert len(chains) == 8
-    raw.offer(0)
+    raw.make_available(0)
     with pytest.raises(RingError, match="1 ahead, and 8 requests are in flight"):
         queue.pop()
     queue.push(chains)
@@ -337,7 +337,7 @@ def test_D07_chains_that_share_descriptors():
     for index in (0, 1):
         raw.set_descriptor(index, *raw.readable(b"data")._replace(flags=NEXT, next=7))
     raw.set_descriptor(7, *tail)
-    raw.offer(0, 1, 7)  # each is a chain of its own: the device need not care
+    raw.make_available(0, 1, 7)  # each is a chain of its own: the device need not care
     assert served.kick() == [(0, 4), (1, 4), (7, 0)]
 
 
@@ -386,7 +386,7 @@ def test_D10_buffer_spans_two_regions():
     raw = served.raw
     raw.poke(0x1FFD, b"across")
     head = raw.chain([Descriptor(0x1FFD, 6), Descriptor(0x1FFF, 6, WRITE)])
-    raw.offer(head)
+    raw.make_available(head)
     (chain,) = device_queue(raw, base=0).pop()
     assert [len(view) for view in chain.readable] == [3, 3]
     assert [len(view) for view in chain.writable] == [1, 5]
@@ -411,7 +411,7 @@ def test_D11_buffer_overlaps_the_ring(part: str):
     at = getattr(raw.layout, part)
     data = b"\x55" * 64
     head = raw.chain([raw.readable(data), Descriptor(at, 64, WRITE)])
-    raw.offer(head)
+    raw.make_available(head)
     while served.service.turn():
         pass
     # The device's own indexes are not in the ring: this answer is published where it belongs.
@@ -427,7 +427,7 @@ def test_D11_the_ring_as_a_request(part: str):
     served = Served(new_raw(), Echo())
     raw = served.raw
     head = raw.chain([Descriptor(getattr(raw.layout, part), 16), raw.writable(16)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 16)]
 
 
@@ -437,11 +437,11 @@ def test_D12_length_zero(address: int):
     raw = served.raw
     empty = Descriptor(address, 0)
     head = raw.chain([empty, raw.readable(b"data"), empty, empty._replace(flags=WRITE), raw.writable(4)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
     assert raw.answer(head) == b"data"
     lone = raw.chain([empty])
-    raw.offer(lone)
+    raw.make_available(lone)
     assert served.kick() == [(lone, 0)]
     assert served.faults == []
 
@@ -471,7 +471,7 @@ def test_D14_readable_behind_writable(form: str):
             "indirect": [raw.table([first, second])],
             "across": [first, raw.table([second])],
         }[form]
-        raw.offer(raw.chain(buffers, at=[6, 7][: len(buffers)]))
+        raw.make_available(raw.chain(buffers, at=[6, 7][: len(buffers)]))
 
     retires(attack, "a device-readable descriptor behind a device-writable one")
 
@@ -479,7 +479,7 @@ def test_D14_readable_behind_writable(form: str):
 def test_D15_only_readable_buffers():
     served = Served(new_raw())
     raw = served.raw
-    raw.offer(raw.request(FOUR))
+    raw.make_available(raw.request(FOUR))
     (chain,) = device_queue(raw, base=0).pop()
     with pytest.raises(ChainError, match="an answer of 4 bytes; the driver left room for 0"):
         chain.write(b"1234")
@@ -493,7 +493,7 @@ def test_D15_too_little_room_and_nothing_is_written():
     served = Served(new_raw())
     raw = served.raw
     head = raw.chain([raw.readable(FOUR), raw.writable(2), raw.writable(1)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 0)]
     assert raw.answer(head) == bytes([FILL]) * 3
 
@@ -519,7 +519,7 @@ def test_D16_request_too_short(data: bytes, room: int):
         served = Served(new_raw(), device)
         raw = served.raw
         head = raw.chain([raw.readable(data), raw.writable(room)])
-        raw.offer(head)
+        raw.make_available(head)
         assert served.kick() == [(head, 0)]
         assert f"Number takes 4 bytes; only {len(data)} came" in served.faults[0]
         assert not served.service.retired
@@ -529,14 +529,14 @@ def test_D16_request_too_short(data: bytes, room: int):
 def test_D16_request_too_short_and_only_writable():
     served = Served(new_raw())
     head = served.raw.request(room=4)
-    served.raw.offer(head)
+    served.raw.make_available(head)
     assert served.kick() == [(head, 0)]
     assert served.raw.answer(head) == bytes([FILL]) * 4
 
 
 def test_D17_indirect_not_negotiated():
     def attack(raw: RawDriver) -> None:
-        raw.offer(raw.request(FOUR, room=4, indirect=True))
+        raw.make_available(raw.request(FOUR, room=4, indirect=True))
 
     retires(attack, "INDIRECT_DESC was not negotiated", features=RING_FEATURES & ~Feature.INDIRECT_DESC)
 
@@ -548,7 +548,7 @@ def test_D18_indirect_inside_an_indirect_table(place: int, more: int):
         inner = raw.table([raw.readable(FOUR)])
         buffers = [raw.readable(FOUR) for _ in range(3)]
         buffers[place] = inner._replace(flags=INDIRECT | more, next=0)
-        raw.offer(raw.chain([raw.table(buffers)]))
+        raw.make_available(raw.chain([raw.table(buffers)]))
 
     retires(attack, "an indirect descriptor inside an indirect table")
 
@@ -557,7 +557,7 @@ def test_D18_an_indirect_table_that_refers_to_itself():
     def attack(raw: RawDriver) -> None:
         table = raw.table([Descriptor(0, 0)])
         raw.poke(table.address, table.pack())
-        raw.offer(raw.chain([table]))
+        raw.make_available(raw.chain([table]))
 
     retires(attack, "an indirect descriptor inside an indirect table")
 
@@ -566,7 +566,7 @@ def test_D18_an_indirect_table_that_refers_to_itself():
 def test_D19_length_of_an_indirect_table(length: int):
     def attack(raw: RawDriver) -> None:
         table = raw.table([raw.readable(FOUR)])
-        raw.offer(raw.chain([table._replace(length=length)]))
+        raw.make_available(raw.chain([table._replace(length=length)]))
 
     retires(attack, f"an indirect table of {length} bytes")
 
@@ -575,7 +575,7 @@ def test_D19_length_of_an_indirect_table(length: int):
 def test_D20_indirect_table_longer_than_the_queue(entries: int):
     def attack(raw: RawDriver) -> None:
         table = raw.table([raw.readable(FOUR)])
-        raw.offer(raw.chain([table._replace(length=16 * entries)]))
+        raw.make_available(raw.chain([table._replace(length=16 * entries)]))
 
     retires(attack, f"an indirect table of {entries} descriptors; the queue has 8")
 
@@ -584,7 +584,7 @@ def test_D20_an_indirect_table_as_long_as_the_queue_is_fine():
     served = Served(new_raw(), Echo())
     raw = served.raw
     head = raw.chain([raw.table([raw.readable(b"ab")] * 4 + [raw.writable(2)] * 4)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 8)]
 
 
@@ -603,7 +603,7 @@ def test_D21_indirect_table_across_regions_is_gathered(address: int):
     table = raw.table([raw.readable(b"data"), raw.writable(4)])
     raw.poke(address, raw.peek(table.address, table.length))
     head = raw.chain([table._replace(address=address)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
     assert raw.answer(head) == b"data"
 
@@ -620,7 +620,7 @@ def test_D22_indirect_and_next():
         table = raw.table([raw.readable(FOUR)])
         raw.set_descriptor(6, *table._replace(flags=INDIRECT | NEXT, next=7))
         raw.set_descriptor(7, *raw.writable(4))
-        raw.offer(6)
+        raw.make_available(6)
 
     retires(attack, "both indirect and continued")
 
@@ -631,7 +631,7 @@ def test_D22_direct_descriptors_followed_by_one_indirect(direct: int):
     raw = served.raw
     buffers = [raw.readable(bytes([65 + place])) for place in range(4)] + [raw.writable(1) for _ in range(4)]
     head = raw.chain([*buffers[:direct], raw.table(buffers[direct:])])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
     assert raw.answer(head) == b"ABCD"
 
@@ -643,7 +643,7 @@ def test_D23_write_flag_of_the_referring_descriptor_is_ignored(before: int):
     buffers = [raw.readable(b"da"), raw.readable(b"ta"), raw.writable(4)]
     table = raw.table(buffers[before:])
     head = raw.chain([*buffers[:before], table._replace(flags=INDIRECT | WRITE)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
     assert raw.answer(head) == b"data"
 
@@ -658,7 +658,7 @@ def test_D24_descriptor_changed_after_it_was_read(reads: Reads):
     reads.then = spoil
     head = raw.chain([raw.readable(b"da"), raw.readable(b"ta"), raw.writable(2), raw.writable(2)], at=[5, 0, 7, 3])
     places = [raw.descriptor(index).address for index in (7, 3)]
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
     assert reads.shared == [5, 0, 7, 3]  # each once
     assert b"".join(raw.peek(place, 2) for place in places) == b"data"
@@ -683,7 +683,7 @@ def test_D24_indirect_table_changed_while_it_is_followed(reads: Reads):
     RestlessMemory.reads = 0
     table = raw.table([raw.readable(b"data"), raw.writable(4)])
     head = raw.chain([table])
-    raw.offer(head)
+    raw.make_available(head)
     # The length of the table, too, may be another one by the time that it is read.
     reads.then = lambda index: raw.set_descriptor(index, table.address, 1 << 20, INDIRECT)
     raw_rings = device_queue(raw)
@@ -711,7 +711,7 @@ def test_D24_request_changed_while_it_is_answered():
     raw = served.raw
     head = raw.request(FOUR, room=8)
     place = raw.descriptor(head).address
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 4)]
 
 
@@ -755,7 +755,7 @@ def test_D26_driver_rewrites_what_the_device_wrote(features: int, index: int):
         at = (index + value) & 0xFFFF
         raw.poke(raw.layout.used, b"\xa5" * split.used_size(8))
         head = raw.request(Number(value).pack(), room=4)
-        raw.offer(head)
+        raw.make_available(head)
         while served.service.turn():
             pass
         assert raw.used_idx == (at + 1) & 0xFFFF  # its own index, not what stood there
@@ -770,7 +770,7 @@ def test_D26_driver_rewrites_the_rings_while_requests_are_in_flight():
     raw = new_raw()
     queue = device_queue(raw)
     heads = [raw.request(FOUR, room=4) for _ in range(4)]
-    raw.offer(*heads)
+    raw.make_available(*heads)
     chains = queue.pop()
     raw.poke(raw.layout.descriptors, b"\xff" * (raw.layout.end - raw.layout.descriptors))
     raw.avail_idx = 4
@@ -815,13 +815,13 @@ def test_D27_a_driver_that_refills_gets_one_turn_at_a_time():
         def answer(self, reader: Reader, writer: Writer) -> None:
             nonlocal now
             now += TURN // 10
-            raw.offer((raw.avail_ring(raw.avail_idx - 1) + 1) % 8)  # another one for each that is answered
+            raw.make_available((raw.avail_ring(raw.avail_idx - 1) + 1) % 8)  # another one for each that is answered
 
     served = Served(new_raw(), Greedy(), clock=clock)
     raw = served.raw
     for index in range(8):
         raw.set_descriptor(index, raw.layout.end, 4)
-    raw.offer(0)
+    raw.make_available(0)
     assert served.service.turn()  # there is more to do, and it came back all the same
     assert len(raw.reap()) == 10
     assert served.service.turn()
@@ -833,7 +833,7 @@ def test_D28_requests_before_the_queue_starts_are_served_after():
     transport = InProcessTransport(device)
     raw = RawDriver(transport.memory, 8)
     head = raw.request(Number(21).pack(), room=4)
-    raw.offer(head)
+    raw.make_available(head)
     transport.accept_features(RING_FEATURES)
     transport.start_queue(raw.record(0, RING_FEATURES, base=0))
     assert (raw.used_idx, raw.reap()) == (0, [])  # nothing is consumed before DRIVER_OK
@@ -850,7 +850,7 @@ def test_D28_requests_before_the_queue_starts_are_served_after():
 def test_D28_a_queue_goes_on_where_its_record_says():
     raw = new_raw(index=65535)
     heads = [raw.request(FOUR, room=4) for _ in range(3)]
-    raw.offer(*heads)
+    raw.make_available(*heads)
     assert heads_of(device_queue(raw, base=65535).pop()) == heads
     assert heads_of(device_queue(raw, base=1).pop()) == heads[2:]
     assert heads_of(device_queue(raw).pop()) == heads  # by default from the used index
@@ -872,7 +872,7 @@ def test_D29_the_library_counts_what_was_written():
     served = Served(new_raw(), Liar())
     raw = served.raw
     head = raw.chain([raw.writable(1), raw.writable(3), raw.writable(4)])
-    raw.offer(head)
+    raw.make_available(head)
     assert served.kick() == [(head, 5)]
     assert raw.answer(head) == b"12345" + bytes([FILL]) * 3
     assert served.faults == []
@@ -890,7 +890,7 @@ def test_D29_a_device_that_fails_half_way_reports_nothing_written():
 
     served = Served(new_raw(), Fails())
     head = served.raw.request(room=8)
-    served.raw.offer(head)
+    served.raw.make_available(head)
     assert served.kick() == [(head, 0)]
     assert served.queue.numbers[Count.FAILED] == 1
     assert "ZeroDivisionError" in served.faults[0]
@@ -908,7 +908,7 @@ def test_other_queues_live_on_and_the_device_asks_for_a_reset():
     try:
         self_loop(bad)
         head = good.request(struct.pack("<I", 21), room=4)
-        good.offer(head)
+        good.make_available(head)
         transport.kick(0)
         assert transport.needs_reset()
         transport.kick(1)
@@ -923,6 +923,6 @@ def test_a_flood_of_bad_chains_does_not_flood_the_log():
     served = Served(new_raw())
     for address in range(1000):
         served.raw.set_descriptor(0, (1 << 40) + address, 4)
-        served.raw.offer(0)
+        served.raw.make_available(0)
         assert served.kick() == [(0, 0)]
     assert len(served.faults) == 100

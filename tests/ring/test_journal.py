@@ -51,7 +51,7 @@ def scene(index: int = 0, *, requests: int = 8) -> tuple[RawDriver, Durable, dic
     for number in range(requests):
         data = Number(0xABCD0000 + number).pack()
         wanted[raw.chain([raw.table([raw.readable(data), raw.writable(4)])])] = data
-    raw.offer(*wanted)
+    raw.make_available(*wanted)
     return raw, Durable(raw.memory, raw.layout, FLAGS_ONLY), wanted
 
 
@@ -149,7 +149,7 @@ def test_a_loop_in_flight_costs_the_queue_but_no_other_request():
 def test_a_chain_that_broke_the_ring_takes_no_other_with_it_when_the_worker_dies():
     raw, durable, _wanted = scene(requests=3)
     raw.set_descriptor(7, 0, 4, split.F_NEXT, 7)
-    raw.offer(7)
+    raw.make_available(7)
     queue = durable.worker()
     heads = heads_of(queue.pop())
     assert len(heads) == 3  # and dies before it answers one
@@ -164,7 +164,7 @@ def test_a_chain_that_broke_the_ring_takes_no_other_with_it_when_the_worker_dies
 def test_a_chain_that_cannot_be_used_is_still_one_after_a_death():
     raw, durable, _wanted = scene(requests=1)
     head = raw.chain([Descriptor(0, 4)])
-    raw.offer(head)
+    raw.make_available(head)
     durable.worker().pop()
     _good, bad = durable.worker().unfinished
     assert bad.head == head
@@ -185,7 +185,7 @@ def test_a_head_that_comes_again_after_a_recovery_is_in_flight_again():
         queue = durable.worker()
         answer(queue, [*queue.unfinished, *queue.pop()])
         assert [element.id for element in raw.reap()] == [head]
-        raw.offer(head)
+        raw.make_available(head)
         assert heads_of(queue.pop()) == [head]
         assert heads_of(durable.worker().unfinished) == [head]
         # And with nothing pushed between the two deaths.
@@ -197,7 +197,7 @@ def test_a_head_that_comes_again_after_a_recovery_is_in_flight_again():
             pass
         queue = durable.worker()
         if not queue.unfinished and raw.used_idx:
-            raw.offer(head)
+            raw.make_available(head)
             assert heads_of(queue.pop()) == [head]
             assert heads_of(durable.worker().unfinished) == [head]
 
@@ -258,7 +258,7 @@ def test_a_region_of_another_version_or_size_is_refused(version: int, entries: i
         Journal(8, region)
 
 
-def test_any_bytes_in_a_front_ends_region(rng):
+def test_any_bytes_in_a_frontends_region(rng):
     """It came over a socket: it makes a queue, or is refused with a RingError."""
     outcomes = set()
     for _ in range(1000):
@@ -330,7 +330,7 @@ def test_a_request_with_too_many_strikes_comes_back_empty(repeatable: bool, stri
     served = Served(raw)
     served.service._repeatable = repeatable
     heads = [raw.request(Number(value).pack(), room=4) for value in range(2)]
-    raw.offer(*heads)
+    raw.make_available(*heads)
     queue, journal = served.queue, served.queue.journal
     chains = queue.pop()
     for _ in range(strikes):
@@ -352,7 +352,7 @@ def test_the_difference_between_the_indexes_survives():
         raw.avail_idx = 65530
         durable = Durable(raw.memory, raw.layout)
         heads = [raw.request(b"1234", room=4) for _ in range(3)]
-        raw.offer(*heads)
+        raw.make_available(*heads)
         journal = Journal(8, durable.region, durable.ledger)
         journal.start(0, 65530)
         try:

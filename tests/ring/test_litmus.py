@@ -15,7 +15,7 @@ import pytest
 from pyvirtio.memory import full_fence, words
 from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue
 from pyvirtio.testing import lay_out
-from tests.support.litmus import PATIENCE, Bell, meet, other_process, shared_memory
+from tests.support.litmus import PATIENCE, Notifier, meet, other_process, shared_memory
 from tests.support.rings import SUPPRESSIONS, rings_at
 
 REQUESTS = 30_000
@@ -27,13 +27,13 @@ def test_no_wake_up_is_lost(features: int, depth: int):
     """Driver and device sleep whenever they may, and each is woken whenever it must be."""
     layout = lay_out(8, 0)
     memory = shared_memory(0x4000)
-    kick, call = Bell(), Bell()
+    kick, call = Notifier(), Notifier()
 
     def device() -> None:
         queue = SplitDeviceQueue(rings_at(memory, layout), memory, features)
         left = REQUESTS
         while left:
-            queue.suppress_kicks()
+            queue.disable_kicks()
             while True:
                 chains = queue.pop()
                 if chains:
@@ -41,9 +41,9 @@ def test_no_wake_up_is_lost(features: int, depth: int):
                     for chain in chains:
                         chain.write(chain.read(4))
                     queue.push(chains)
-                    if queue.call_wanted():
+                    if queue.needs_interrupt():
                         call.ring()
-                elif not queue.allow_kicks():
+                elif not queue.enable_kicks():
                     break
             if left:
                 kick.wait(lambda: queue.pending)
@@ -59,11 +59,11 @@ def test_no_wake_up_is_lost(features: int, depth: int):
                     queue.add([(place, 4)], [(place + 32, 4)], sent)
                     sent += 1
                 queue.publish()
-                if queue.kick_wanted():
+                if queue.needs_kick():
                     kick.ring()
-                queue.suppress_calls()
+                queue.disable_interrupts()
                 while not (done := queue.reap()):
-                    if not queue.allow_calls():
+                    if not queue.enable_interrupts():
                         call.wait(lambda: queue.pending)
                 for token, written in done:
                     assert (token, written) == (received, 4)

@@ -98,13 +98,13 @@ class DriverAndDevice(RuleBasedStateMachine):
     def publish(self) -> None:
         self.driver.publish()
         self.unpublished = 0
-        if self.driver.kick_wanted():
+        if self.driver.needs_kick():
             self.kicked = True
 
     @rule()
     def reap(self) -> None:
         self.driver_sleeps = self.called = False
-        self.driver.suppress_calls()
+        self.driver.disable_interrupts()
         for token, written in self.driver.reap():
             assert isinstance(token, int)
             request, place, room, needed = self.outstanding.pop(token)  # KeyError: answered twice
@@ -119,7 +119,7 @@ class DriverAndDevice(RuleBasedStateMachine):
     @rule()
     def driver_goes_to_sleep(self) -> None:
         self.called = False
-        self.driver_sleeps = not self.driver.allow_calls()
+        self.driver_sleeps = not self.driver.enable_interrupts()
 
     # The device.
 
@@ -149,7 +149,7 @@ class DriverAndDevice(RuleBasedStateMachine):
     def pop(self, limit: int, cut: int | None) -> None:
         def work() -> None:
             self.device_sleeps = self.kicked = False
-            self.device.suppress_kicks()
+            self.device.disable_kicks()
             chains = self.device.pop(limit)
             assert len(chains) <= limit
             self.held += chains
@@ -168,7 +168,7 @@ class DriverAndDevice(RuleBasedStateMachine):
                 chain.write(answer_to(chain.read(1 << 16), chain.room))
             self.device.push(order[:number])
             self.held = order[number:]
-            if self.device.call_wanted():
+            if self.device.needs_interrupt():
                 self.called = True
 
         self.does(cut, work)
@@ -178,7 +178,7 @@ class DriverAndDevice(RuleBasedStateMachine):
     def device_goes_to_sleep(self, cut: int | None) -> None:
         def work() -> None:
             self.kicked = False
-            self.device_sleeps = not self.device.allow_kicks()
+            self.device_sleeps = not self.device.enable_kicks()
 
         self.does(cut, work)
 

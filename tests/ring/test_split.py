@@ -7,7 +7,7 @@ import pytest
 from pyvirtio.errors import LocalError, RingError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.table import MAXIMUM_REGIONS
-from pyvirtio.ring import Chain, SplitDeviceQueue, SplitDriverQueue, SplitRings
+from pyvirtio.ring import Chain, SplitDeviceQueue, SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawDriver, RawRing, RingLayout, lay_out
@@ -83,7 +83,7 @@ def test_all_65536_indexes():
 @pytest.mark.parametrize("size", [0, 3, 7, 100, 32769, 65536, -8])
 def test_sizes_that_no_queue_has(size: int):
     with pytest.raises(LocalError, match=f"a queue of {size} entries"):
-        SplitRings(memory_of((0, 0x200000)), size, 0, 0x100000, 0x180000)
+        SplitLayout(memory_of((0, 0x200000)), size, 0, 0x100000, 0x180000)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_parts_that_are_misplaced(part: str, address: int, message: str):
     memory = memory_of((0x1000, 0x4000), (0x5000, 0x4000))
     parts = {"descriptors": 0x1000, "available": 0x2000, "used": 0x3000, part: address}
     with pytest.raises(RingError, match=message):
-        SplitRings(memory, 8, **parts)
+        SplitLayout(memory, 8, **parts)
 
 
 @pytest.mark.parametrize(("part", "address"), [("descriptors", 0x8F80), ("available", 0x8FEA), ("used", 0x8FB8)])
 def test_parts_that_just_fit(part: str, address: int):
     parts = {"descriptors": 0x1000, "available": 0x2000, "used": 0x3000, part: address}
-    SplitRings(memory_of((0x1000, 0x8000)), 8, **parts)
+    SplitLayout(memory_of((0x1000, 0x8000)), 8, **parts)
 
 
 # Chains.
@@ -268,7 +268,7 @@ def test_nothing_is_popped_before_it_is_published():
 @pytest.mark.parametrize("number", [1, 2, 8])
 def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int):
     raw = RawDriver(memory_of((0x1000, 0x8000)), 8, index=65533)
-    raw.offer(*(raw.request(b"x") for _ in range(number)))
+    raw.make_available(*(raw.request(b"x") for _ in range(number)))
     durable = Durable(raw.memory, raw.layout)
     queue = durable.worker()
     chains = queue.pop()
@@ -284,7 +284,7 @@ def test_pushing_nothing_changes_nothing():
     before = memory.read(0x1000, 0x1000)
     device.push([])
     assert memory.read(0x1000, 0x1000) == before
-    assert not device.call_wanted()
+    assert not device.needs_interrupt()
 
 
 def test_the_driver_publishes_with_one_store():
@@ -334,21 +334,21 @@ def test_event_idx_kicks(index: int):
         for _ in range(number):
             driver.add([(at, 1)], [], "token")
         driver.publish()
-        return driver.kick_wanted()
+        return driver.needs_kick()
 
-    assert not device.allow_kicks()
+    assert not device.enable_kicks()
     assert ring.avail_event == index
     assert send(2)
     assert not send(1)  # the device was told, and has not looked since
-    device.suppress_kicks()
+    device.disable_kicks()
     assert ring.avail_event == index  # nothing to be done
     device.push(device.pop(2))
-    assert device.allow_kicks()  # the third is there: no kick comes for it
+    assert device.enable_kicks()  # the third is there: no kick comes for it
     assert ring.avail_event == (index + 2) & 0xFFFF
     device.push(device.pop())
-    assert not device.allow_kicks()
+    assert not device.enable_kicks()
     assert ring.avail_event == (index + 3) & 0xFFFF
-    assert not driver.kick_wanted()  # nothing new
+    assert not driver.needs_kick()  # nothing new
     assert send(1)
     assert ring.used_flags == 0
 
@@ -362,19 +362,19 @@ def test_flags_kicks(index: int):
     def send() -> bool:
         driver.add([(at, 1)], [], "token")
         driver.publish()
-        return driver.kick_wanted()
+        return driver.needs_kick()
 
     assert send()
     assert send()
-    device.suppress_kicks()
+    device.disable_kicks()
     assert ring.used_flags == split.NO_NOTIFY
     assert not send()
     device.push(device.pop(2))
-    assert device.allow_kicks()
+    assert device.enable_kicks()
     assert ring.used_flags == 0
     device.push(device.pop())
-    assert not device.allow_kicks()
-    assert not driver.kick_wanted()
+    assert not device.enable_kicks()
+    assert not driver.needs_kick()
     assert send()
     assert ring.avail_event == 0
 
@@ -388,27 +388,27 @@ def test_event_idx_calls(index: int):
         driver.add([(at, 1)], [], token)
     driver.publish()
     chains = device.pop()
-    assert not driver.allow_calls()
+    assert not driver.enable_interrupts()
     assert ring.used_event == index
     device.push(chains[:2])
-    assert device.call_wanted()
-    assert not device.call_wanted()  # told already
+    assert device.needs_interrupt()
+    assert not device.needs_interrupt()  # told already
     device.push(chains[2:3])
-    assert not device.call_wanted()  # and the driver has not looked since
-    driver.suppress_calls()
+    assert not device.needs_interrupt()  # and the driver has not looked since
+    driver.disable_interrupts()
     assert ring.used_event == index
     assert len(driver.reap()) == 3
-    assert not driver.allow_calls()
+    assert not driver.enable_interrupts()
     assert ring.used_event == (index + 3) & 0xFFFF
     device.push(chains[3:4])
-    assert driver.allow_calls()
+    assert driver.enable_interrupts()
     assert len(driver.reap()) == 1
     # A driver may ask for later: after the second from now.
     ring.used_event = index + 5
     device.push(chains[4:5])
-    assert not device.call_wanted()
+    assert not device.needs_interrupt()
     device.push(chains[5:])
-    assert device.call_wanted()
+    assert device.needs_interrupt()
     assert ring.avail_flags == 0
 
 
@@ -422,18 +422,18 @@ def test_flags_calls(index: int):
     driver.publish()
     chains = device.pop()
     device.push(chains[:2])
-    assert device.call_wanted()
-    assert not device.call_wanted()
-    driver.suppress_calls()
+    assert device.needs_interrupt()
+    assert not device.needs_interrupt()
+    driver.disable_interrupts()
     assert ring.avail_flags == split.NO_INTERRUPT
     device.push(chains[2:3])
-    assert not device.call_wanted()
-    assert driver.allow_calls()
+    assert not device.needs_interrupt()
+    assert driver.enable_interrupts()
     assert ring.avail_flags == 0
     assert len(driver.reap()) == 3
-    assert not driver.allow_calls()
+    assert not driver.enable_interrupts()
     device.push(chains[3:4])
-    assert device.call_wanted()
+    assert device.needs_interrupt()
 
 
 # A full fence, at the places where one has to be.
@@ -458,8 +458,8 @@ def test_a_fence_stands_between_the_store_and_the_look(features: int, monkeypatc
 
     for module in ("split_device", "split_driver"):
         monkeypatch.setattr(f"pyvirtio.ring.{module}.full_fence", lambda: events.append("fence"))
-        monkeypatch.setattr(f"pyvirtio.ring.{module}.order_loads", lambda: events.append("order loads"))
-        monkeypatch.setattr(f"pyvirtio.ring.{module}.order_stores", lambda: events.append("order stores"))
+        monkeypatch.setattr(f"pyvirtio.ring.{module}.read_barrier", lambda: events.append("order loads"))
+        monkeypatch.setattr(f"pyvirtio.ring.{module}.write_barrier", lambda: events.append("order stores"))
 
     layout = lay_out(8, 0x1000)
     memory = memory_of((0x1000, 0x8000))
@@ -478,19 +478,19 @@ def test_a_fence_stands_between_the_store_and_the_look(features: int, monkeypatc
     driver.add([(layout.end, 1)], [], "token")
     driver.publish()
     happened("store available 2", "order stores", "store available 1")
-    driver.kick_wanted()
+    driver.needs_kick()
     happened("fence", f"load used {split.avail_event_word(8) if event_idx else split.FLAGS}")
     chains = device.pop()
     happened("load available 1", "order loads", "load available 2")
     device.push(chains)
     happened("store element 0", "store element 1", "order stores", "store used 1")
-    device.call_wanted()
+    device.needs_interrupt()
     happened("fence", f"load available {split.used_event_word(8) if event_idx else split.FLAGS}")
-    device.allow_kicks()
+    device.enable_kicks()
     happened(f"store used {split.avail_event_word(8) if event_idx else split.FLAGS}", "fence", "load available 1")
     driver.reap()
     happened("load used 1", "order loads", "load element 0", "load element 1")
-    driver.allow_calls()
+    driver.enable_interrupts()
     happened(f"store available {split.used_event_word(8) if event_idx else split.FLAGS}", "fence", "load used 1")
 
 
@@ -500,7 +500,7 @@ def test_a_picture_shows_the_ring():
         driver.add([(at, 1)], [], token)
     driver.publish()
     device.push(device.pop(1))
-    assert driver.picture() == (
+    assert driver.describe() == (
         "queue of 16: 6 descriptors free, outstanding heads: 0, 1, 2, 3, 4, 5, 6, 7 …\n"
         "  available: idx 9, flags 0, used_event 65535\n"
         "  used:      idx 0 (seen 65535), flags 0, avail_event 0"
@@ -512,7 +512,7 @@ def test_a_layout_of_any_kind_can_be_written_raw():
     memory = memory_of((0, 0x10000))
     layout = RingLayout(3, 0x1001, 0x2001, 0x3001, 0x4000)
     raw = RawDriver(memory, layout=layout)
-    raw.offer(raw.request(b"x", room=1))
+    raw.make_available(raw.request(b"x", room=1))
     assert raw.avail_idx == 1
     with pytest.raises(LocalError):
         device_queue(raw)

@@ -3,7 +3,7 @@
 Two worlds hold the same bytes, one engine each. A case damages a well-formed ring in a few places, lets both pop,
 answer and push, and compares everything that a driver, a device or the next worker could see.
 
-    python -m tests.support.differ accel SEED CASES
+    python -m tests.support.differ native SEED CASES
     python -m tests.support.differ race SEED CASES
 """
 
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from pyvirtio.errors import RingError
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import Journal, SplitDeviceQueue, SplitRings
+from pyvirtio.ring import Journal, SplitDeviceQueue, SplitLayout
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.ring.journal import Count, ledger_size, region_size
-from pyvirtio.ring.records import PlainBatch, PlainCodec
+from pyvirtio.ring.records import PythonBatch, PythonCodec
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 from pyvirtio.spec.struct import Struct, raw
 from pyvirtio.testing import RingLayout, lay_out
-from pyvirtio.testing.scrambler import EDGES
+from pyvirtio.testing.ring_fuzzer import EDGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ class World:
         self.buffers = [bytearray(length) for _, length in REGIONS]
         memory = MemoryTable([Region(base, buffer) for (base, _), buffer in zip(REGIONS, self.buffers, strict=True)])
         layout = _layout(size)
-        rings = SplitRings(memory, size, layout.descriptors, layout.available, layout.used)
+        rings = SplitLayout(memory, size, layout.descriptors, layout.available, layout.used)
         self.region, self.ledger = bytearray(region_size(size)), bytearray(ledger_size(size))
         self.journal = Journal(size, memoryview(self.region), memoryview(self.ledger))
         os.environ["PYVIRTIO_ENGINE"] = engine
@@ -194,7 +194,7 @@ class Pair:
             if not self._step(by_records):
                 break
         one, other = self.reference.queue, self.tested.queue
-        assert (one.call_wanted(), one.allow_kicks()) == (other.call_wanted(), other.allow_kicks())
+        assert (one.needs_interrupt(), one.enable_kicks()) == (other.needs_interrupt(), other.enable_kicks())
         self._alike()
 
     def _step(self, by_records: bool) -> bool:
@@ -263,8 +263,8 @@ _ADDRESSES = (0, 2**63, 2**64 - 1, *(base for base, _ in REGIONS), *(base + leng
 
 
 def _requests(batch: Any) -> bytes:
-    if isinstance(batch, PlainBatch):
-        return b"".join(data for (data,) in batch.unpacked(PlainCodec(_Whole)))
+    if isinstance(batch, PythonBatch):
+        return b"".join(data for (data,) in batch.unpacked(PythonCodec(_Whole)))
     return bytes(memoryview(batch.requests))
 
 
@@ -349,7 +349,7 @@ def race(seed: object, cases: int) -> int:
         _scribble(shared, layout.used - start)
     popped = 0
     try:
-        rings = SplitRings(memory, size, layout.descriptors, layout.available, layout.used)
+        rings = SplitLayout(memory, size, layout.descriptors, layout.available, layout.used)
         every = int(Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1)
         for _ in range(cases):
             queue = device_queue(rings, memory, every, base=rng.getrandbits(16))

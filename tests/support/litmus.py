@@ -64,7 +64,7 @@ def shared_memory(size: int, base: int = 0) -> MemoryTable:
     return MemoryTable([Region(base, mmap.mmap(-1, size))])
 
 
-class Bell:
+class Notifier:
     """An eventfd on which one side waits for the other."""
 
     def __init__(self) -> None:

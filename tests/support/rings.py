@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitRings
+from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitLayout
 from pyvirtio.ring import device_queue as new_device_queue
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
@@ -27,9 +27,9 @@ def memory_of(*regions: tuple[int, int]) -> MemoryTable:
     return MemoryTable([Region(base, bytearray(size)) for base, size in regions])
 
 
-def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitRings:
+def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitLayout:
     """See the ring at ``layout`` as the library does."""
-    return SplitRings(memory, layout.size, layout.descriptors, layout.available, layout.used)
+    return SplitLayout(memory, layout.size, layout.descriptors, layout.available, layout.used)
 
 
 def device_queue(raw: RawDriver, features: int = RING_FEATURES, **options: Any) -> SplitDeviceQueue:
@@ -51,13 +51,13 @@ def both_ends(
     return driver, new_device_queue(rings, memory, features), memory, layout.end
 
 
-def driver_at(rings: SplitRings, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
+def driver_at(rings: SplitLayout, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
     """Build the real driver as if ``index`` requests had gone through the ring."""
     driver = SplitDriverQueue(rings, memory, features)
     driver._available_index = driver._used_index = driver._kicked_at = index
     driver.publish()
     rings.used[1] = index
-    driver.allow_calls()
+    driver.enable_interrupts()
     return driver
 
 
@@ -129,7 +129,7 @@ class Served:
     def double(self, value: int) -> int:
         """Send a well-formed request through it."""
         head = self.raw.request(Number(value).pack(), room=4)
-        self.raw.offer(head)
+        self.raw.make_available(head)
         assert (head, 4) in self.kick()
         return Number.unpack(self.raw.answer(head)).value
 

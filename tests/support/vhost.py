@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.devices.factorial import WRAPPED, Request
-from pyvirtio.testing.front_end import PATIENCE, RawFrontEnd, RawQueue, SharedMemory
+from pyvirtio.testing.frontend import PATIENCE, RawFrontend, RawQueue, SharedMemory
 from pyvirtio.vhost_user import messages as m
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def unpack(answers: list[bytes]) -> list[int | None]:
 @contextmanager
 def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
     """Give a queue that runs."""
-    with RawFrontEnd(server.path) as front_end, SharedMemory() as memory:
-        front_end.negotiate()
-        front_end.share(memory)
-        queue = front_end.queue(memory, index, size=size)
+    with RawFrontend(server.path) as frontend, SharedMemory() as memory:
+        frontend.negotiate()
+        frontend.share(memory)
+        queue = frontend.queue(memory, index, size=size)
         queue.start()
         yield queue
 
@@ -63,10 +63,10 @@ def factorials(queue: RawQueue, *numbers: int, indirect: bool = False) -> None:
 
 def answers_rightly(path: str) -> None:
     """Check that a front-end of its own gets the right answers from the factorial device."""
-    with RawFrontEnd(path) as front_end, SharedMemory() as memory:
-        front_end.negotiate()
-        assert front_end.share(memory)
-        queue = front_end.queue(memory)
+    with RawFrontend(path) as frontend, SharedMemory() as memory:
+        frontend.negotiate()
+        assert frontend.share(memory)
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, 5, 12, 13, 4294967295)
 
@@ -76,8 +76,8 @@ def idle_fds(server: Served) -> list[str]:
 
     The keeper speaks to one front-end at a time, so those of earlier ones are given up when it answers this one.
     """
-    with RawFrontEnd(server.path) as front_end:
-        front_end.number(m.Request.GET_FEATURES)
+    with RawFrontend(server.path) as frontend:
+        frontend.number(m.Request.GET_FEATURES)
         return server.fds()
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.testing.front_end import RawFrontEnd, SharedMemory
+from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
 from tests.support.vhost import answers_rightly, idle_fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvirtio.testing.front_end import RawQueue
+    from pyvirtio.testing.frontend import RawQueue
     from pyvirtio.testing.served import Served
 
 
@@ -35,11 +35,11 @@ def unharmed(server: Served) -> Iterator[None]:
 
 
 @pytest.fixture
-def front_end(server: Served, unharmed: None) -> Iterator[RawFrontEnd]:
+def frontend(server: Served, unharmed: None) -> Iterator[RawFrontend]:
     """A front-end that has negotiated everything."""
-    with RawFrontEnd(server.path) as front_end:
-        front_end.negotiate()
-        yield front_end
+    with RawFrontend(server.path) as frontend:
+        frontend.negotiate()
+        yield frontend
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def memory(unharmed: None) -> Iterator[SharedMemory]:
 
 
 @pytest.fixture
-def queue(front_end: RawFrontEnd, memory: SharedMemory) -> RawQueue:
+def queue(frontend: RawFrontend, memory: SharedMemory) -> RawQueue:
     """A queue that runs."""
-    assert front_end.share(memory)
-    queue = front_end.queue(memory)
+    assert frontend.share(memory)
+    queue = frontend.queue(memory)
     queue.start()
     return queue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.ring.journal import region_size
-from pyvirtio.testing.front_end import RawFrontEnd, SharedMemory
+from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from tests.support.odd_devices import WAIT
@@ -50,16 +50,16 @@ SIZE = region_size(16)
 @pytest.mark.parametrize(
     ("queues", "size"), [(0, 16), (2, 16), (65535, 16), (1, 0), (1, 3), (1, 65535), (1, 32769), (0, 0)]
 )
-def test_M20_impossible_regions_are_refused(server: Served, front_end: RawFrontEnd, queues: int, size: int):
+def test_M20_impossible_regions_are_refused(server: Served, frontend: RawFrontend, queues: int, size: int):
     before = server.fds()
     with region(bytes(SIZE)) as fd:
-        assert not front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, queues, size), [fd])
+        assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, queues, size), [fd])
     assert server.fds() == before
-    front_end.send(R.GET_INFLIGHT_FD, m.Inflight(0, 0, queues, size))
-    assert front_end.is_closed()
+    frontend.send(R.GET_INFLIGHT_FD, m.Inflight(0, 0, queues, size))
+    assert frontend.is_closed()
 
 
-def test_M20_region_too_small_or_beyond_its_file(server: Served, front_end: RawFrontEnd):
+def test_M20_region_too_small_or_beyond_its_file(server: Served, frontend: RawFrontend):
     before = server.fds()
     with region(bytes(SIZE)) as fd:
         for size, offset in (
@@ -71,22 +71,22 @@ def test_M20_region_too_small_or_beyond_its_file(server: Served, front_end: RawF
             (SIZE, (1 << 64) - SIZE),
             ((1 << 64) - 1, 0),
         ):
-            assert not front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(size, offset, 1, 16), [fd])
+            assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(size, offset, 1, 16), [fd])
         assert server.fds() == before
-        assert front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+        assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
 
 
-def test_M20_file_that_can_shrink_under_the_keeper(server: Served, front_end: RawFrontEnd):
+def test_M20_file_that_can_shrink_under_the_keeper(server: Served, frontend: RawFrontend):
     with region(bytes(SIZE), sealed=False) as fd:
-        assert not front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+        assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        assert front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+        assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
 
 
-def test_M20_region_that_cannot_be_written(server: Served, front_end: RawFrontEnd):
+def test_M20_region_that_cannot_be_written(server: Served, frontend: RawFrontend):
     with region(bytes(SIZE)) as fd:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-        assert not front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+        assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
 
 
 INCONSISTENT = {
@@ -100,12 +100,12 @@ INCONSISTENT = {
 
 
 @pytest.mark.parametrize("case", INCONSISTENT)
-def test_M20_region_that_contradicts_itself(server: Served, front_end: RawFrontEnd, memory: SharedMemory, case: str):
+def test_M20_region_that_contradicts_itself(server: Served, frontend: RawFrontend, memory: SharedMemory, case: str):
     before = len(server.fds())
     with region(INCONSISTENT[case].ljust(SIZE, b"\0")) as fd:
-        assert front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
-    assert front_end.share(memory)
-    queue = front_end.queue(memory)
+        assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+    assert frontend.share(memory)
+    queue = frontend.queue(memory)
     queue.start()
     queue.submit(bytes(36))
     queue.kick()
@@ -114,33 +114,33 @@ def test_M20_region_that_contradicts_itself(server: Served, front_end: RawFrontE
     assert len(server.fds()) == before + 4  # a region each of both kinds, call and err
 
 
-def test_M20_every_mark_set_by_a_hostile_front_end(server: Served, front_end: RawFrontEnd, memory: SharedMemory):
+def test_M20_every_mark_set_by_a_hostile_frontend(server: Served, frontend: RawFrontend, memory: SharedMemory):
     content = header() + 16 * (b"\1" + bytes(15))
     with region(content.ljust(SIZE, b"\0")) as fd:
-        assert front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
-        assert front_end.share(memory)
-        queue = front_end.queue(memory)
+        assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+        assert frontend.share(memory)
+        queue = frontend.queue(memory)
         queue.start()
         queue.stop()  # all sixteen are empty chains, and are returned
         assert queue.rings.used[1] == 16
         for _ in range(20):  # scribble while it is used
-            queue = front_end.queue(memory)
+            queue = frontend.queue(memory)
             queue.start()
             queue.submit(bytes(36))
             queue.kick()
             os.pwrite(fd, os.urandom(SIZE - 16), 16)
             queue.stop()
-        assert front_end.number(R.GET_FEATURES)
+        assert frontend.number(R.GET_FEATURES)
 
 
-def test_an_in_flight_region_of_ones_own_is_used(front_end: RawFrontEnd, memory: SharedMemory):
-    frame = front_end.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16))
+def test_an_in_flight_region_of_ones_own_is_used(frontend: RawFrontend, memory: SharedMemory):
+    frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16))
     sent = m.Inflight.unpack(frame.payload)
     assert (sent.size, sent.offset, sent.queues, sent.queue_size) == (SIZE, 0, 1, 16)
     assert os.fstat(frame.fds[0]).st_size == SIZE
-    assert front_end.tell(R.SET_INFLIGHT_FD, sent, frame.fds)
-    front_end.share(memory)
-    queue = front_end.queue(memory)
+    assert frontend.tell(R.SET_INFLIGHT_FD, sent, frame.fds)
+    frontend.share(memory)
+    queue = frontend.queue(memory)
     queue.start()
     factorials(queue, *range(40))
     assert os.pread(frame.fds[0], 16, 0)[8:12] == bytes([1, 0, 16, 0])
@@ -148,7 +148,7 @@ def test_an_in_flight_region_of_ones_own_is_used(front_end: RawFrontEnd, memory:
     frame.close_fds()
 
 
-def test_reconnecting_front_end_brings_its_region_with_requests_in_flight(tmp_path: Path):
+def test_reconnecting_frontend_brings_its_region_with_requests_in_flight(tmp_path: Path):
     """The device is killed in the first of ten requests; each is answered once, to the second connection."""
     pipe, begun, record = (tmp_path / name for name in ("pipe", "begun", "record"))
     os.mkfifo(pipe)
@@ -156,12 +156,12 @@ def test_reconnecting_front_end_brings_its_region_with_requests_in_flight(tmp_pa
     environment = {"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun), "ODD_RECORD": str(record)}
     with served(odd(), environment=environment) as server, SharedMemory() as memory:
         before = idle_fds(server)
-        with RawFrontEnd(server.path) as front_end:
-            front_end.negotiate()
-            frame = front_end.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 64))
-            assert front_end.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
-            front_end.share(memory)
-            queue = front_end.queue(memory, size=64)
+        with RawFrontend(server.path) as frontend:
+            frontend.negotiate()
+            frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 64))
+            assert frontend.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
+            frontend.share(memory)
+            queue = frontend.queue(memory, size=64)
             queue.start()
             queue.submit(*pack(7))
             queue.kick()
@@ -170,12 +170,12 @@ def test_reconnecting_front_end_brings_its_region_with_requests_in_flight(tmp_pa
             queue.kick()
             assert begun.read_bytes() == b"!"
             # The connection goes away, and the worker with it: the keeper waits a second for it, and no longer.
-            front_end.sock.close()
-            with RawFrontEnd(server.path) as again:
+            frontend.sock.close()
+            with RawFrontend(server.path) as again:
                 again.negotiate()
                 assert again.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
                 again.share(memory)
-                queue.front_end = again
+                queue.frontend = again
                 queue.start(base=queue.rings.used[1])
                 assert begun.read_bytes() == b"!"
                 pipe.write_bytes(b"1234")
@@ -191,19 +191,19 @@ def test_reconnecting_front_end_brings_its_region_with_requests_in_flight(tmp_pa
     assert times == Counter([7, *range(1, 20)])
 
 
-def test_front_end_without_a_region_goes_on_from_the_base(tmp_path: Path):
+def test_frontend_without_a_region_goes_on_from_the_base(tmp_path: Path):
     """The same without INFLIGHT_SHMFD, in one connection: what was not answered is made available again."""
     pipe, begun = tmp_path / "pipe", tmp_path / "begun"
     os.mkfifo(pipe)
     os.mkfifo(begun)
     with (
         served(odd(), environment={"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}) as server,
-        RawFrontEnd(server.path) as front_end,
+        RawFrontend(server.path) as frontend,
         SharedMemory() as memory,
     ):
-        front_end.negotiate()
-        front_end.share(memory)
-        queue = front_end.queue(memory, size=64)
+        frontend.negotiate()
+        frontend.share(memory)
+        queue = frontend.queue(memory, size=64)
         queue.start()
         queue.submit(*pack(1, WAIT, 2, 3))
         queue.kick()
@@ -217,8 +217,8 @@ def test_front_end_without_a_region_goes_on_from_the_base(tmp_path: Path):
 
 
 def test_a_region_does_not_outlive_its_connection(server: Served, unharmed: None):
-    with RawFrontEnd(server.path) as front_end:
-        front_end.negotiate()
+    with RawFrontend(server.path) as frontend:
+        frontend.negotiate()
         with region(header(version=2).ljust(SIZE, b"\0")) as fd:
-            assert front_end.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
+            assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
     answers_rightly(server.path)

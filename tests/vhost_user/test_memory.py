@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.memory.table import MAXIMUM_REGIONS
-from pyvirtio.testing.front_end import RawFrontEnd, SharedMemory, drain, wait_readable
+from pyvirtio.testing.frontend import RawFrontend, SharedMemory, drain, wait_readable
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from tests.support.vhost import answers_rightly, factorials, idle_fds, until
@@ -18,7 +18,7 @@ from tests.support.vhost import answers_rightly, factorials, idle_fds, until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyvirtio.testing.front_end import RawQueue
+    from pyvirtio.testing.frontend import RawQueue
     from pyvirtio.testing.served import Served
 
 R = m.Request
@@ -43,33 +43,33 @@ BAD_REGIONS = {
 
 @pytest.mark.parametrize("case", BAD_REGIONS)
 def test_M14_impossible_region_leaves_the_old_table(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue, case: str
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, case: str
 ):
     before = server.fds()
     with SharedMemory(guest=0, user=0) as good:
         bad = memory.region(**{"guest": 1 << 40, "user": 1 << 40} | BAD_REGIONS[case])
         single = memory.single(**{"guest": 1 << 40, "user": 1 << 40} | BAD_REGIONS[case])
-        assert not front_end.tell(R.SET_MEM_TABLE, table(bad), [memory.fd])
-        assert not front_end.tell(R.SET_MEM_TABLE, table(good.region(), bad), [good.fd, memory.fd])
-        assert not front_end.tell(R.ADD_MEM_REG, single, [memory.fd])
+        assert not frontend.tell(R.SET_MEM_TABLE, table(bad), [memory.fd])
+        assert not frontend.tell(R.SET_MEM_TABLE, table(good.region(), bad), [good.fd, memory.fd])
+        assert not frontend.tell(R.ADD_MEM_REG, single, [memory.fd])
     assert server.fds() == before
     factorials(queue, *range(20))
 
 
-def test_M14_wrong_number_of_regions(server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue):
+def test_M14_wrong_number_of_regions(server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
     regions = [memory.region(guest=n << 32, user=n << 32) for n in range(9)]
     before = server.fds()
     for number in (0, 2, 9, 1 << 31, (1 << 32) - 1):
-        assert not front_end.tell(R.SET_MEM_TABLE, table(regions[0], number=number), [memory.fd])
-    assert not front_end.tell(R.SET_MEM_TABLE, table(*regions[:8], number=9), [memory.fd] * 8)
-    assert not front_end.tell(R.SET_MEM_TABLE, table(*regions[:2])[:-1], [memory.fd] * 2)
+        assert not frontend.tell(R.SET_MEM_TABLE, table(regions[0], number=number), [memory.fd])
+    assert not frontend.tell(R.SET_MEM_TABLE, table(*regions[:8], number=9), [memory.fd] * 8)
+    assert not frontend.tell(R.SET_MEM_TABLE, table(*regions[:2])[:-1], [memory.fd] * 2)
     assert server.fds() == before
     factorials(queue, 5)
 
 
 @pytest.mark.parametrize("name", ["guest", "user"])
 def test_M14_overlapping_regions(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue, name: str
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, name: str
 ):
     before = server.fds()
     first = memory.region(guest=0, user=0, size=2 * PAGE)
@@ -77,14 +77,14 @@ def test_M14_overlapping_regions(
         apart = {"guest": 1 << 40, "user": 1 << 40} | {name: start}
         second = memory.region(size=2 * PAGE, **apart)
         for regions in ((first, second), (second, first)):
-            assert not front_end.tell(R.SET_MEM_TABLE, table(*regions), [memory.fd] * 2)
-        assert not front_end.add(memory, size=PAGE, **apart | {name: getattr(memory, name) + start})
+            assert not frontend.tell(R.SET_MEM_TABLE, table(*regions), [memory.fd] * 2)
+        assert not frontend.add(memory, size=PAGE, **apart | {name: getattr(memory, name) + start})
     assert server.fds() == before
     factorials(queue, 5)
 
 
 def test_M14_descriptors_that_cannot_be_mapped(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue, tmp_path: Path
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, tmp_path: Path
 ):
     size = 1 << 20
     (tmp_path / "file").write_bytes(bytes(size))
@@ -110,8 +110,8 @@ def test_M14_descriptors_that_cannot_be_mapped(
     before = server.fds()
     try:
         for fd in fds:
-            assert not front_end.tell(R.SET_MEM_TABLE, table(memory.region()), [fd]), os.readlink(f"/proc/self/fd/{fd}")
-            assert not front_end.tell(R.ADD_MEM_REG, memory.single(guest=0, user=0), [fd])
+            assert not frontend.tell(R.SET_MEM_TABLE, table(memory.region()), [fd]), os.readlink(f"/proc/self/fd/{fd}")
+            assert not frontend.tell(R.ADD_MEM_REG, memory.single(guest=0, user=0), [fd])
     finally:
         for fd in fds:
             os.close(fd)
@@ -119,27 +119,27 @@ def test_M14_descriptors_that_cannot_be_mapped(
     factorials(queue, 5)
 
 
-def test_M14_file_too_large_to_map(server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue):
+def test_M14_file_too_large_to_map(server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
     with SharedMemory(guest=0, user=0) as huge:
         os.ftruncate(huge.fd, 1 << 61)
-        assert not front_end.add(huge, size=1 << 61, guest=1 << 61, user=1 << 61)
+        assert not frontend.add(huge, size=1 << 61, guest=1 << 61, user=1 << 61)
     factorials(queue, 5)
 
 
-def test_M14_ordinary_file_with_an_odd_offset(front_end: RawFrontEnd):
+def test_M14_ordinary_file_with_an_odd_offset(frontend: RawFrontend):
     with SharedMemory(1 << 17, offset=5 * PAGE + 512) as memory:
-        assert front_end.share(memory)
-        queue = front_end.queue(memory)
+        assert frontend.share(memory)
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, *range(20))
 
 
-def test_M14_file_truncated_before_it_is_mapped(front_end: RawFrontEnd, queue: RawQueue):
+def test_M14_file_truncated_before_it_is_mapped(frontend: RawFrontend, queue: RawQueue):
     with SharedMemory(guest=0, user=0) as cut:
         os.ftruncate(cut.fd, cut.size - 1)
-        assert not front_end.add(cut)
+        assert not frontend.add(cut)
         os.ftruncate(cut.fd, cut.size)
-        assert front_end.add(cut)
+        assert frontend.add(cut)
     factorials(queue, 5)
 
 
@@ -147,10 +147,10 @@ def test_M14_file_truncated_before_it_is_mapped(front_end: RawFrontEnd, queue: R
 def test_M14_file_truncated_after_it_was_mapped(through: str):
     with served("factorial", "--verbose") as server:
         before = idle_fds(server)
-        with RawFrontEnd(server.path) as front_end, SharedMemory() as memory, SharedMemory(guest=0, user=0) as other:
-            front_end.negotiate()
-            assert front_end.share(memory, other)
-            queue = front_end.queue(memory)
+        with RawFrontend(server.path) as frontend, SharedMemory() as memory, SharedMemory(guest=0, user=0) as other:
+            frontend.negotiate()
+            assert frontend.share(memory, other)
+            queue = frontend.queue(memory)
             queue.start()
             factorials(queue, 5)
             if through == "buffer":
@@ -162,7 +162,7 @@ def test_M14_file_truncated_after_it_was_mapped(through: str):
             # From here on the test does not touch what it cut either.
             queue.kick()
             server.wait_for("was ended by SIGBUS")
-            assert front_end.number(R.GET_FEATURES)
+            assert frontend.number(R.GET_FEATURES)
             if through == "buffer":
                 until(lambda: queue.ring.pending)
                 assert queue.ring.reap() == [(None, 0)]
@@ -174,34 +174,32 @@ def test_M14_file_truncated_after_it_was_mapped(through: str):
         until(lambda: idle_fds(server) == before)  # a worker that died may just be replaced
 
 
-def test_M15_slots(server: Served, front_end: RawFrontEnd):
-    assert front_end.number(R.GET_MAX_MEM_SLOTS) == MAXIMUM_REGIONS == 509
+def test_M15_slots(server: Served, frontend: RawFrontend):
+    assert frontend.number(R.GET_MAX_MEM_SLOTS) == MAXIMUM_REGIONS == 509
     with SharedMemory(512 * PAGE) as memory:
         for number in range(509):
             changes = {"size": PAGE, "offset": number * PAGE}
-            assert front_end.add(
-                memory, guest=memory.guest + number * PAGE, user=memory.user + number * PAGE, **changes
-            )
-        assert not front_end.add(memory, guest=0, user=0, size=PAGE)
-        queue = front_end.queue(memory)
+            assert frontend.add(memory, guest=memory.guest + number * PAGE, user=memory.user + number * PAGE, **changes)
+        assert not frontend.add(memory, guest=0, user=0, size=PAGE)
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, *range(100))
         fds = len(server.fds())
         for number in range(508, 9, -1):
-            assert front_end.remove(
+            assert frontend.remove(
                 memory, guest=memory.guest + number * PAGE, user=memory.user + number * PAGE, size=PAGE
             )
         assert len(server.fds()) == fds - 499
         factorials(queue, *range(3))
 
 
-def test_M15_buffers_cross_from_region_to_region(front_end: RawFrontEnd):
+def test_M15_buffers_cross_from_region_to_region(frontend: RawFrontend):
     with SharedMemory(4 * PAGE) as memory:
         for number in range(4):
             changes = {"size": PAGE, "offset": number * PAGE}
             place = number * PAGE
-            assert front_end.add(memory, guest=memory.guest + place, user=memory.user + place, **changes)
-        queue = front_end.queue(memory)
+            assert frontend.add(memory, guest=memory.guest + place, user=memory.user + place, **changes)
+        queue = frontend.queue(memory)
         queue.start()
         for start in (PAGE, 2 * PAGE, 3 * PAGE):
             edge = memory.guest + start
@@ -209,75 +207,73 @@ def test_M15_buffers_cross_from_region_to_region(front_end: RawFrontEnd):
             queue.ring.add([(edge - 20, 36)], [(edge + 16, 4)], (0, edge + 16, 0, 64))
             queue.ring.publish()
             queue.kick()
-            wait_readable(queue.call_fd)
-            drain(queue.call_fd)
+            wait_readable(queue.interrupt_fd)
+            drain(queue.interrupt_fd)
             while not queue.ring.pending:
-                wait_readable(queue.call_fd)
+                wait_readable(queue.interrupt_fd)
             assert len(queue.ring.reap()) == 1
             assert memory.table.read(edge + 16, 4) == (120).to_bytes(4, "little")
 
 
-def test_M15_unknown_region_and_descriptors(server: Served, front_end: RawFrontEnd, memory: SharedMemory):
+def test_M15_unknown_region_and_descriptors(server: Served, frontend: RawFrontend, memory: SharedMemory):
     with SharedMemory(guest=0, user=0) as other:
-        assert not front_end.remove(memory)
-        assert front_end.add(memory)
-        assert front_end.add(other)
+        assert not frontend.remove(memory)
+        assert frontend.add(memory)
+        assert frontend.add(other)
         before = server.fds()
-        assert not front_end.add(other)
-        assert not front_end.tell(R.ADD_MEM_REG, other.single(guest=1 << 40, user=1 << 40), [])
-        assert not front_end.tell(R.ADD_MEM_REG, other.single(guest=1 << 40, user=1 << 40), [other.fd] * 2)
-        assert not front_end.remove(other, guest=PAGE)
-        assert not front_end.remove(other, user=PAGE)
-        assert not front_end.remove(other, size=PAGE)
-        assert not front_end.remove(other, [other.fd, other.fd])
+        assert not frontend.add(other)
+        assert not frontend.tell(R.ADD_MEM_REG, other.single(guest=1 << 40, user=1 << 40), [])
+        assert not frontend.tell(R.ADD_MEM_REG, other.single(guest=1 << 40, user=1 << 40), [other.fd] * 2)
+        assert not frontend.remove(other, guest=PAGE)
+        assert not frontend.remove(other, user=PAGE)
+        assert not frontend.remove(other, size=PAGE)
+        assert not frontend.remove(other, [other.fd, other.fd])
         assert server.fds() == before
-        assert front_end.remove(other, [other.fd], offset=PAGE)  # the offset does not count, the fd is closed
+        assert frontend.remove(other, [other.fd], offset=PAGE)  # the offset does not count, the fd is closed
         assert len(server.fds()) == len(before) - 1
-        assert not front_end.remove(other)
-    queue = front_end.queue(memory)
+        assert not frontend.remove(other)
+    queue = frontend.queue(memory)
     queue.start()
     factorials(queue, 5)
 
 
 @pytest.mark.parametrize("how", ["REM_MEM_REG", "SET_MEM_TABLE"])
-def test_M16_region_goes_under_a_live_ring(server: Served, front_end: RawFrontEnd, memory: SharedMemory, how: str):
+def test_M16_region_goes_under_a_live_ring(server: Served, frontend: RawFrontend, memory: SharedMemory, how: str):
     with SharedMemory(guest=0, user=0) as other:
-        assert front_end.add(memory)
-        assert front_end.add(other)
-        queue = front_end.queue(memory)
+        assert frontend.add(memory)
+        assert frontend.add(other)
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, *range(20))
         drain(queue.err_fd)
         before = len(server.fds())
-        gone = front_end.remove(memory) if how == "REM_MEM_REG" else front_end.share(other)
+        gone = frontend.remove(memory) if how == "REM_MEM_REG" else frontend.share(other)
         assert gone
         assert drain(queue.err_fd) == 1
         assert len(server.fds()) < before
         queue.submit(bytes(36))
         queue.kick()
-        assert front_end.number(R.GET_FEATURES)
+        assert frontend.number(R.GET_FEATURES)
         assert queue.rings.used[1] == 20
         # Once the region is back, the queue is set up afresh and goes on.
-        assert front_end.add(memory)
+        assert frontend.add(memory)
         assert queue.stop() == 20
         queue.start(base=20)
         assert len(queue.answers(1)) == 1
         factorials(queue, *range(20))
 
 
-def test_M16_other_regions_come_and_go_under_a_live_ring(front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue):
+def test_M16_other_regions_come_and_go_under_a_live_ring(frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
     with SharedMemory(guest=0, user=0) as other:
         for _ in range(30):
             queue.submit(*((5).to_bytes(36, "little"),) * 8)
             queue.kick()
-            assert front_end.add(other)
-            assert front_end.remove(other)
+            assert frontend.add(other)
+            assert frontend.remove(other)
             assert [answer[0] for answer in queue.answers(8)] == [120] * 8
 
 
-def test_M16_buffers_are_in_memory_from_the_acknowledgement_on_and_not_after_it(
-    front_end: RawFrontEnd, queue: RawQueue
-):
+def test_M16_buffers_are_in_memory_from_the_acknowledgement_on_and_not_after_it(frontend: RawFrontend, queue: RawQueue):
     def written() -> int:
         queue.ring.add([(0, 36)], [(64, 4)], None)
         queue.ring.publish()
@@ -288,29 +284,29 @@ def test_M16_buffers_are_in_memory_from_the_acknowledgement_on_and_not_after_it(
 
     with SharedMemory(guest=0, user=0) as other:
         for _ in range(50):
-            assert front_end.add(other)
+            assert frontend.add(other)
             assert written() == 4
-            assert front_end.remove(other)
+            assert frontend.remove(other)
             assert written() == 0
     factorials(queue, 5)
 
 
-def test_table_of_eight_regions(front_end: RawFrontEnd):
+def test_table_of_eight_regions(frontend: RawFrontend):
     with SharedMemory(8 * 16 * PAGE) as memory:
         size = 16 * PAGE
         regions = [
             memory.region(size=size, guest=memory.guest + n * size, user=memory.user + n * size, offset=n * size)
             for n in range(8)
         ]
-        assert front_end.tell(R.SET_MEM_TABLE, table(*regions), [memory.fd] * 8)
-        queue = front_end.queue(memory)
+        assert frontend.tell(R.SET_MEM_TABLE, table(*regions), [memory.fd] * 8)
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, *range(500))
 
 
-def test_table_may_change_while_requests_are_under_way(front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue):
+def test_table_may_change_while_requests_are_under_way(frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
     for _ in range(50):
         queue.submit(*((6).to_bytes(36, "little"),) * 8)
         queue.kick()
-        assert front_end.share(memory)
+        assert frontend.share(memory)
         assert [int.from_bytes(answer, "little") for answer in queue.answers(8)] == [720] * 8

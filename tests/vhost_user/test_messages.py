@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.testing.front_end import (
+from pyvirtio.testing.frontend import (
     MODERN,
-    RawFrontEnd,
+    RawFrontend,
     SharedMemory,
     drain,
     message,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pyvirtio.testing.front_end import RawQueue
+    from pyvirtio.testing.frontend import RawQueue
     from pyvirtio.testing.served import Served
 
 R = m.Request
@@ -43,19 +43,19 @@ def name(row: m.Message) -> str:
     return row.request.name
 
 
-def refuses(front_end: RawFrontEnd, row: m.Message, payload: bytes, fds: list[int] | None = None) -> None:
+def refuses(frontend: RawFrontend, row: m.Message, payload: bytes, fds: list[int] | None = None) -> None:
     """Check that a message is refused, in the way that there is for it.
 
     That is a NACK; a reply without payload from GET_CONFIG; and the end of the connection for other questions.
     """
     if row.reply is None:
-        assert not front_end.tell(row.request, payload, fds or [])
-        assert front_end.number(R.GET_FEATURES)
+        assert not frontend.tell(row.request, payload, fds or [])
+        assert frontend.number(R.GET_FEATURES)
     elif row.request is R.GET_CONFIG:
-        assert front_end.ask(row.request, payload, fds or []).payload == b""
+        assert frontend.ask(row.request, payload, fds or []).payload == b""
     else:
-        front_end.send(row.request, payload, fds or [])
-        assert front_end.is_closed()
+        frontend.send(row.request, payload, fds or [])
+        assert frontend.is_closed()
 
 
 # M1 to M6: bytes.
@@ -65,23 +65,23 @@ def test_M01_message_cut_short_is_a_clean_disconnect(server: Served):
     whole = message(R.SET_VRING_NUM, m.VringState(0, 16))
     warnings = len(server.log)
     for cut in range(len(whole)):
-        with RawFrontEnd(server.path) as front_end:
-            front_end.send_bytes(whole[:cut])
-            front_end.sock.shutdown(socket.SHUT_WR)
-            assert front_end.is_closed()
+        with RawFrontend(server.path) as frontend:
+            frontend.send_bytes(whole[:cut])
+            frontend.sock.shutdown(socket.SHUT_WR)
+            assert frontend.is_closed()
     assert len(server.log) == warnings
 
 
 def test_M01_cut_with_descriptors(server: Served, memory: SharedMemory):
     whole = message(R.ADD_MEM_REG, memory.single())
     for cut in (1, 11, 12, 13, len(whole) - 1):
-        with RawFrontEnd(server.path) as front_end:
-            front_end.send_bytes(whole[:cut], [memory.fd])
-            front_end.sock.shutdown(socket.SHUT_WR)
-            assert front_end.is_closed()
+        with RawFrontend(server.path) as frontend:
+            frontend.send_bytes(whole[:cut], [memory.fd])
+            frontend.sock.shutdown(socket.SHUT_WR)
+            assert frontend.is_closed()
 
 
-class Dribbler(RawFrontEnd):
+class Dribbler(RawFrontend):
     """Sends each message in pieces of one byte, the descriptors with the first."""
 
     def send_bytes(self, data, fds=()):
@@ -90,20 +90,20 @@ class Dribbler(RawFrontEnd):
 
 
 def test_M02_one_byte_pieces_work(server: Served, memory: SharedMemory):
-    with Dribbler(server.path) as front_end:
-        front_end.negotiate()
-        assert front_end.share(memory)
-        assert len(front_end.config(0, 16)) == 16
-        queue = front_end.queue(memory)
+    with Dribbler(server.path) as frontend:
+        frontend.negotiate()
+        assert frontend.share(memory)
+        assert len(frontend.config(0, 16)) == 16
+        queue = frontend.queue(memory)
         queue.start()
         factorials(queue, *range(40))
         assert queue.stop() == 40
 
 
-def test_M02_many_messages_in_one_piece(front_end: RawFrontEnd):
-    front_end.send_bytes(100 * message(R.GET_FEATURES))
+def test_M02_many_messages_in_one_piece(frontend: RawFrontend):
+    frontend.send_bytes(100 * message(R.GET_FEATURES))
     for _ in range(100):
-        frame = front_end.receive()
+        frame = frontend.receive()
         assert frame is not None
         assert frame.request == R.GET_FEATURES
 
@@ -112,15 +112,15 @@ def test_M02_many_messages_in_one_piece(front_end: RawFrontEnd):
 @pytest.mark.parametrize("request_number", [R.SET_MEM_TABLE, R.GET_FEATURES, 999])
 def test_M03_absurd_size_closes(server: Served, size: int, request_number: int):
     before = server.memory()
-    with RawFrontEnd(server.path) as front_end:
-        front_end.send(request_number, size=size)
-        assert front_end.is_closed()
+    with RawFrontend(server.path) as frontend:
+        frontend.send(request_number, size=size)
+        assert frontend.is_closed()
         assert server.memory() < before + (4 << 20)
 
 
-def test_M03_the_largest_size_is_read(front_end: RawFrontEnd):
-    assert not front_end.tell(R.SET_OWNER, bytes(m.MAXIMUM_PAYLOAD))
-    assert front_end.tell(R.SET_OWNER)
+def test_M03_the_largest_size_is_read(frontend: RawFrontend):
+    assert not frontend.tell(R.SET_OWNER, bytes(m.MAXIMUM_PAYLOAD))
+    assert frontend.tell(R.SET_OWNER)
 
 
 @pytest.mark.parametrize("row", EVERY, ids=name)
@@ -128,27 +128,27 @@ def test_M04_wrong_size_is_refused(server: Served, row: m.Message):
     right = row.payload.nbytes if row.payload else 0
     sizes = {right - 1, right + row.more + 1, 0, m.MAXIMUM_PAYLOAD} - {-1, m.MAXIMUM_PAYLOAD + 1}
     for size in sorted(size for size in sizes if not right <= size <= right + row.more):
-        with RawFrontEnd(server.path) as front_end:
-            front_end.negotiate()
-            refuses(front_end, row, bytes(size))
+        with RawFrontend(server.path) as frontend:
+            frontend.negotiate()
+            refuses(frontend, row, bytes(size))
 
 
 UNKNOWN = [0, 6, 7, 19, 20, 22, 23, *range(26, 31), 33, 35, 41, 999, 1 << 31, (1 << 32) - 1]
 
 
-def test_M05_unknown_request_is_refused_if_asked_else_ignored(front_end: RawFrontEnd):
+def test_M05_unknown_request_is_refused_if_asked_else_ignored(frontend: RawFrontend):
     for number in UNKNOWN:
         assert number not in m.TABLE
-        assert not front_end.tell(number)
-        front_end.send(number, bytes(16))
-        assert front_end.number(R.GET_FEATURES)
+        assert not frontend.tell(number)
+        frontend.send(number, bytes(16))
+        assert frontend.number(R.GET_FEATURES)
 
 
 def test_M05_without_REPLY_ACK_nothing_is_answered(server: Served):
-    with RawFrontEnd(server.path) as front_end:
+    with RawFrontend(server.path) as frontend:
         for number in UNKNOWN:
-            front_end.send(number, flags=m.VERSION | m.F_NEED_REPLY)
-        assert front_end.number(R.GET_FEATURES)
+            frontend.send(number, flags=m.VERSION | m.F_NEED_REPLY)
+        assert frontend.number(R.GET_FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_M05_without_REPLY_ACK_nothing_is_answered(server: Served):
     [0, 2, 3, m.VERSION | m.F_REPLY, m.VERSION | 0x10, m.VERSION | 1 << 31],
     ids=["version 0", "version 2", "version 3", "reply", "reserved", "last bit"],
 )
-def test_M06_wrong_flags_close(front_end: RawFrontEnd, flags: int):
-    front_end.send(R.GET_FEATURES, flags=flags)
-    assert front_end.is_closed()
+def test_M06_wrong_flags_close(frontend: RawFrontend, flags: int):
+    frontend.send(R.GET_FEATURES, flags=flags)
+    assert frontend.is_closed()
 
 
 # M7: descriptors.
@@ -166,65 +166,65 @@ def test_M06_wrong_flags_close(front_end: RawFrontEnd, flags: int):
 
 @pytest.mark.parametrize("row", [row for row in EVERY if row.fds[1] < m.MAXIMUM_FDS], ids=name)
 def test_M07_too_many_descriptors_are_closed_and_refused(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, row: m.Message
+    server: Served, frontend: RawFrontend, memory: SharedMemory, row: m.Message
 ):
     before = server.fds()
     payload = bytes(row.payload.nbytes if row.payload else 0)
-    refuses(front_end, row, payload, [memory.fd] * (row.fds[1] + 1))
+    refuses(frontend, row, payload, [memory.fd] * (row.fds[1] + 1))
     if row.reply is None:
         assert server.fds() == before
 
 
 @pytest.mark.parametrize("row", [row for row in EVERY if row.fds[0]], ids=name)
-def test_M07_too_few_descriptors_are_refused(front_end: RawFrontEnd, memory: SharedMemory, row: m.Message):
+def test_M07_too_few_descriptors_are_refused(frontend: RawFrontend, memory: SharedMemory, row: m.Message):
     payload = {
         R.SET_MEM_TABLE: m.MemoryHeader(1).pack() + memory.region().pack(),
         R.ADD_MEM_REG: memory.single().pack(),
         R.SET_INFLIGHT_FD: m.Inflight(4096, 0, 1, 16).pack(),
     }.get(row.request, b"")
-    refuses(front_end, row, payload)
+    refuses(frontend, row, payload)
 
 
 def test_M07_more_descriptors_than_any_message_has(server: Served, memory: SharedMemory):
     for number in (m.MAXIMUM_FDS + 1, 253):
-        with RawFrontEnd(server.path) as front_end:
-            front_end.send(R.SET_MEM_TABLE, bytes(8), [memory.fd] * number)
-            assert front_end.is_closed()
+        with RawFrontend(server.path) as frontend:
+            frontend.send(R.SET_MEM_TABLE, bytes(8), [memory.fd] * number)
+            assert frontend.is_closed()
 
 
 def test_M07_descriptors_on_every_byte_do_not_pile_up(server: Served, memory: SharedMemory):
-    with RawFrontEnd(server.path) as front_end:
-        front_end.number(R.GET_FEATURES)
+    with RawFrontend(server.path) as frontend:
+        frontend.number(R.GET_FEATURES)
         before = len(server.fds())
         whole = message(R.SET_MEM_TABLE, bytes(m.MAXIMUM_PAYLOAD))
         try:
             for at in range(len(whole)):
-                front_end.send_bytes(whole[at : at + 1], [memory.fd] * m.MAXIMUM_FDS)
+                frontend.send_bytes(whole[at : at + 1], [memory.fd] * m.MAXIMUM_FDS)
                 assert len(server.fds()) <= before + 3 * m.MAXIMUM_FDS
         except BrokenPipeError:
             pass
-        assert front_end.is_closed()
+        assert frontend.is_closed()
 
 
 def test_M07_one_table_with_fewer_and_more_descriptors_than_regions(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
 ):
     table = m.MemoryHeader(2).pack() + memory.region().pack() + memory.region(guest=0, user=0).pack()
     before = server.fds()
     for number in (1, 3):
-        assert not front_end.tell(R.SET_MEM_TABLE, table, [memory.fd] * number)
+        assert not frontend.tell(R.SET_MEM_TABLE, table, [memory.fd] * number)
         assert server.fds() == before
     factorials(queue, 5)
 
 
 def test_M07_event_payload_and_descriptor_contradict(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
 ):
     before = server.fds()
     for request in (R.SET_VRING_KICK, R.SET_VRING_CALL, R.SET_VRING_ERR):
-        assert not front_end.tell(request, m.Number(0))
-        assert not front_end.tell(request, m.Number(m.NO_FD), [queue.kick_fd])
-        assert not front_end.tell(request, m.Number(1 << 9), [queue.kick_fd])
+        assert not frontend.tell(request, m.Number(0))
+        assert not frontend.tell(request, m.Number(m.NO_FD), [queue.kick_fd])
+        assert not frontend.tell(request, m.Number(1 << 9), [queue.kick_fd])
     assert server.fds() == before
     factorials(queue, 5)
 
@@ -235,52 +235,52 @@ def test_M07_event_payload_and_descriptor_contradict(
 @pytest.mark.parametrize("row", [row for row in EVERY if row.needs and not row.early], ids=name)
 def test_M08_message_whose_feature_was_not_negotiated(server: Served, memory: SharedMemory, row: m.Message):
     payload = bytes(row.payload.nbytes if row.payload else 0)
-    with RawFrontEnd(server.path) as front_end:
-        front_end.negotiate(protocol=m.Protocol.REPLY_ACK)
-        refuses(front_end, row, payload, [memory.fd] * row.fds[0])
+    with RawFrontend(server.path) as frontend:
+        frontend.negotiate(protocol=m.Protocol.REPLY_ACK)
+        refuses(frontend, row, payload, [memory.fd] * row.fds[0])
 
 
 def test_M08_GET_QUEUE_NUM_may_come_before_its_feature(server: Served):
-    with RawFrontEnd(server.path) as front_end:
-        assert front_end.number(R.GET_QUEUE_NUM) == 1
+    with RawFrontend(server.path) as frontend:
+        assert frontend.number(R.GET_QUEUE_NUM) == 1
 
 
 def test_M08_SET_VRING_ENABLE_without_PROTOCOL_FEATURES(server: Served, memory: SharedMemory):
-    with RawFrontEnd(server.path) as front_end:
-        front_end.negotiate(features=MODERN & ~m.F_PROTOCOL_FEATURES)
-        front_end.share(memory)
-        queue = front_end.queue(memory)
+    with RawFrontend(server.path) as frontend:
+        frontend.negotiate(features=MODERN & ~m.F_PROTOCOL_FEATURES)
+        frontend.share(memory)
+        queue = frontend.queue(memory)
         assert not queue.enable()
         queue.set_up()
-        front_end.driver_ok()
+        frontend.driver_ok()
         factorials(queue, 5)  # such a queue starts enabled
 
 
-def test_M09_features_never_offered_are_refused(front_end: RawFrontEnd, queue: RawQueue):
-    offered = front_end.number(R.GET_FEATURES)
+def test_M09_features_never_offered_are_refused(frontend: RawFrontend, queue: RawQueue):
+    offered = frontend.number(R.GET_FEATURES)
     for bit in range(64):
         if not offered >> bit & 1:
-            assert not front_end.tell(R.SET_FEATURES, m.Number(MODERN | 1 << bit))
-    assert front_end.accept(MODERN)
+            assert not frontend.tell(R.SET_FEATURES, m.Number(MODERN | 1 << bit))
+    assert frontend.accept(MODERN)
     factorials(queue, 5)
 
 
-def test_M09_features_cannot_change_while_a_queue_runs(front_end: RawFrontEnd, queue: RawQueue):
-    assert not front_end.tell(R.SET_FEATURES, m.Number(MODERN | 1))
+def test_M09_features_cannot_change_while_a_queue_runs(frontend: RawFrontend, queue: RawQueue):
+    assert not frontend.tell(R.SET_FEATURES, m.Number(MODERN | 1))
     factorials(queue, 5)
     queue.stop()
-    assert front_end.tell(R.SET_FEATURES, m.Number(MODERN | 1))
+    assert frontend.tell(R.SET_FEATURES, m.Number(MODERN | 1))
 
 
-def test_M09_protocol_features_never_offered_are_refused(front_end: RawFrontEnd):
-    offered = front_end.number(R.GET_PROTOCOL_FEATURES)
+def test_M09_protocol_features_never_offered_are_refused(frontend: RawFrontend):
+    offered = frontend.number(R.GET_PROTOCOL_FEATURES)
     for bit in range(64):
         if not offered >> bit & 1:
-            assert not front_end.tell(R.SET_PROTOCOL_FEATURES, m.Number(offered | 1 << bit))
-    assert not front_end.tell(999)  # REPLY_ACK still stands
+            assert not frontend.tell(R.SET_PROTOCOL_FEATURES, m.Number(offered | 1 << bit))
+    assert not frontend.tell(999)  # REPLY_ACK still stands
 
 
-def test_M10_queue_index_out_of_range(server: Served, front_end: RawFrontEnd, queue: RawQueue):
+def test_M10_queue_index_out_of_range(server: Served, frontend: RawFrontend, queue: RawQueue):
     before = server.fds()
     for index in (1, 2, 255, 256, (1 << 32) - 1):
         queue.index = index
@@ -296,16 +296,16 @@ def test_M10_queue_index_out_of_range(server: Served, front_end: RawFrontEnd, qu
     queue.index = 0
     factorials(queue, 5)
     queue.index = 1
-    front_end.send(R.GET_VRING_BASE, m.VringState(1, 0))
-    assert front_end.is_closed()
+    frontend.send(R.GET_VRING_BASE, m.VringState(1, 0))
+    assert frontend.is_closed()
 
 
 @pytest.mark.parametrize("size", [1 << power for power in range(16)])
 def test_M11_every_size_that_a_split_queue_can_have(server: Served, size: int):
-    with RawFrontEnd(server.path) as front_end, SharedMemory(8 << 20) as memory:
-        front_end.negotiate(features=MODERN | 1 << 28)
-        front_end.share(memory)
-        queue = front_end.queue(memory, size=size)
+    with RawFrontend(server.path) as frontend, SharedMemory(8 << 20) as memory:
+        frontend.negotiate(features=MODERN | 1 << 28)
+        frontend.share(memory)
+        queue = frontend.queue(memory, size=size)
         queue.start()
         if size == 1:  # no room for a request and an answer; a request alone is returned empty
             for _ in range(3):
@@ -315,9 +315,9 @@ def test_M11_every_size_that_a_split_queue_can_have(server: Served, size: int):
         factorials(queue, *range(min(2 * size + 1, 300)))
 
 
-def test_M11_impossible_sizes_are_refused(front_end: RawFrontEnd, memory: SharedMemory):
-    front_end.share(memory)
-    queue = front_end.queue(memory)
+def test_M11_impossible_sizes_are_refused(frontend: RawFrontend, memory: SharedMemory):
+    frontend.share(memory)
+    queue = frontend.queue(memory)
     for size in (0, 3, 15, 32767, 32769, 65536, 1 << 31, (1 << 32) - 1):
         assert not queue.set_num(size)
     for base in (1 << 16, (1 << 32) - 1):
@@ -336,10 +336,10 @@ def test_M11_size_and_base_while_running(queue: RawQueue):
     assert queue.set_base(4)
 
 
-def test_M12_size_grows_after_the_addresses_were_set(front_end: RawFrontEnd):
+def test_M12_size_grows_after_the_addresses_were_set(frontend: RawFrontend):
     with SharedMemory(1 << 16) as memory:
-        front_end.share(memory)
-        queue = front_end.queue(memory)
+        frontend.share(memory)
+        queue = frontend.queue(memory)
         assert queue.set_num()
         assert queue.set_addr()
         assert queue.set_num(32768)  # no longer fits into the region
@@ -352,12 +352,12 @@ def test_M12_size_grows_after_the_addresses_were_set(front_end: RawFrontEnd):
         factorials(queue, 5)
 
 
-def test_M12_size_grows_beyond_the_in_flight_region(front_end: RawFrontEnd, memory: SharedMemory):
-    front_end.share(memory)
-    frame = front_end.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16))
-    assert front_end.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
+def test_M12_size_grows_beyond_the_in_flight_region(frontend: RawFrontend, memory: SharedMemory):
+    frontend.share(memory)
+    frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16))
+    assert frontend.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
     frame.close_fds()
-    queue = front_end.queue(memory, size=32)
+    queue = frontend.queue(memory, size=32)
     queue.set_up()
     assert not queue.enable()
     assert drain(queue.err_fd) >= 1
@@ -387,19 +387,19 @@ def test_M13_impossible_addresses_are_refused(queue: RawQueue, case: str):
     assert queue.set_addr()
 
 
-def test_M13_addresses_may_end_with_the_region(front_end: RawFrontEnd, memory: SharedMemory):
-    front_end.share(memory)
-    queue = front_end.queue(memory)
+def test_M13_addresses_may_end_with_the_region(frontend: RawFrontend, memory: SharedMemory):
+    frontend.share(memory)
+    queue = frontend.queue(memory)
     end = memory.user + memory.size
     for last in ({"descriptors": end - 16 * 16}, {"available": end - 2 * 16 - 6}, {"used": end - 8 * 16 - 8}):
         assert queue.set_num()
         assert queue.set_addr(**last)
 
 
-def test_M13_addresses_before_there_is_memory(front_end: RawFrontEnd, memory: SharedMemory):
-    queue = front_end.queue(memory)
+def test_M13_addresses_before_there_is_memory(frontend: RawFrontend, memory: SharedMemory):
+    queue = frontend.queue(memory)
     assert not queue.set_addr()
-    front_end.share(memory)
+    frontend.share(memory)
     assert queue.set_addr()
 
 
@@ -411,73 +411,73 @@ def test_M13_addresses_before_there_is_memory(front_end: RawFrontEnd, memory: Sh
     [m.Number((1 << 64) - 1).pack(), bytes(16), b"\xff" * 16, m.Number(1).pack() + b"\xff" * 8],
 )
 def test_M17_dirty_log_is_not_offered_and_refused(
-    server: Served, front_end: RawFrontEnd, memory: SharedMemory, queue: RawQueue, payload: bytes
+    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, payload: bytes
 ):
     before = server.fds()
-    assert not front_end.tell(6, payload, [memory.fd])
-    assert not front_end.tell(7, b"", [queue.err_fd])
-    assert not front_end.tell(R.SET_FEATURES, m.Number(front_end.features | 1 << 26))
+    assert not frontend.tell(6, payload, [memory.fd])
+    assert not frontend.tell(7, b"", [queue.err_fd])
+    assert not frontend.tell(R.SET_FEATURES, m.Number(frontend.features | 1 << 26))
     assert server.fds() == before
     factorials(queue, 5)
 
 
-def test_M18_config_space_is_read_within_its_bounds(front_end: RawFrontEnd):
-    whole = front_end.config(0, 16)
+def test_M18_config_space_is_read_within_its_bounds(frontend: RawFrontend):
+    whole = frontend.config(0, 16)
     assert whole[12:] == (20000).to_bytes(4, "little")
     for offset in range(17):
         for length in range(17 - offset):
-            assert front_end.config(offset, length) == whole[offset : offset + length]
+            assert frontend.config(offset, length) == whole[offset : offset + length]
     for offset, length in ((0, 17), (16, 1), (15, 2), (17, 0), (0, 256), ((1 << 32) - 1, 1)):
-        assert front_end.config(offset, length) == b""
+        assert frontend.config(offset, length) == b""
     for offset, length in ((0, (1 << 32) - 1), ((1 << 32) - 1, (1 << 32) - 1), (4, (1 << 32) - 4)):
-        assert front_end.ask(R.GET_CONFIG, m.ConfigHeader(offset, length)).payload == b""
+        assert frontend.ask(R.GET_CONFIG, m.ConfigHeader(offset, length)).payload == b""
 
 
-def test_M18_config_space_is_written_within_its_bounds(front_end: RawFrontEnd):
-    before = front_end.config(0, 16)
-    assert not front_end.write_config(0, bytes(17))
-    assert not front_end.write_config(16, b"x")
-    assert not front_end.write_config((1 << 32) - 1, b"x")
-    assert not front_end.write_config(0, b"x", flags=2)
-    assert not front_end.tell(R.SET_CONFIG, m.ConfigHeader(0, 4).pack() + b"xx")
-    assert front_end.config(0, 16) == before
-    assert front_end.write_config(4, b"abcd")
-    assert front_end.config(0, 16) == before[:4] + b"abcd" + before[8:]
+def test_M18_config_space_is_written_within_its_bounds(frontend: RawFrontend):
+    before = frontend.config(0, 16)
+    assert not frontend.write_config(0, bytes(17))
+    assert not frontend.write_config(16, b"x")
+    assert not frontend.write_config((1 << 32) - 1, b"x")
+    assert not frontend.write_config(0, b"x", flags=2)
+    assert not frontend.tell(R.SET_CONFIG, m.ConfigHeader(0, 4).pack() + b"xx")
+    assert frontend.config(0, 16) == before
+    assert frontend.write_config(4, b"abcd")
+    assert frontend.config(0, 16) == before[:4] + b"abcd" + before[8:]
 
 
-def test_M18_only_a_migration_writes_what_a_driver_may_not(front_end: RawFrontEnd):
-    before = front_end.config(0, 16)
-    front_end.write_config(0, b"x" * 16)
-    assert front_end.config(0, 16) == before[:4] + b"x" * 8 + before[12:]
-    assert front_end.write_config(0, b"y" * 16, flags=1)
-    assert front_end.config(0, 16) == b"y" * 16
-    assert front_end.write_config(0, before, flags=1)
+def test_M18_only_a_migration_writes_what_a_driver_may_not(frontend: RawFrontend):
+    before = frontend.config(0, 16)
+    frontend.write_config(0, b"x" * 16)
+    assert frontend.config(0, 16) == before[:4] + b"x" * 8 + before[12:]
+    assert frontend.write_config(0, b"y" * 16, flags=1)
+    assert frontend.config(0, 16) == b"y" * 16
+    assert frontend.write_config(0, before, flags=1)
 
 
-def test_M19_ten_thousand_in_flight_regions(server: Served, front_end: RawFrontEnd):
+def test_M19_ten_thousand_in_flight_regions(server: Served, frontend: RawFrontend):
     wanted = m.Inflight(0, 0, 1, 128)
-    frame = front_end.ask(R.GET_INFLIGHT_FD, wanted)
+    frame = frontend.ask(R.GET_INFLIGHT_FD, wanted)
     frame.close_fds()
-    front_end.number(R.GET_FEATURES)  # what was sent along is closed once the next question is answered
+    frontend.number(R.GET_FEATURES)  # what was sent along is closed once the next question is answered
     before, memory = server.fds(), server.memory()
     for _ in range(10_000):
-        frame = front_end.ask(R.GET_INFLIGHT_FD, wanted)
+        frame = frontend.ask(R.GET_INFLIGHT_FD, wanted)
         assert len(frame.fds) == 1
         frame.close_fds()
-    front_end.number(R.GET_FEATURES)
+    frontend.number(R.GET_FEATURES)
     assert server.fds() == before
     assert server.memory() < memory + (2 << 20)
 
 
-def test_M19_descriptors_that_replace_each_other(server: Served, front_end: RawFrontEnd, memory: SharedMemory):
-    queue = front_end.queue(memory)
-    frame = front_end.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 128))
+def test_M19_descriptors_that_replace_each_other(server: Served, frontend: RawFrontend, memory: SharedMemory):
+    queue = frontend.queue(memory)
+    frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 128))
     ours, theirs = socket.socketpair()
 
     def everything() -> None:
-        assert front_end.share(memory)
-        assert front_end.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
-        assert front_end.tell(R.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+        assert frontend.share(memory)
+        assert frontend.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
+        assert frontend.tell(R.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
         queue.set_call()
         queue.set_err()
 
@@ -490,8 +490,8 @@ def test_M19_descriptors_that_replace_each_other(server: Served, front_end: RawF
     frame.close_fds()
 
 
-def test_M21_base_of_a_queue_that_never_ran(front_end: RawFrontEnd, memory: SharedMemory):
-    queue = front_end.queue(memory)
+def test_M21_base_of_a_queue_that_never_ran(frontend: RawFrontend, memory: SharedMemory):
+    queue = frontend.queue(memory)
     assert queue.stop() == 0
     assert queue.stop() == 0
     assert queue.set_base(7)
@@ -508,13 +508,13 @@ def test_M21_base_twice_after_it_ran(queue: RawQueue):
     assert queue.stop() == 40
 
 
-def test_M22_in_band_notifications_are_not_offered(front_end: RawFrontEnd, queue: RawQueue):
+def test_M22_in_band_notifications_are_not_offered(frontend: RawFrontend, queue: RawQueue):
     in_band = 1 << 14
-    offered = front_end.number(R.GET_PROTOCOL_FEATURES)
+    offered = frontend.number(R.GET_PROTOCOL_FEATURES)
     assert not offered & in_band
-    assert not front_end.tell(R.SET_PROTOCOL_FEATURES, m.Number(in_band))
-    assert not front_end.tell(R.SET_PROTOCOL_FEATURES, m.Number(offered | in_band))
-    assert not front_end.tell(35, m.VringState(0, 0))
+    assert not frontend.tell(R.SET_PROTOCOL_FEATURES, m.Number(in_band))
+    assert not frontend.tell(R.SET_PROTOCOL_FEATURES, m.Number(offered | in_band))
+    assert not frontend.tell(35, m.VringState(0, 0))
     factorials(queue, 5)
 
 
@@ -591,22 +591,22 @@ def used_is(queue: RawQueue, index: int) -> bool:
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["nonblocking", "made blocking again"])
 def test_M24_call_descriptor_that_is_full_counts_as_delivered(queue: RawQueue, blocking: bool):
-    fill(queue.call_fd)
-    os.set_blocking(queue.call_fd, blocking)
+    fill(queue.interrupt_fd)
+    os.set_blocking(queue.interrupt_fd, blocking)
     for number in range(1, 6):
         queue.submit((5).to_bytes(36, "little"))
         queue.kick()
         until(partial(used_is, queue, number))
-    os.set_blocking(queue.call_fd, False)
+    os.set_blocking(queue.interrupt_fd, False)
     assert [answer[0] for answer in queue.answers(5)] == [120] * 5
 
 
-def test_M24_error_descriptor_that_is_full_does_not_hold_the_keeper(front_end: RawFrontEnd, queue: RawQueue):
+def test_M24_error_descriptor_that_is_full_does_not_hold_the_keeper(frontend: RawFrontend, queue: RawQueue):
     fill(queue.err_fd)
     os.set_blocking(queue.err_fd, True)
     with SharedMemory(guest=0, user=0) as other:
-        front_end.share(other)  # the ring's memory is gone, which is signalled
-    assert front_end.number(R.GET_FEATURES)
+        frontend.share(other)  # the ring's memory is gone, which is signalled
+    assert frontend.number(R.GET_FEATURES)
     os.set_blocking(queue.err_fd, False)
 
 
@@ -620,30 +620,30 @@ def test_M24_no_call_descriptor(queue: RawQueue):
     factorials(queue, 6)
 
 
-def test_M25_requests_go_on_in_a_flood_of_questions(front_end: RawFrontEnd, queue: RawQueue):
+def test_M25_requests_go_on_in_a_flood_of_questions(frontend: RawFrontend, queue: RawQueue):
     replies = 0
     for _ in range(30):
-        front_end.send_bytes(100 * message(R.GET_FEATURES) + 10 * message(999))
+        frontend.send_bytes(100 * message(R.GET_FEATURES) + 10 * message(999))
         replies += 100
         factorials(queue, 3, 4, 5)
         while replies > 50:
-            frame = front_end.receive()
+            frame = frontend.receive()
             assert frame is not None
             assert frame.request == R.GET_FEATURES
             replies -= 1
     for _ in range(replies):
-        assert front_end.receive()
+        assert frontend.receive()
 
 
-def test_M25_requests_go_on_in_a_flood_of_changes(front_end: RawFrontEnd, queue: RawQueue, memory: SharedMemory):
+def test_M25_requests_go_on_in_a_flood_of_changes(frontend: RawFrontend, queue: RawQueue, memory: SharedMemory):
     for _ in range(30):
         for _ in range(20):
-            front_end.send(R.SET_VRING_CALL, m.Number(0), [queue.call_fd])
-            front_end.send(R.SET_VRING_KICK, m.Number(0), [queue.kick_fd])
-            front_end.send(R.SET_CONFIG, m.ConfigHeader(4, 4).pack() + b"abcd")
+            frontend.send(R.SET_VRING_CALL, m.Number(0), [queue.interrupt_fd])
+            frontend.send(R.SET_VRING_KICK, m.Number(0), [queue.kick_fd])
+            frontend.send(R.SET_CONFIG, m.ConfigHeader(4, 4).pack() + b"abcd")
         queue.submit(*((5).to_bytes(36, "little"),) * 3)
         queue.kick()
-        front_end.send(R.SET_MEM_TABLE, m.MemoryHeader(1).pack() + memory.region().pack(), [memory.fd])
+        frontend.send(R.SET_MEM_TABLE, m.MemoryHeader(1).pack() + memory.region().pack(), [memory.fd])
         assert [answer[0] for answer in queue.answers(3)] == [120] * 3
     factorials(queue, 5)
 
@@ -651,26 +651,26 @@ def test_M25_requests_go_on_in_a_flood_of_changes(front_end: RawFrontEnd, queue:
 # The peer as a whole.
 
 
-def test_another_front_end_waits_for_its_turn(server: Served, queue: RawQueue):
-    with RawFrontEnd(server.path) as waiting:
+def test_another_frontend_waits_for_its_turn(server: Served, queue: RawQueue):
+    with RawFrontend(server.path) as waiting:
         waiting.send(R.GET_QUEUE_NUM)
         factorials(queue, 5)
-        queue.front_end.close()
+        queue.frontend.close()
         frame = waiting.receive()
         assert frame is not None
         assert m.Number.unpack(frame.payload).value == 1
 
 
-def test_front_ends_come_and_go(server: Served):
+def test_frontends_come_and_go(server: Served):
     before = open_files()
     for _ in range(20):
         answers_rightly(server.path)
     assert open_files() == before
 
 
-def test_front_end_that_answers_with_replies(server: Served):
-    with RawFrontEnd(server.path) as front_end, pytest.raises(ProtocolError, match="closed the connection"):
-        front_end.ask(R.GET_FEATURES, flags=m.F_REPLY)
+def test_frontend_that_answers_with_replies(server: Served):
+    with RawFrontend(server.path) as frontend, pytest.raises(ProtocolError, match="closed the connection"):
+        frontend.ask(R.GET_FEATURES, flags=m.F_REPLY)
 
 
 def test_error_descriptor_tells_of_a_broken_ring(queue: RawQueue):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvirtio.errors import DeviceError, ProtocolError
-from pyvirtio.testing.front_end import message
-from pyvirtio.transport import Description, DeviceHost
+from pyvirtio.testing.frontend import message
+from pyvirtio.transport import DeviceDescription, DeviceHost
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.framing import Framer, close_all, encode
@@ -22,7 +22,7 @@ from tests.support.vhost import open_files
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyvirtio.transport import FileRegion, QueueRecord
+    from pyvirtio.transport import FileRegion, QueueSetup
 
 R = m.Request
 EVERY = sorted(m.TABLE.values(), key=lambda row: row.request)
@@ -32,11 +32,11 @@ SIZE = 1 << 16
 class FakeHost(DeviceHost):
     """Runs nothing, and checks that it is asked for what can be done only."""
 
-    description = Description("Fake", 63, 1 << 32, [16, 16], bytes(16), b"\xff" * 16, 1.0)
+    description = DeviceDescription("Fake", 63, 1 << 32, [16, 16], bytes(16), b"\xff" * 16, 1.0)
 
     def __init__(self):
         self.config = bytearray(16)
-        self.running: dict[int, QueueRecord] = {}
+        self.running: dict[int, QueueSetup] = {}
         self.regions: list[FileRegion] = []
 
     def set_memory(self, regions: Sequence[FileRegion]) -> None:
@@ -44,7 +44,7 @@ class FakeHost(DeviceHost):
         for region in regions:
             assert os.fstat(region.fd).st_size >= region.offset + region.size
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         parts = ((record.descriptors, 16), (record.available, 2), (record.used, 4))
         for start, align in parts:
             assert not start % align

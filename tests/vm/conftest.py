@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.vm.guest import Setup
+from pyvirtio.vm.guest import LaunchConfig
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
@@ -44,13 +44,13 @@ def fake_qemu(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fake_setup(tmp_path: Path, fake_qemu: Callable[..., Path]) -> Callable[[str], Setup]:
+def fake_setup(tmp_path: Path, fake_qemu: Callable[..., Path]) -> Callable[[str], LaunchConfig]:
     """Make what a guest is started with, around a stand-in that does `run`."""
 
-    def make(run: str) -> Setup:
+    def make(run: str) -> LaunchConfig:
         kernel, initramfs = tmp_path / "kernel", tmp_path / "initramfs"
         kernel.write_bytes(b"")
         initramfs.write_bytes(Initramfs().to_bytes())
-        return Setup(find_machine("x86_64"), Qemu((str(fake_qemu(run)),)), kernel, initramfs)
+        return LaunchConfig(find_machine("x86_64"), Qemu((str(fake_qemu(run)),)), kernel, initramfs)
 
     return make

@@ -11,7 +11,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.vm import doctor
 from pyvirtio.vm.cache import Cache
 from pyvirtio.vm.doctor import MISSING, OK, OPTIONAL, examine, mend
-from pyvirtio.vm.launch import Workshop
+from pyvirtio.vm.launch import GuestBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def test_a_bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    findings = {finding.name: finding for finding in examine(Workshop(Cache(tmp_path / "cache")))}
+    findings = {finding.name: finding for finding in examine(GuestBuilder(Cache(tmp_path / "cache")))}
     assert findings["QEMU for x86_64"].state == MISSING
     assert findings["QEMU for x86_64"].found == "no qemu-system-x86_64 on the PATH"
     assert findings["QEMU for x86_64"].remedy == "pyvirtio doctor --fix"
@@ -36,14 +36,14 @@ def test_a_qemu_on_the_path_is_found(
 ) -> None:
     path = fake_qemu(name="qemu-system-aarch64")
     monkeypatch.setenv("PATH", str(path.parent))
-    findings = {finding.name: finding for finding in examine(Workshop(Cache(tmp_path / "cache")))}
+    findings = {finding.name: finding for finding in examine(GuestBuilder(Cache(tmp_path / "cache")))}
     assert (findings["QEMU for aarch64"].state, findings["QEMU for aarch64"].remedy) == (OK, "")
     assert findings["QEMU for aarch64"].found == f"version 11.1.3, {path}"
 
 
 def test_a_full_disk_and_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "NEEDED_SPACE", 2**80)
-    findings = {finding.name: finding for finding in examine(Workshop(Cache(tmp_path / "cache")))}
+    findings = {finding.name: finding for finding in examine(GuestBuilder(Cache(tmp_path / "cache")))}
     assert findings["cache folder"].state == MISSING
     assert "XDG_CACHE_HOME" in findings["cache folder"].remedy
 
@@ -52,4 +52,4 @@ def test_system_packages_are_installed_by_root_only(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(ProvisionError, match="run as root: apt-get install"):
-        mend(Workshop(Cache(tmp_path / "cache")))
+        mend(GuestBuilder(Cache(tmp_path / "cache")))

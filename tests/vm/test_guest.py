@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import GuestError, LocalError
-from pyvirtio.vm.guest import Guest, Setup, interact
+from pyvirtio.vm.guest import Guest, LaunchConfig, interact
 from pyvirtio.vm.launch import run_once
 from pyvirtio.vm.machine import MACHINES, Boot, VhostUserDevice, find_machine
 
@@ -42,7 +42,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_commands_give_status_and_lines(fake_setup: Callable[[str], Setup]) -> None:
+def test_commands_give_status_and_lines(fake_setup: Callable[[str], LaunchConfig]) -> None:
     shown: list[str] = []
     with Guest(fake_setup(LISTEN), show=shown.append) as guest:
         assert guest.run("echo one; echo two").lines == ["one", "two"]
@@ -58,14 +58,14 @@ def test_commands_give_status_and_lines(fake_setup: Callable[[str], Setup]) -> N
     assert shown[0] == "pyvirtio-guest: ready"
 
 
-def test_a_command_that_the_terminal_cannot_take_is_refused(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_command_that_the_terminal_cannot_take_is_refused(fake_setup: Callable[[str], LaunchConfig]) -> None:
     with Guest(fake_setup(LISTEN)) as guest:
         for command in ("x" * 4000, "one\ntwo"):
             with pytest.raises(LocalError, match="at most 4000 bytes"):
                 guest.run(command)
 
 
-def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Setup]) -> None:
+def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], LaunchConfig]) -> None:
     # The stand-in prints the overlay that it was given, which ends the archive.
     run = """
     for word in "$@"; do case $word in /proc/self/fd/*) initrd=$word ;; esac; done
@@ -94,12 +94,12 @@ def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Setu
         ),
     ],
 )
-def test_a_guest_that_dies(fake_setup: Callable[[str], Setup], run: str, story: str) -> None:
+def test_a_guest_that_dies(fake_setup: Callable[[str], LaunchConfig], run: str, story: str) -> None:
     with pytest.raises(GuestError, match=story), Guest(fake_setup(run)):
         pytest.fail("it never was ready")
 
 
-def test_a_guest_that_never_speaks(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_guest_that_never_speaks(fake_setup: Callable[[str], LaunchConfig]) -> None:
     guest = Guest(fake_setup(FOREVER), boot_limit=0.3)
     with (
         pytest.raises(GuestError, match=r"waited 0\.3 s for the guest to boot, and nothing came over the console"),
@@ -109,7 +109,7 @@ def test_a_guest_that_never_speaks(fake_setup: Callable[[str], Setup]) -> None:
     assert gone(guest.pid)
 
 
-def test_a_guest_that_stops_half_way(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_guest_that_stops_half_way(fake_setup: Callable[[str], LaunchConfig]) -> None:
     guest = Guest(fake_setup(f"for i in $(seq 100); do echo line $i; done; {FOREVER}"), boot_limit=0.5)
     with (
         pytest.raises(GuestError, match=r"waited 0\.5 s for the guest to boot\n.*last lines:\n  \| line 61\n") as error,
@@ -121,14 +121,14 @@ def test_a_guest_that_stops_half_way(fake_setup: Callable[[str], Setup]) -> None
 
 
 def test_a_panic_that_hangs_is_still_a_panic(
-    fake_setup: Callable[[str], Setup], monkeypatch: pytest.MonkeyPatch
+    fake_setup: Callable[[str], LaunchConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pyvirtio.vm.guest.LAST_WORDS", 0.1)
     with pytest.raises(GuestError, match="gave up"), Guest(fake_setup(f"echo 'Kernel panic - x'; {FOREVER}")):
         pass
 
 
-def test_a_guest_that_dies_while_a_command_runs(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_guest_that_dies_while_a_command_runs(fake_setup: Callable[[str], LaunchConfig]) -> None:
     with Guest(fake_setup(LISTEN)) as guest:
         with pytest.raises(GuestError, match=r"QEMU was killed by signal 9 while waiting for a command"):
             guest.run("kill -KILL $PPID")
@@ -136,7 +136,7 @@ def test_a_guest_that_dies_while_a_command_runs(fake_setup: Callable[[str], Setu
             guest.run("true")
 
 
-def test_a_command_that_takes_too_long(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_command_that_takes_too_long(fake_setup: Callable[[str], LaunchConfig]) -> None:
     with (
         Guest(fake_setup(LISTEN)) as guest,
         pytest.raises(GuestError, match=r"waited 0\.2 s for a command in the guest"),
@@ -144,13 +144,13 @@ def test_a_command_that_takes_too_long(fake_setup: Callable[[str], Setup]) -> No
         guest.run("read never </dev/zero", timeout=0.2)
 
 
-def test_a_guest_that_does_not_switch_off(fake_setup: Callable[[str], Setup]) -> None:
+def test_a_guest_that_does_not_switch_off(fake_setup: Callable[[str], LaunchConfig]) -> None:
     ready = f"echo 'pyvirtio-guest: ready'; {FOREVER}"
     with Guest(fake_setup(ready)) as guest, pytest.raises(GuestError, match="to switch itself off"):
         guest.wait_off(0.2)
 
 
-def test_qemu_that_cannot_be_started(fake_setup: Callable[[str], Setup]) -> None:
+def test_qemu_that_cannot_be_started(fake_setup: Callable[[str], LaunchConfig]) -> None:
     setup = fake_setup(LISTEN)
     os.unlink(setup.qemu.prefix[0])
     with pytest.raises(GuestError, match=r"QEMU cannot be started: .*No such file"), Guest(setup):
@@ -158,7 +158,9 @@ def test_qemu_that_cannot_be_started(fake_setup: Callable[[str], Setup]) -> None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_qemu_goes_however_the_block_is_left(fake_setup: Callable[[str], Setup], error: type[BaseException]) -> None:
+def test_qemu_goes_however_the_block_is_left(
+    fake_setup: Callable[[str], LaunchConfig], error: type[BaseException]
+) -> None:
     guest = Guest(fake_setup(LISTEN))
     with pytest.raises(error), guest:
         raise error
@@ -168,10 +170,10 @@ def test_qemu_goes_however_the_block_is_left(fake_setup: Callable[[str], Setup],
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from pyvirtio.vm.guest import Guest, Setup
+from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
-setup = Setup(find_machine("x86_64"), Qemu((sys.argv[1],)), Path(os.devnull), Path(os.devnull))
+setup = LaunchConfig(find_machine("x86_64"), Qemu((sys.argv[1],)), Path(os.devnull), Path(os.devnull))
 with Guest(setup) as guest:
     print(guest.pid, flush=True)
     guest.wait_for("never")
@@ -190,7 +192,7 @@ def test_qemu_goes_when_we_are_told_to_end(fake_qemu: Callable[..., Path], numbe
     assert gone(pid)
 
 
-def test_sigterm_is_left_to_others_outside_the_main_thread(fake_setup: Callable[[str], Setup]) -> None:
+def test_sigterm_is_left_to_others_outside_the_main_thread(fake_setup: Callable[[str], LaunchConfig]) -> None:
     lines: list[str] = []
 
     def work() -> None:
@@ -203,7 +205,7 @@ def test_sigterm_is_left_to_others_outside_the_main_thread(fake_setup: Callable[
     assert lines == ["from a thread"]
 
 
-def test_a_shell_needs_a_terminal(fake_setup: Callable[[str], Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_needs_a_terminal(fake_setup: Callable[[str], LaunchConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 - closed with the next line's object
     with sys.stdin, pytest.raises(LocalError, match="needs a terminal"):
         interact(fake_setup(LISTEN))

@@ -11,8 +11,8 @@ import pytest
 
 from pyvirtio.errors import GuestError, ProvisionError
 from pyvirtio.testing.served import served
-from pyvirtio.vm.guest import Guest, Setup
-from pyvirtio.vm.launch import Wishes, Workshop, default_workshop, run_once
+from pyvirtio.vm.guest import Guest, LaunchConfig
+from pyvirtio.vm.launch import GuestBuilder, GuestOptions, default_builder, run_once
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
@@ -38,24 +38,24 @@ TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount")
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Workshop:
-    return default_workshop()
+def builder() -> GuestBuilder:
+    return default_builder()
 
 
-def prepare(workshop: Workshop, wishes: Wishes) -> Setup:
+def prepare(builder: GuestBuilder, guest_options: GuestOptions) -> LaunchConfig:
     try:
-        return workshop.prepare(wishes)
+        return builder.prepare(guest_options)
     except ProvisionError as error:
         pytest.skip(f"nothing can be provisioned here: {error}")
 
 
-def attached(setup: Setup, path: Path) -> Setup:
+def attached(setup: LaunchConfig, path: Path) -> LaunchConfig:
     return replace(setup, devices=[VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)])
 
 
-def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
     with served("factorial", path=str(path)) as server:
         with Guest(attached(setup, path)) as guest:
             # A program in the guest that only writes finds its answer in the kernel's log. First of all, for the
@@ -89,8 +89,8 @@ def test_the_articles_run_on_x86_64(workshop: Workshop, tmp_path: Path) -> None:
         assert run_once(attached(setup, path), ["factorial", "8"]).lines == ["8! = 40320"]
 
 
-def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(workshop: Workshop) -> None:
-    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(builder: GuestBuilder) -> None:
+    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
     broken = replace(setup, kernel_options=("rdinit=/missing",))
     with (
         pytest.raises(GuestError, match=r"gave up while waiting for the guest to boot: .*Kernel panic.*\n"),
@@ -99,8 +99,8 @@ def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(workshop: Worksho
         pass
 
 
-def test_a_back_end_that_is_not_there_is_qemus_complaint(workshop: Workshop, tmp_path: Path) -> None:
-    setup = prepare(workshop, Wishes(arch="x86_64", accel="tcg"))
+def test_a_backend_that_is_not_there_is_qemus_complaint(builder: GuestBuilder, tmp_path: Path) -> None:
+    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
     with (
         pytest.raises(GuestError, match=r"QEMU ended with status 1 .*\n.*\n.*Failed to connect to "),
         Guest(attached(setup, tmp_path / "nobody")),

@@ -25,7 +25,7 @@ C_PEER = "libvhost-user"
 
 
 @dataclass(frozen=True)
-class BackEnd:
+class Backend:
     """A back-end process that can be started.
 
     Attributes:
@@ -69,16 +69,16 @@ class BackEnd:
             time.sleep(0.01)
 
 
-def c_peer(program: Path, queues: int = 1) -> BackEnd:
+def c_peer(program: Path, queues: int = 1) -> Backend:
     """Give the device on libvhost-user."""
-    return BackEnd(C_PEER, (str(program), "{socket}", str(queues)))
+    return Backend(C_PEER, (str(program), "{socket}", str(queues)))
 
 
-def ours(name: str, device: str, *, engine_name: str, workers: int = 1, poll_us: int = 0) -> BackEnd:
+def ours(name: str, device: str, *, engine_name: str, workers: int = 1, poll_us: int = 0) -> Backend:
     """Give our back-end, with a form of the device and an engine; it may poll before it sleeps."""
     serve = (sys.executable, "-m", "pyvirtio", "serve", device, "--socket", "{socket}")
     polling = ("--poll-us", str(poll_us)) if poll_us else ()
-    return BackEnd(name, (*serve, "--workers", str(workers), *polling), {"PYVIRTIO_ENGINE": engine_name})
+    return Backend(name, (*serve, "--workers", str(workers), *polling), {"PYVIRTIO_ENGINE": engine_name})
 
 
 def form(name: str) -> str:
@@ -86,7 +86,7 @@ def form(name: str) -> str:
     return f"{DEVICES}:{name}"
 
 
-TITLES = {"accel": "accelerator", "numpy": "NumPy", "reference": "plain Python"}
+TITLES = {"native": "accelerator", "numpy": "NumPy", "reference": "plain Python"}
 
 
 def engines() -> list[str]:
@@ -109,7 +109,7 @@ def _runs(name: str) -> bool:
     return True
 
 
-def polling(microseconds: int = 50) -> list[BackEnd]:
+def polling(microseconds: int = 50) -> list[Backend]:
     """Give our back-end with the fastest engine, looking on for a while before it sleeps."""
     name, titles = engines()[0], {"Batch": "batch device", "Each": "one call"}
     return [
@@ -118,7 +118,7 @@ def polling(microseconds: int = 50) -> list[BackEnd]:
     ]
 
 
-def each_engine() -> Sequence[BackEnd]:
+def each_engine() -> Sequence[Backend]:
     """Give our back-end with every engine that can run here, and every form of the device that suits it."""
     found = []
     for name in engines():

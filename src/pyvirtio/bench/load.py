@@ -78,7 +78,7 @@ class Sample:
         cpu: for a request, of the processor in all of the back-end's processes; None where that cannot be known.
         p50: the median of a round, from its submission until all of its answers were there; None for a stream.
         p99: the same for the slowest hundredth.
-        front_end: for a request, of the processor in the front-end.
+        frontend: for a request, of the processor in the front-end.
         memory: of each process, the back-end's first process first.
     """
 
@@ -87,7 +87,7 @@ class Sample:
     cpu: float | None
     p50: float | None
     p99: float | None
-    front_end: float
+    frontend: float
     memory: tuple[Memory, ...] = ()
 
     @property
@@ -105,7 +105,7 @@ class Sample:
             cpu=found["backend_cpu_ns"],
             p50=found["p50_ns"],
             p99=found["p99_ns"],
-            front_end=found["frontend_cpu_ns"],
+            frontend=found["frontend_cpu_ns"],
             memory=tuple(
                 Memory(process["pid"], process["memory_before_kib"], process["memory_after_kib"])
                 for process in found["processes"]
@@ -120,12 +120,12 @@ class Sample:
             "cpu_ns": self.cpu,
             "p50_ns": self.p50,
             "p99_ns": self.p99,
-            "front_end_ns": self.front_end,
+            "frontend_ns": self.frontend,
             "memory_kib": [[process.pid, process.before, process.after] for process in self.memory],
         }
 
 
-class FrontEnd(Protocol):
+class Frontend(Protocol):
     """Whatever can measure a back-end. ``streams`` says whether it can keep requests in flight."""
 
     streams: ClassVar[bool]
@@ -139,7 +139,7 @@ class FrontEnd(Protocol):
 
 
 @dataclass(frozen=True)
-class CFrontEnd:
+class CFrontend:
     """The front-end in C."""
 
     streams: ClassVar[bool] = True

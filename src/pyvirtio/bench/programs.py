@@ -65,7 +65,7 @@ class Programs:
     cache: Cache
     progress: Progress = field(default_factory=Silent)
 
-    def front_end(self) -> Path:
+    def frontend(self) -> Path:
         """Give the front-end, ready to run.
 
         Raises:
@@ -77,7 +77,7 @@ class Programs:
 
         return self._entry("bench-frontend", FRONT_END.read_bytes(), make=make) / "frontend"
 
-    def back_end(self) -> Path:
+    def backend(self) -> Path:
         """Give the peer, ready to run.
 
         Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NUMBERS = range(len(WRAPPED))
 
 
-class PythonFrontEnd:
+class PythonFrontend:
     """The front-end in Python: one queue of the device's own size, one region of memory."""
 
     streams: ClassVar[bool] = False
@@ -60,7 +60,7 @@ class PythonFrontEnd:
             cpu=cpu / requests if cpu else None,
             p50=cuts[49],
             p99=cuts[98],
-            front_end=(done.user + done.system - own.user - own.system) * 1e9 / requests,
+            frontend=(done.user + done.system - own.user - own.system) * 1e9 / requests,
         )
 
     def _rounds(self, driver: FactorialDriver, load: Load, requests: int, seconds: float) -> list[int]:

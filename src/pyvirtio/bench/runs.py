@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from pyvirtio.bench.load import FrontEnd, Load, Sample
+    from pyvirtio.bench.load import Frontend, Load, Sample
 
 
 class Runnable(Protocol):
@@ -74,7 +74,7 @@ class Results:
     def as_data(self, loads: Sequence[Load] = ()) -> list[dict[str, Any]]:
         """Give every sample for JSON, or those of some loads."""
         return [
-            {"back_end": name, **vars(load), "repetition": number, **sample.as_dict()}
+            {"backend": name, **vars(load), "repetition": number, **sample.as_dict()}
             for (name, load), samples in self._samples.items()
             if not loads or load in loads
             for number, sample in enumerate(samples)
@@ -86,13 +86,13 @@ class Bench:
     """What tables are measured with.
 
     Attributes:
-        front_end: what drives back-ends.
+        frontend: what drives back-ends.
         peer: the C peer's program; None: there is nothing to compare with.
         pace: how long everything takes.
         progress: told of each step.
     """
 
-    front_end: FrontEnd
+    frontend: Frontend
     peer: Path | None = None
     pace: Pace = Pace()
     progress: Progress = field(default_factory=Silent)
@@ -100,10 +100,10 @@ class Bench:
     def interleaved(
         self,
         title: str,
-        back_ends: Sequence[Runnable],
+        backends: Sequence[Runnable],
         loads: Sequence[Load],
         *,
-        suits: Callable[[Runnable, Load], bool] = lambda _back_end, _load: True,
+        suits: Callable[[Runnable, Load], bool] = lambda _backend, _load: True,
         together: bool = False,
     ) -> Results:
         """Measure all back-ends under all loads that suit them, by turns.
@@ -117,30 +117,30 @@ class Bench:
         results = Results()
         total = self.pace.repetitions * len(loads)
         front, back = (os.sched_getaffinity(0),) * 2 if together else apart()
-        with _running(back_ends, back) as sockets, self.progress.step(title) as update, placed(front):
+        with _running(backends, back) as sockets, self.progress.step(title) as update, placed(front):
             for repetition in range(self.pace.repetitions):
                 for number, load in enumerate(loads):
                     # Each time another one is first: what one leaves in the caches shall not always hit the same.
-                    first = (repetition + number) % len(back_ends)
-                    for back_end in (*back_ends[first:], *back_ends[:first]):
-                        if suits(back_end, load):
-                            results.add(back_end.name, load, self._measure(back_end.name, sockets, load))
+                    first = (repetition + number) % len(backends)
+                    for backend in (*backends[first:], *backends[:first]):
+                        if suits(backend, load):
+                            results.add(backend.name, load, self._measure(backend.name, sockets, load))
                     update((repetition * len(loads) + number + 1) / total)
         return results
 
     def _measure(self, name: str, sockets: Mapping[str, Path], load: Load) -> Sample:
         try:
-            return self.front_end.measure(sockets[name], load)
+            return self.frontend.measure(sockets[name], load)
         except DeviceError as error:
             raise DeviceError(f"{name}, under {load}: {error}") from None
 
 
 @contextlib.contextmanager
-def _running(back_ends: Sequence[Runnable], processors: set[int]) -> Iterator[dict[str, Path]]:
+def _running(backends: Sequence[Runnable], processors: set[int]) -> Iterator[dict[str, Path]]:
     # A short path: that of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="pv-") as scratch, contextlib.ExitStack() as stack:
         with placed(processors):
-            sockets = {one.name: stack.enter_context(one.running(Path(scratch))) for one in back_ends}
+            sockets = {one.name: stack.enter_context(one.running(Path(scratch))) for one in backends}
         yield sockets
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyvirtio.bench import programs
-from pyvirtio.bench.load import CFrontEnd
+from pyvirtio.bench.load import CFrontend
 from pyvirtio.bench.processes import apart
 from pyvirtio.bench.runs import Bench, Pace
 from pyvirtio.bench.settings import load_average, settings, settings_table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyvirtio.bench.page import Table
-    from pyvirtio.vm.launch import Workshop
+    from pyvirtio.vm.launch import GuestBuilder
 
 USUAL = ("requests", "workers", "flat", "memory", "start", "exact")
 TABLES = (*USUAL, "guest")
@@ -82,7 +82,7 @@ class Served:
         yield self.socket
 
 
-def run(wanted: Wanted, workshop: Workshop) -> Outcome:
+def run(wanted: Wanted, builder: GuestBuilder) -> Outcome:
     """Measure everything that can be measured.
 
     Raises:
@@ -90,51 +90,51 @@ def run(wanted: Wanted, workshop: Workshop) -> Outcome:
         DeviceError: a back-end gave a wrong answer, or none.
         VirtioError: a guest or a back-end does not start.
     """
-    outcome, bench = prepare(wanted, workshop)
-    names = [name for name in wanted.names if isinstance(bench.front_end, CFrontEnd) or name not in NEED_C]
+    outcome, bench = prepare(wanted, builder)
+    names = [name for name in wanted.names if isinstance(bench.frontend, CFrontend) or name not in NEED_C]
     if not names:
         raise LocalError(f"nothing can be measured: {'; '.join(outcome.missing)}")
     outcome.settings["load before"] = load_average()
     for name in names:
-        outcome.tables.extend(_measure(name, wanted, bench, workshop))
+        outcome.tables.extend(_measure(name, wanted, bench, builder))
     outcome.settings["load after"] = load_average()
     outcome.tables.insert(0, settings_table(outcome.settings))
     return outcome
 
 
-def prepare(wanted: Wanted, workshop: Workshop) -> tuple[Outcome, Bench]:
+def prepare(wanted: Wanted, builder: GuestBuilder) -> tuple[Outcome, Bench]:
     """Build what can be built; say what cannot."""
     outcome = Outcome(settings(), [])
-    builder = programs.Programs(workshop.cache, workshop.progress)
+    built = programs.Programs(builder.cache, builder.progress)
     peer = None
     try:
-        front_end: Any = CFrontEnd(builder.front_end())
+        frontend: Any = CFrontend(built.frontend())
         outcome.settings["C compiler"] = programs.compiler_version()
     except ProvisionError as error:
-        from pyvirtio.bench.python_frontend import PythonFrontEnd
+        from pyvirtio.bench.python_frontend import PythonFrontend
 
-        front_end = PythonFrontEnd()
+        frontend = PythonFrontend()
         outcome.missing.append(
             f"the front-end in C ({error}): a front-end in Python measures, which is slower than the back-ends, "
             f"and the tables {', '.join(NEED_C)} are left out"
         )
     try:
-        peer = builder.back_end()
-        outcome.settings["libvhost-user"] = f"of {builder.library_version()}"
+        peer = built.backend()
+        outcome.settings["libvhost-user"] = f"of {built.library_version()}"
     except ProvisionError as error:
         outcome.missing.append(f"the C peer ({error}): there is nothing to compare with, so there are no ratios to it")
     pace = wanted.pace
     front, back = apart()
     outcome.settings["placement"] = f"front-end on processor {_listed(front)}, back-ends on {_listed(back)}"
     outcome.settings["pace"] = f"{pace.repetitions} repetitions of {pace.seconds:g} s for each cell, by turns"
-    return outcome, Bench(front_end, peer, pace, workshop.progress)
+    return outcome, Bench(frontend, peer, pace, builder.progress)
 
 
 def _listed(processors: set[int]) -> str:
     return ", ".join(map(str, sorted(processors)))
 
 
-def _measure(name: str, wanted: Wanted, bench: Bench, workshop: Workshop) -> list[Table]:
+def _measure(name: str, wanted: Wanted, bench: Bench, builder: GuestBuilder) -> list[Table]:
     from pyvirtio.bench.tables import exact, flatness, guest, memory, requests, start, workers
 
     given = [Served(wanted.socket)] if wanted.socket else []
@@ -143,9 +143,9 @@ def _measure(name: str, wanted: Wanted, bench: Bench, workshop: Workshop) -> lis
         count //= 10
 
     def in_guest() -> list[Table]:
-        from pyvirtio.vm.launch import Wishes
+        from pyvirtio.vm.launch import GuestOptions
 
-        return guest.measure(bench, workshop, Wishes())
+        return guest.measure(bench, builder, GuestOptions())
 
     measures: dict[str, Callable[[], list[Table]]] = {
         "requests": lambda: requests.measure(bench, given),

@@ -47,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
     from pyvirtio.bench.page import write_page
     from pyvirtio.bench.suite import FULL, QUICK, Wanted
     from pyvirtio.bench.suite import run as measure
-    from pyvirtio.vm.launch import default_workshop
+    from pyvirtio.vm.launch import default_builder
     from pyvirtio.vm.progress import for_terminal
 
     wanted = Wanted(
         names, QUICK if options.quick else FULL, options.long, Path(options.socket) if options.socket else None
     )
-    outcome = measure(wanted, default_workshop(for_terminal()))
+    outcome = measure(wanted, default_builder(for_terminal()))
     for text in outcome.missing:
         print(f"pyvirtio: missing: {text}", file=sys.stderr)
     if options.json:

@@ -25,12 +25,12 @@ def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at."""
     from pyvirtio.ring.engine import ENGINES, engine
     from pyvirtio.vm.doctor import MISSING, OK, Finding, examine, mend
-    from pyvirtio.vm.launch import default_workshop
+    from pyvirtio.vm.launch import default_builder
     from pyvirtio.vm.progress import for_terminal
 
-    workshop = default_workshop(for_terminal())
+    builder = default_builder(for_terminal())
     findings = [Finding("ring engine", OK, ENGINES[engine()])]
-    findings += mend(workshop) if options.fix else examine(workshop)
+    findings += mend(builder) if options.fix else examine(builder)
     if options.json:
         import json
 

@@ -51,15 +51,15 @@ def run(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
     with contextlib.ExitStack() as stack:
-        back_end = None
+        backend = None
         if options.socket is None:
-            from pyvirtio.host.serve import back_end as start
+            from pyvirtio.host.serve import backend as start
 
-            back_end = stack.enter_context(start("factorial"))  # it starts while we import the driver
+            backend = stack.enter_context(start("factorial"))  # it starts while we import the driver
         from pyvirtio.drivers.factorial import FactorialDriver
         from pyvirtio.vhost_user.client import VhostUserTransport
 
-        transport = VhostUserTransport(back_end) if back_end else VhostUserTransport.connect(options.socket)
+        transport = VhostUserTransport(backend) if backend else VhostUserTransport.connect(options.socket)
         yield stack.enter_context(FactorialDriver(transport, features=0 if options.wrap32 else None))
 
 

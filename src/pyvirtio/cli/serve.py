@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from pyvirtio.transport import Description
+    from pyvirtio.transport import DeviceDescription
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="pyvirtio: %(message)s")
 
-    def ready(description: Description) -> None:
+    def ready(description: DeviceDescription) -> None:
         print(
             f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {options.socket}",
             file=sys.stderr,

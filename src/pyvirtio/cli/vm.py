@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pyvirtio.vm.guest import Result, Setup
+    from pyvirtio.vm.guest import LaunchConfig, Result
     from pyvirtio.vm.machine import VhostUserDevice
 
 _ANSWER = re.compile(r"(\d+)! (mod 2\*\*32 )?= (\d+)")
@@ -97,27 +97,27 @@ def run_shell(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _setup(options: argparse.Namespace) -> Iterator[Setup]:
+def _setup(options: argparse.Namespace) -> Iterator[LaunchConfig]:
     """Make everything ready, and serve the device while the guest runs."""
-    from pyvirtio.vm.launch import Wishes, default_workshop
+    from pyvirtio.vm.launch import GuestOptions, default_builder
     from pyvirtio.vm.progress import for_terminal
 
-    wishes = Wishes(options.arch, options.transport, options.accel, options.qemu, options.kernel)
-    workshop = default_workshop(for_terminal())
+    guest_options = GuestOptions(options.arch, options.transport, options.accel, options.qemu, options.kernel)
+    builder = default_builder(for_terminal())
     with _served("article" if options.wrap32 else "factorial") as device:
-        yield workshop.prepare(wishes, devices=[device])
+        yield builder.prepare(guest_options, devices=[device])
 
 
 @contextlib.contextmanager
 def _served(name: str) -> Iterator[VhostUserDevice]:
     from pyvirtio.host.loader import load_device
-    from pyvirtio.host.serve import back_end_at
+    from pyvirtio.host.serve import backend_at
     from pyvirtio.vm.machine import VhostUserDevice
 
     description = load_device(name).description()
     with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
         path = Path(folder, "device.sock")
-        with back_end_at(name, str(path)):
+        with backend_at(name, str(path)):
             yield VhostUserDevice(
                 path,
                 description.device_id,

@@ -13,13 +13,13 @@ from functools import partial
 from pyvirtio.device import QueueService
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
-from pyvirtio.ring import SplitRings, device_queue
+from pyvirtio.ring import SplitLayout, device_queue
 from pyvirtio.transport import DriverTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.device import Device
-    from pyvirtio.transport import QueueRecord
+    from pyvirtio.transport import QueueSetup
 
 MEMORY = 16 << 20
 """The bytes of memory that driver and device share."""
@@ -38,9 +38,9 @@ class InProcessTransport(DriverTransport):
         self._config = bytearray(self._description.config)
         self._generation = 0
         self._features = 0
-        self._records: list[QueueRecord] = []
+        self._records: list[QueueSetup] = []
         self._services: dict[int, QueueService] = {}
-        self._call_fds: dict[int, int] = {}
+        self._interrupt_fds: dict[int, int] = {}
         device.attach_config(self._device_wrote_config)
 
     def offered_features(self) -> int:
@@ -57,7 +57,7 @@ class InProcessTransport(DriverTransport):
         sizes = self._description.queue_sizes
         return sizes[index] if index < len(sizes) else 0
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Keep the record until `run`."""
         self._records.append(record)
 
@@ -66,10 +66,10 @@ class InProcessTransport(DriverTransport):
         self.device.negotiate(self._features)
         answers = self.device.answers()
         for record in self._records:
-            rings = SplitRings(self.memory, record.size, record.descriptors, record.available, record.used)
+            rings = SplitLayout(self.memory, record.size, record.descriptors, record.available, record.used)
             queue = device_queue(rings, self.memory, self._features, base=record.base)
             fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._call_fds[record.index] = fd
+            self._interrupt_fds[record.index] = fd
             self._services[record.index] = QueueService(
                 queue,
                 answers[record.index],
@@ -87,13 +87,13 @@ class InProcessTransport(DriverTransport):
     def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
         """Take note of a call. Nobody else runs, so what is not there now never comes."""
         try:
-            return bool(os.eventfd_read(self._call_fds[index]))
+            return bool(os.eventfd_read(self._interrupt_fds[index]))
         except BlockingIOError:
             return False
 
-    def call_fd(self, index: int) -> int:
+    def interrupt_fd(self, index: int) -> int:
         """Give the eventfd that the device's service writes."""
-        return self._call_fds[index]
+        return self._interrupt_fds[index]
 
     def config_generation(self) -> int:
         """Count the changes that the device made; asking to be reset is one (VIRTIO 1.4, 2.1.2)."""
@@ -119,8 +119,8 @@ class InProcessTransport(DriverTransport):
     def close(self) -> None:
         """Forget the device."""
         self._services.clear()
-        while self._call_fds:
-            os.close(self._call_fds.popitem()[1])
+        while self._interrupt_fds:
+            os.close(self._interrupt_fds.popitem()[1])
 
     def _device_wrote_config(self, data: bytes) -> None:
         self._config[:] = data

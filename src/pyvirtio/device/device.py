@@ -7,7 +7,7 @@ import sys
 from pyvirtio.device.queue import Queue
 from pyvirtio.errors import LocalError
 from pyvirtio.spec.features import DEVICE_FEATURES, RING_FEATURES, Feature
-from pyvirtio.transport import Description
+from pyvirtio.transport import DeviceDescription
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class Device:
         self._logger: Any = None
 
     @classmethod
-    def description(cls) -> Description:
+    def description(cls) -> DeviceDescription:
         """Say what the device is, for a transport."""
         if not cls.queues or not getattr(cls, "device_id", 0):
             raise LocalError(f"{cls.__name__} needs a device_id and at least one Queue")
         config = cls.config
-        return Description(
+        return DeviceDescription(
             name=cls.__name__,
             device_id=cls.device_id,
             features=cls.features | RING_FEATURES,

@@ -79,7 +79,7 @@ class QueueService:
             else:
                 self._answer_some([chain], self._clock(), deadline=0)
             self.queue.push([chain])
-        self.queue.call_wanted()
+        self.queue.needs_interrupt()
         self._call()
 
     def turn(self, *, linger: bool = False) -> bool:
@@ -92,13 +92,13 @@ class QueueService:
         queue, now = self.queue, self._clock()
         deadline = now + TURN
         self._numbers[_TURNS] += 1
-        queue.suppress_kicks()
+        queue.disable_kicks()
         try:
             while now < deadline:
                 self._batch(now, deadline)
                 # A look costs less than a pop that finds nothing; with one request in flight that is every second.
                 waits = self._waiting or self._open or queue.backlog()
-                if not waits and (linger or not queue.allow_kicks()):
+                if not waits and (linger or not queue.enable_kicks()):
                     return False
                 now = self._clock()
         except RingError as error:
@@ -108,7 +108,7 @@ class QueueService:
 
     def rest(self) -> bool:
         """Ask the driver to kick from now on; gives whether there is something to do already."""
-        return not self.retired and self.queue.allow_kicks()
+        return not self.retired and self.queue.enable_kicks()
 
     def finish(self) -> None:
         """Answer what was popped, before the queue stops."""
@@ -128,7 +128,7 @@ class QueueService:
         done = self._answer_some(chains, now, deadline)
         self.queue.push(chains[:done])
         self._waiting = chains[done:]
-        if self.queue.call_wanted():
+        if self.queue.needs_interrupt():
             self._call()
 
     def _answer_records(self, records: Records, now: int, deadline: int) -> bool:
@@ -143,7 +143,7 @@ class QueueService:
         elif len(batch):
             self._waiting = [batch.take() for _ in range(len(batch))]
             return False
-        if self.queue.call_wanted():
+        if self.queue.needs_interrupt():
             self._call()
         return True
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pyvirtio.driver.queue import BoundQueue, Queue
 from pyvirtio.errors import DeviceError, LocalError, NegotiationError
-from pyvirtio.ring import SplitDriverQueue, SplitRings
+from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES, Feature
-from pyvirtio.transport import QueueRecord
+from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Driver:
         memory, arena = self.transport.memory, self.transport.arena
         parts = (split.table_size(size), split.available_size(size), split.used_size(size))
         descriptors, available, used = map(arena.allocate, parts)  # aligned to 64 bytes at least
-        rings = SplitRings(memory, size, descriptors, available, used)
-        self.transport.start_queue(QueueRecord(index, size, descriptors, available, used, self.negotiated))
+        rings = SplitLayout(memory, size, descriptors, available, used)
+        self.transport.start_queue(QueueSetup(index, size, descriptors, available, used, self.negotiated))
         return BoundQueue(queue, index, SplitDriverQueue(rings, memory, self.negotiated), self.transport)
 
     # The configuration space.

@@ -157,7 +157,7 @@ class BoundQueue:
 
     def _publish(self) -> None:
         self.ring.publish()
-        if self.ring.kick_wanted():
+        if self.ring.needs_kick():
             self.transport.kick(self.index)
 
     def reap(self) -> int:
@@ -175,10 +175,10 @@ class BoundQueue:
             self._wait_for_used(None if deadline is None else deadline - time.monotonic())
 
     def _wait_for_used(self, timeout: float | None) -> None:
-        if not self.ring.allow_calls() and not self.transport.wait(self.index, timeout):
+        if not self.ring.enable_interrupts() and not self.transport.wait(self.index, timeout):
             raise NoAnswer(
                 "the device has not answered in time; look at its log, or wait longer. "
-                f"The ring:\n{self.ring.picture()}"
+                f"The ring:\n{self.ring.describe()}"
             )
         self.reap()
 
@@ -203,9 +203,9 @@ class BoundQueue:
         loop = asyncio.get_running_loop()
         if self._future is None or self._future.done():
             self._future = loop.create_future()
-            loop.add_reader(self.transport.call_fd(self.index), self._arrived)
+            loop.add_reader(self.transport.interrupt_fd(self.index), self._arrived)
             try:
-                there = bool(self.reap()) or self.ring.allow_calls()
+                there = bool(self.reap()) or self.ring.enable_interrupts()
             except DeviceError:
                 there = True  # `_arrived` meets it again, and tells all who wait
             if there:
@@ -225,4 +225,4 @@ class BoundQueue:
             future.set_exception(error)
         else:
             future.set_result(None)
-        asyncio.get_running_loop().remove_reader(self.transport.call_fd(self.index))
+        asyncio.get_running_loop().remove_reader(self.transport.interrupt_fd(self.index))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyvirtio.host.journal_file import JournalFile
-    from pyvirtio.transport import FileRegion, QueueRecord
+    from pyvirtio.transport import FileRegion, QueueSetup
 
 
 class WorkerProcess:
@@ -95,11 +95,11 @@ class WorkerProcess:
             }
             self.send(message, [region.fd for _, region in part])
 
-    def give_queue(self, record: QueueRecord, journal: JournalFile) -> None:
+    def give_queue(self, record: QueueSetup, journal: JournalFile) -> None:
         """Hand over a queue with its journal."""
         region_fd, offset, length = journal.region
         fds = {"ledger": journal.ledger_fd, "region": region_fd}
-        signals = {"kick": record.kick_fd, "call": record.call_fd, "err": record.err_fd}
+        signals = {"kick": record.kick_fd, "call": record.interrupt_fd, "err": record.err_fd}
         fds |= {name: fd for name, fd in signals.items() if fd >= 0}
         message = {
             "do": "start",

@@ -9,7 +9,7 @@ from pyvirtio.ring.journal import Journal, ledger_size, region_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.transport import QueueRecord
+    from pyvirtio.transport import QueueSetup
 
 
 def map_journal(size: int, ledger_fd: int, region: tuple[int, int, int]) -> Journal:
@@ -25,7 +25,7 @@ class JournalFile:
         PeerError: the front-end's region cannot be this queue's.
     """
 
-    def __init__(self, record: QueueRecord) -> None:
+    def __init__(self, record: QueueSetup) -> None:
         self.size = record.size
         self.ledger_fd = shared_file("pyvirtio-ledger", ledger_size(record.size))
         self._own_fd = -1

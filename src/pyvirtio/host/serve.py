@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyvirtio.transport import Description
+    from pyvirtio.transport import DeviceDescription
 
 
 def serve(
@@ -30,7 +30,7 @@ def serve(
     reload: bool = False,
     device_id: int | None = None,
     poll_us: int = 0,
-    ready: Callable[[Description], object] = lambda _description: None,
+    ready: Callable[[DeviceDescription], object] = lambda _description: None,
 ) -> None:
     """Serve ``device`` on the socket ``path`` until SIGTERM or SIGINT; then remove the socket.
 
@@ -54,7 +54,7 @@ def serve(
 
 
 @contextlib.contextmanager
-def back_end(device: str) -> Iterator[socket.socket]:
+def backend(device: str) -> Iterator[socket.socket]:
     """Run a back-end process for ``device`` and give a socket connected to it; it ends with the block."""
     ours, theirs = socket.socketpair()
 
@@ -68,7 +68,7 @@ def back_end(device: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def back_end_at(device: str, path: str) -> Iterator[None]:
+def backend_at(device: str, path: str) -> Iterator[None]:
     """Run a back-end process that serves ``device`` on the socket ``path``; it ends with the block.
 
     Raises:

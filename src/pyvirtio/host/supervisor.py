@@ -10,7 +10,7 @@ from pyvirtio.host.crew import WorkerProcess
 from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
-from pyvirtio.transport import Description, DeviceHost
+from pyvirtio.transport import DeviceDescription, DeviceHost
 from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from pyvirtio.transport import FileRegion, QueueRecord
+    from pyvirtio.transport import FileRegion, QueueSetup
 
 STOP_TIME = 1.0
 """The seconds that a worker has to put a queue down before it is killed."""
@@ -36,7 +36,7 @@ LONGEST_PAUSE = 1.0
 class _Queue:
     """A queue that runs: what the transport said, its journal, and whether it was given up."""
 
-    def __init__(self, record: QueueRecord) -> None:
+    def __init__(self, record: QueueSetup) -> None:
         self.record = record
         self.journal = JournalFile(record)
         self.retired = False
@@ -103,7 +103,7 @@ class Supervisor(DeviceHost):
     def _take_description(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         worker.ready = True
         self.sources = message["sources"]
-        self.description = Description(
+        self.description = DeviceDescription(
             message["name"],
             message["device_id"],
             message["features"],
@@ -143,7 +143,7 @@ class Supervisor(DeviceHost):
             if self._workers[place].ready:
                 self._wait_until(self._workers[place], {"is": kind, "change": self._changes})
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Give a queue to its worker; one that runs already goes on under the new record."""
         queue = self._queues.get(record.index)
         if queue is None:

@@ -13,9 +13,9 @@ from pyvirtio.host.journal_file import map_journal
 from pyvirtio.host.loader import load_device, sources_of
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
-from pyvirtio.ring import SplitRings, device_queue
+from pyvirtio.ring import SplitLayout, device_queue
 from pyvirtio.ring.journal import Count
-from pyvirtio.vhost_user.vring import Bell, signal
+from pyvirtio.vhost_user.vring import Notifier, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class _Running:
         self.fds = fds
 
 
-def _caller(queue: SplitDeviceQueue, bell: Bell) -> Callable[[], None]:
+def _caller(queue: SplitDeviceQueue, bell: Notifier) -> Callable[[], None]:
     numbers, ring = queue.numbers, bell.ring
 
     def call() -> None:
@@ -197,7 +197,7 @@ class Worker:
         ledger, region = named.pop("ledger"), named.pop("region")
         try:
             journal = map_journal(message["size"], ledger, (region, *message["region"]))
-            rings = SplitRings(
+            rings = SplitLayout(
                 self._memory, message["size"], message["descriptors"], message["available"], message["used"]
             )
             queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["base"])
@@ -215,7 +215,7 @@ class Worker:
         service = QueueService(
             queue,
             self._device.answers()[index],
-            _caller(queue, Bell(named.get("call", -1))),
+            _caller(queue, Notifier(named.get("call", -1))),
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,

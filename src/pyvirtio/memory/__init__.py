@@ -7,10 +7,10 @@ to its width (`words`), one access each; ``struct.pack_into`` would clear it fir
 import sys
 
 from pyvirtio.errors import LocalError
-from pyvirtio.memory.fence import full_fence, order_loads, order_stores
+from pyvirtio.memory.fence import full_fence, read_barrier, write_barrier
 from pyvirtio.memory.table import MemoryTable, Region, words
 
-__all__ = ["MemoryTable", "Region", "full_fence", "order_loads", "order_stores", "words"]
+__all__ = ["MemoryTable", "Region", "full_fence", "read_barrier", "words", "write_barrier"]
 
 if sys.byteorder != "little":
     raise LocalError("pyvirtio needs a little-endian host: it reads rings in the host's byte order")

@@ -47,8 +47,8 @@ def _nothing() -> None:
 # x86 keeps stores in order among themselves, and loads too; only a store followed by a load needs help.
 _KEEPS_ORDER = os.uname().machine in ("x86_64", "i686")
 
-order_loads = _nothing if _KEEPS_ORDER else full_fence
+read_barrier = _nothing if _KEEPS_ORDER else full_fence
 """Order the loads before this call before those after it: an index first, then what it announces."""
 
-order_stores = _nothing if _KEEPS_ORDER else full_fence
+write_barrier = _nothing if _KEEPS_ORDER else full_fence
 """Order the stores before this call before those after it: an element first, then the index that announces it."""

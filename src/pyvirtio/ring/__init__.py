@@ -7,8 +7,8 @@ them when they are used. Nothing here knows a socket, a process or a device.
 from pyvirtio.ring.chain import Chain
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.ring.journal import Journal
-from pyvirtio.ring.rings import SplitRings
+from pyvirtio.ring.layout import SplitLayout
 from pyvirtio.ring.split_device import SplitDeviceQueue
 from pyvirtio.ring.split_driver import SplitDriverQueue
 
-__all__ = ["Chain", "Journal", "SplitDeviceQueue", "SplitDriverQueue", "SplitRings", "device_queue"]
+__all__ = ["Chain", "Journal", "SplitDeviceQueue", "SplitDriverQueue", "SplitLayout", "device_queue"]

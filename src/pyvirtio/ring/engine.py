@@ -1,6 +1,6 @@
 """Which engine runs the device's side of rings. The choice is made here and nowhere else.
 
-- ``accel``: C, where it was built (see `pyvirtio.ring.build_accel`);
+- ``native``: C, where it was built (see `pyvirtio.ring.build_native`);
 - ``numpy``: plain Python, and NumPy for batches of requests of one shape, where NumPy is installed;
 - ``reference``: plain Python.
 
@@ -19,10 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.memory import MemoryTable
     from pyvirtio.ring.journal import Journal
-    from pyvirtio.ring.rings import SplitRings
+    from pyvirtio.ring.layout import SplitLayout
 
 ENGINES = {
-    "accel": "C accelerator",
+    "native": "C accelerator",
     "numpy": "Python, with NumPy for batches",
     "reference": "Python",
 }
@@ -46,15 +46,15 @@ def engine() -> str:
 
 
 _HOW = {
-    "accel": "build it with `python -m pyvirtio.ring.build_accel`, which needs a C compiler and Python's headers",
+    "native": "build it with `python -m pyvirtio.ring.build_native`, which needs a C compiler and Python's headers",
     "numpy": "install NumPy, for example with `pip install 'pyvirtio[fast]'`",
 }
 
 
 def _is_there(name: str) -> bool:
-    if name == "accel":
+    if name == "native":
         try:
-            from pyvirtio.ring import _accel  # noqa: F401  # only whether it can be
+            from pyvirtio.ring import _native  # noqa: F401  # only whether it can be
         except ImportError:
             return False
     elif name == "numpy":
@@ -65,7 +65,7 @@ def _is_there(name: str) -> bool:
 
 
 def device_queue(
-    rings: SplitRings,
+    rings: SplitLayout,
     memory: MemoryTable,
     features: int,
     *,
@@ -74,11 +74,11 @@ def device_queue(
 ) -> SplitDeviceQueue:
     """Build the device's end of a queue; the arguments are those of `SplitDeviceQueue`."""
     chosen = engine()
-    if chosen == "accel":
-        from pyvirtio.ring.accel_device import AccelDeviceQueue
+    if chosen == "native":
+        from pyvirtio.ring.native_device import NativeDeviceQueue
 
         try:
-            return AccelDeviceQueue(rings, memory, features, journal=journal, base=base)
+            return NativeDeviceQueue(rings, memory, features, journal=journal, base=base)
         except (ValueError, TypeError, BufferError, OverflowError):
             # A front-end may put its rings at odd places in its files; Python does not mind.
             chosen = "numpy" if _is_there("numpy") else "reference"

@@ -13,7 +13,7 @@ comes behind it goes the way of the reference engine, which also says what is wr
 
 from __future__ import annotations
 
-from pyvirtio.memory import order_loads, order_stores, words
+from pyvirtio.memory import read_barrier, words, write_barrier
 from pyvirtio.ring.chain import Chain
 from pyvirtio.ring.split_device import MOST_BYTES, SplitDeviceQueue
 from pyvirtio.spec import split
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.ring.records import PlainCodec, RecordBatch
+    from pyvirtio.ring.records import PythonCodec, RecordBatch
 
     Indexes = NDArray[np.intp]
     Numbers = NDArray[Any]
@@ -62,7 +62,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         views = self._views or self._make_views()
         if views is None:
             return None
-        order_loads()
+        read_barrier()
         journal = self.journal
         try:
             batch = views.pop(self._next_available, number, journal.last_order + 1, (request_size, response_size))
@@ -96,7 +96,7 @@ class NumpyDeviceQueue(SplitDeviceQueue):
         views.use(names, self._used_index, written)
         views.intend(names, heads)
         journal.intend((), used)
-        order_stores()
+        write_barrier()
         self._used[_IDX] = used
         views.finish(heads)
         journal.finish((), used)
@@ -141,7 +141,7 @@ class NumpyBatch:
     def __len__(self) -> int:
         return len(self.heads) - self.done
 
-    def unpacked(self, codec: PlainCodec) -> Iterator[tuple[Any, ...]]:
+    def unpacked(self, codec: PythonCodec) -> Iterator[tuple[Any, ...]]:
         """Read the records that are left, one after the other."""
         return codec.iter_unpack(memoryview(self.requests)[self.done :])
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         def __len__(self) -> int: ...
 
 
-class PlainBatch:
+class PythonBatch:
     """Requests that still lie where the driver put them; see `RecordBatch`.
 
     ``records`` are, for each: its head, and where its readable and its writable buffer are: the view of a region, the
@@ -59,7 +59,7 @@ class PlainBatch:
         """Raises ImportError: plain Python calls no method that wants an array."""
         raise ImportError("this engine makes no arrays")
 
-    def unpacked(self, codec: PlainCodec) -> Iterator[tuple[Any, ...]]:
+    def unpacked(self, codec: PythonCodec) -> Iterator[tuple[Any, ...]]:
         """Read the records that are left, one after the other."""
         unpack = codec.unpack_from
         return (unpack(view, start) for _, (view, start, _), _ in self._records[self._done :])
@@ -91,7 +91,7 @@ class PlainBatch:
         self.order += number
 
 
-class PlainCodec:
+class PythonCodec:
     """What plain Python needs to know of a structure to call a method with it, or to write what a method gave."""
 
     def __init__(self, structure: Any) -> None:

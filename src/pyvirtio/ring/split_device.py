@@ -9,10 +9,10 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from pyvirtio.errors import ChainError, RingError
-from pyvirtio.memory import full_fence, order_loads, order_stores
+from pyvirtio.memory import full_fence, read_barrier, write_barrier
 from pyvirtio.ring.chain import Chain
 from pyvirtio.ring.journal import Count, Journal
-from pyvirtio.ring.records import PlainBatch, PlainCodec
+from pyvirtio.ring.records import PythonBatch, PythonCodec
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.layout import SplitLayout
     from pyvirtio.ring.records import Place, RecordBatch
-    from pyvirtio.ring.rings import SplitRings
 
 _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
 MOST_BYTES = 1 << 32
@@ -48,7 +48,7 @@ class SplitDeviceQueue:
 
     def __init__(
         self,
-        rings: SplitRings,
+        rings: SplitLayout,
         memory: MemoryTable,
         features: int,
         *,
@@ -126,7 +126,7 @@ class SplitDeviceQueue:
                 section="2.7.13.3.1",
             )
             raise self._broken
-        order_loads()
+        read_barrier()
         chains: list[Chain] = []
         try:
             for _ in range(min(pending, limit)):
@@ -260,7 +260,7 @@ class SplitDeviceQueue:
             used += 1
         used &= 0xFFFF
         self.journal.intend(heads, used)
-        order_stores()
+        write_barrier()
         self._used[_IDX] = used
         self.journal.finish(heads, used)
         self.journal.idle()
@@ -278,7 +278,7 @@ class SplitDeviceQueue:
         pending = (self._available[_IDX] - self._next_available) & 0xFFFF
         if not pending or self._broken or pending > self.size - self._in_flight:
             return None
-        order_loads()
+        read_barrier()
         journal, available, mask, at = self.journal, self._available, self._mask, self._next_available
         order, records = journal.last_order + 1, []
         for _ in range(min(pending, limit)):
@@ -297,7 +297,7 @@ class SplitDeviceQueue:
             return None
         self._next_available = at & 0xFFFF
         self._in_flight += len(records)
-        return PlainBatch(records, order, response_size)
+        return PythonBatch(records, order, response_size)
 
     def _plain_places(self, head: int) -> tuple[Place, Place] | None:
         """Find the buffers of a chain of one readable and one writable descriptor, each within one region."""
@@ -348,7 +348,7 @@ class SplitDeviceQueue:
 
     def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None where it cannot deal with it."""
-        return PlainCodec(structure)
+        return PythonCodec(structure)
 
     def call_records(
         self,
@@ -389,7 +389,7 @@ class SplitDeviceQueue:
 
     # Notifications.
 
-    def call_wanted(self) -> bool:
+    def needs_interrupt(self) -> bool:
         """Tell whether the driver wants an interrupt for what was pushed since the last time it was asked.
 
         (VIRTIO 1.4, 2.7.7.2)
@@ -401,7 +401,7 @@ class SplitDeviceQueue:
             return split.event_passed(self._available[self._used_event], new, old)
         return new != old and not self._available[_FLAGS] & split.NO_INTERRUPT
 
-    def suppress_kicks(self) -> None:
+    def disable_kicks(self) -> None:
         """Tell the driver that the device is looking anyway (VIRTIO 1.4, 2.7.10.2).
 
         With EVENT_IDX there is nothing to do: avail_event stays behind, and only passing it kicks.
@@ -409,7 +409,7 @@ class SplitDeviceQueue:
         if not self._event_idx:
             self._used[_FLAGS] = split.NO_NOTIFY
 
-    def allow_kicks(self) -> bool:
+    def enable_kicks(self) -> bool:
         """Ask for a kick at the next request; gives whether one is there already, and then nobody kicks."""
         if self._event_idx:
             self._used[self._avail_event] = self._next_available

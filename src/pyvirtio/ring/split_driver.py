@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from pyvirtio.errors import DeviceError, LocalError
-from pyvirtio.memory import full_fence, order_loads, order_stores
+from pyvirtio.memory import full_fence, read_barrier, write_barrier
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.ring.rings import SplitRings
+    from pyvirtio.ring.layout import SplitLayout
 
     Buffer = tuple[int, int]
 
@@ -31,7 +31,7 @@ class SplitDriverQueue:
     Buffers are pairs ``(guest address, length)`` in bytes.
     """
 
-    def __init__(self, rings: SplitRings, memory: MemoryTable, features: int) -> None:
+    def __init__(self, rings: SplitLayout, memory: MemoryTable, features: int) -> None:
         self.size = rings.size
         self._memory = memory
         self._table = rings.table
@@ -46,7 +46,7 @@ class SplitDriverQueue:
         self._kicked_at = 0
         self._used_index = 0
         self._broken: DeviceError | None = None
-        self.overlong = 0
+        self.oversized_replies = 0
         """How often the device claimed to have written more than there was room for."""
 
     # Adding.
@@ -120,10 +120,10 @@ class SplitDriverQueue:
 
     def publish(self) -> None:
         """Let the device see what was added: one store of the available index (VIRTIO 1.4, 2.7.13.3)."""
-        order_stores()
+        write_barrier()
         self._available[_IDX] = self._available_index
 
-    def kick_wanted(self) -> bool:
+    def needs_kick(self) -> bool:
         """Tell whether the device wants a kick for what was published since the last time it was asked.
 
         (VIRTIO 1.4, 2.7.10.1)
@@ -150,7 +150,7 @@ class SplitDriverQueue:
         number = (self._used[_IDX] - self._used_index) & 0xFFFF
         if number > len(self._outstanding):
             raise self._break(f"the used index is {number} ahead; {len(self._outstanding)} requests are outstanding")
-        order_loads()
+        read_barrier()
         done: list[tuple[object, int]] = []
         for _ in range(number):
             slot = 2 * (self._used_index & (self.size - 1))
@@ -162,7 +162,7 @@ class SplitDriverQueue:
                 break
             token, room, slots = self._outstanding.pop(head)
             if written > room:
-                self.overlong += 1
+                self.oversized_replies += 1
                 written = room
             self._free.extend(reversed(slots))
             self._used_index = (self._used_index + 1) & 0xFFFF
@@ -173,12 +173,12 @@ class SplitDriverQueue:
         self._broken = DeviceError(f"{reason}; the queue cannot be used any more, reset the device", section="2.7.8.2")
         return self._broken
 
-    def suppress_calls(self) -> None:
+    def disable_interrupts(self) -> None:
         """Tell the device that the driver is looking anyway (VIRTIO 1.4, 2.7.7.1)."""
         if not self._event_idx:
             self._available[_FLAGS] = split.NO_INTERRUPT
 
-    def allow_calls(self) -> bool:
+    def enable_interrupts(self) -> bool:
         """Ask for an interrupt at the next used buffer; gives whether one is there already."""
         if self._event_idx:
             self._available[split.used_event_word(self.size)] = self._used_index
@@ -192,7 +192,7 @@ class SplitDriverQueue:
         """Whether there is something to reap."""
         return bool(self._used[_IDX] != self._used_index)
 
-    def picture(self) -> str:
+    def describe(self) -> str:
         """Draw the queue's state in a few lines, for an error message or a lesson."""
         available, used = self._available, self._used
         waiting = ", ".join(map(str, list(self._outstanding)[:8])) or "none"

@@ -2,28 +2,28 @@
 
 `RawDriver` and `RawDevice` are the two ends of a split virtqueue with nothing in between: a test writes
 any descriptor, index, flag or event, well-formed or not. They work on a `MemoryTable`, so on memory of
-this process as well as on a file that a transport shares with another. `Scrambler` fills such a ring at
-random, `ScriptedTransport` is a device of which every answer is a test's to choose, and `HostileBackEnd` puts a
+this process as well as on a file that a transport shares with another. `RingFuzzer` fills such a ring at
+random, `ScriptedTransport` is a device of which every answer is a test's to choose, and `HostileBackend` puts a
 `RawDevice` behind a socket, for a guest.
 
-``front_end`` speaks vhost-user as a script tells it to; ``served`` runs ``pyvirtio serve`` around a block of code.
+``frontend`` speaks vhost-user as a script tells it to; ``served`` runs ``pyvirtio serve`` around a block of code.
 """
 
-from pyvirtio.testing.hostile_back_end import HostileBackEnd
+from pyvirtio.testing.hostile_backend import HostileBackend
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.testing.raw_driver import RawDriver
 from pyvirtio.testing.raw_ring import Descriptor, RawRing, RingLayout, UsedElement, lay_out
-from pyvirtio.testing.scrambler import Scrambler
+from pyvirtio.testing.ring_fuzzer import RingFuzzer
 from pyvirtio.testing.scripted_transport import ScriptedTransport
 
 __all__ = [
     "Descriptor",
-    "HostileBackEnd",
+    "HostileBackend",
     "RawDevice",
     "RawDriver",
     "RawRing",
+    "RingFuzzer",
     "RingLayout",
-    "Scrambler",
     "ScriptedTransport",
     "UsedElement",
     "lay_out",

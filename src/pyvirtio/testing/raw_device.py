@@ -5,7 +5,7 @@
 >>> memory = MemoryTable([Region(0, bytearray(8192))])
 >>> driver = RawDriver(memory, size=8)
 >>> device = RawDevice(memory, driver.layout)
->>> driver.offer(driver.request(b"hello", room=4))
+>>> driver.make_available(driver.request(b"hello", room=4))
 >>> for head in device.heads():
 ...     device.read(head)
 ...     device.answer(head, b"ok")
@@ -15,7 +15,7 @@ b'hello'
 
 From here on a test returns what it likes:
 
->>> device.give_back((7, 1 << 31))
+>>> device.add_used((7, 1 << 31))
 >>> device.used_idx += 1000
 """
 
@@ -28,7 +28,7 @@ from pyvirtio.testing.raw_ring import Descriptor, RawRing, RingLayout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.transport import QueueRecord
+    from pyvirtio.transport import QueueSetup
 
 
 class RawDevice(RawRing):
@@ -39,7 +39,7 @@ class RawDevice(RawRing):
         self._taken = self.used_idx
 
     @classmethod
-    def of(cls, memory: MemoryTable, record: QueueRecord) -> RawDevice:
+    def of(cls, memory: MemoryTable, record: QueueSetup) -> RawDevice:
         """Give the device's end of the queue that a driver's transport made known."""
         return cls(memory, RingLayout(record.size, record.descriptors, record.available, record.used, 0))
 
@@ -67,7 +67,7 @@ class RawDevice(RawRing):
                 at = min(len(data), at + length)
         return at
 
-    def give_back(self, *elements: tuple[int, int]) -> None:
+    def add_used(self, *elements: tuple[int, int]) -> None:
         """Put pairs of head and length into the used ring, then move its index."""
         for slot, (head, length) in enumerate(elements, start=self.used_idx):
             self.set_used_ring(slot, head, length)
@@ -75,4 +75,4 @@ class RawDevice(RawRing):
 
     def answer(self, head: int, data: bytes = b"") -> None:
         """Do as a device does: write ``data``, and give the chain back."""
-        self.give_back((head, self.write(head, data)))
+        self.add_used((head, self.write(head, data)))

@@ -3,7 +3,7 @@
 >>> from pyvirtio.memory import MemoryTable, Region
 >>> driver = RawDriver(MemoryTable([Region(0, bytearray(8192))]), size=8)
 >>> head = driver.request(b"hello", room=4)
->>> driver.offer(head)
+>>> driver.make_available(head)
 >>> [driver.descriptor(index).length for index in (0, 1)], driver.avail_idx
 ([5, 4], 1)
 
@@ -99,7 +99,7 @@ class RawDriver(RawRing):
             buffers.append(self.writable(room))
         return self.chain([self.table(buffers)] if indirect else buffers)
 
-    def offer(self, *heads: int) -> None:
+    def make_available(self, *heads: int) -> None:
         """Put heads into the available ring, then move its index: what a driver does."""
         for slot, head in enumerate(heads, start=self.avail_idx):
             self.set_avail_ring(slot, head)

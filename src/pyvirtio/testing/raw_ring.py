@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pyvirtio.memory import words
 from pyvirtio.spec import split
-from pyvirtio.transport import QueueRecord
+from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ class RawRing:
         self.used_words = words(memory.view(layout.used, split.used_size(self.size)), "H")
 
     def record(
-        self, index: int, features: int, *, base: int | None = None, kick_fd: int = -1, call_fd: int = -1
-    ) -> QueueRecord:
+        self, index: int, features: int, *, base: int | None = None, kick_fd: int = -1, interrupt_fd: int = -1
+    ) -> QueueSetup:
         """Give the record by which a transport makes it known as queue ``index``.
 
         ``base`` is the available index to go on from, by default the one that stands in the ring.
         """
         _, descriptors, available, used, _ = self.layout
-        return QueueRecord(
+        return QueueSetup(
             index,
             self.size,
             descriptors,
@@ -140,7 +140,7 @@ class RawRing:
             features,
             base=self.avail_idx if base is None else base,
             kick_fd=kick_fd,
-            call_fd=call_fd,
+            interrupt_fd=interrupt_fd,
         )
 
     # Any byte.

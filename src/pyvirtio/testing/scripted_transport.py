@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyvirtio.transport import QueueRecord
+    from pyvirtio.transport import QueueSetup
 
 MEMORY = 1 << 20
 """The bytes of memory that the driver shares with the device."""
@@ -65,7 +65,7 @@ class ScriptedTransport(DriverTransport):
         self.kicks: list[int] = []
         self.devices: dict[int, RawDevice] = {}
         self._script: Callable[[RawDevice], object] = lambda _device: None
-        self._call_fds: dict[int, int] = {}
+        self._interrupt_fds: dict[int, int] = {}
 
     def on_kick(self, script: Callable[[RawDevice], object]) -> None:
         """Have ``script`` play the device: it gets the kicked queue. A call of the driver follows."""
@@ -73,7 +73,7 @@ class ScriptedTransport(DriverTransport):
 
     def call(self, index: int = 0) -> None:
         """Interrupt the driver."""
-        os.eventfd_write(self._call_fds[index], 1)
+        os.eventfd_write(self._interrupt_fds[index], 1)
 
     # What a driver asks of a transport.
 
@@ -90,10 +90,10 @@ class ScriptedTransport(DriverTransport):
         """Give what `queue_sizes` says."""
         return self.queue_sizes[index] if index < len(self.queue_sizes) else 0
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Make the queue's `RawDevice`."""
         self.devices[record.index] = RawDevice.of(self.memory, record)
-        self._call_fds[record.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._interrupt_fds[record.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
         """Note DRIVER_OK."""
@@ -108,13 +108,13 @@ class ScriptedTransport(DriverTransport):
     def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
         """Take note of a call; nothing ever comes later."""
         try:
-            return bool(os.eventfd_read(self._call_fds[index]))
+            return bool(os.eventfd_read(self._interrupt_fds[index]))
         except BlockingIOError:
             return False
 
-    def call_fd(self, index: int) -> int:
+    def interrupt_fd(self, index: int) -> int:
         """Give the eventfd that `call` writes."""
-        return self._call_fds[index]
+        return self._interrupt_fds[index]
 
     def config_generation(self) -> int:
         """Give what `generations` gives."""
@@ -135,5 +135,5 @@ class ScriptedTransport(DriverTransport):
     def close(self) -> None:
         """Note that the driver is gone."""
         self.closed = True
-        while self._call_fds:
-            os.close(self._call_fds.popitem()[1])
+        while self._interrupt_fds:
+            os.close(self._interrupt_fds.popitem()[1])

@@ -20,7 +20,7 @@ from pyvirtio.vhost_user.wire import check_path, receive, send
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.spec.struct import Struct
-    from pyvirtio.transport import QueueRecord
+    from pyvirtio.transport import QueueSetup
 
 MEMORY = 64 << 20
 """The bytes of memory that driver and device share; untouched pages cost nothing."""
@@ -46,7 +46,7 @@ class VhostUserTransport(DriverTransport):
     def __init__(self, sock: socket.socket, memory: int = MEMORY) -> None:
         self._sock = sock
         self._session = FrontendSession()
-        self._call_fds: dict[int, int] = {}
+        self._interrupt_fds: dict[int, int] = {}
         self._kick_fds: dict[int, int] = {}
         self._polls: dict[int, select.poll] = {}
         self._generation = 0
@@ -150,20 +150,20 @@ class VhostUserTransport(DriverTransport):
         """Give the most that a split queue can have: in vhost-user the front-end chooses."""
         return split.MAXIMUM_SIZE if index < self._queues else 0
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Tell the back-end of a queue."""
         index = record.index
         record.kick_fd = self._kick_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        record.call_fd = self._call_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        record.interrupt_fd = self._interrupt_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._polls[index] = poll = select.poll()
-        poll.register(record.call_fd, select.POLLIN)
+        poll.register(record.interrupt_fd, select.POLLIN)
         poll.register(self._sock, select.POLLRDHUP)
         shift = _USER - _GUEST
         address = m.VringAddr(index, 0, record.descriptors + shift, record.used + shift, record.available + shift, 0)
         self._ask(m.Request.SET_VRING_NUM, m.VringState(index, record.size))
         self._ask(m.Request.SET_VRING_BASE, m.VringState(index, record.base))
         self._ask(m.Request.SET_VRING_ADDR, address)
-        self._ask(m.Request.SET_VRING_CALL, m.Number(index), [record.call_fd])
+        self._ask(m.Request.SET_VRING_CALL, m.Number(index), [record.interrupt_fd])
         self._ask(m.Request.SET_VRING_KICK, m.Number(index), [record.kick_fd])
 
     def run(self) -> None:
@@ -182,14 +182,14 @@ class VhostUserTransport(DriverTransport):
         if not ready:
             return False
         try:
-            os.eventfd_read(self._call_fds[index])
+            os.eventfd_read(self._interrupt_fds[index])
         except BlockingIOError:
             raise DeviceError("the back-end closed the connection; look at its log") from None
         return True
 
-    def call_fd(self, index: int) -> int:
+    def interrupt_fd(self, index: int) -> int:
         """Give the queue's call eventfd."""
-        return self._call_fds[index]
+        return self._interrupt_fds[index]
 
     def config_generation(self) -> int:
         """Count the back-end's messages that its configuration space changed."""
@@ -226,7 +226,7 @@ class VhostUserTransport(DriverTransport):
         self._sock.close()
         if self._channel is not None:
             self._channel.close()
-        for fds in (self._kick_fds, self._call_fds):
+        for fds in (self._kick_fds, self._interrupt_fds):
             while fds:
                 os.close(fds.popitem()[1])
         if self._memory_fd >= 0:

@@ -7,7 +7,7 @@ import select
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.spec import split
-from pyvirtio.transport import QueueRecord
+from pyvirtio.transport import QueueSetup
 from pyvirtio.vhost_user.memory import guest_address
 
 TYPE_CHECKING = False
@@ -62,11 +62,11 @@ class Vring:
                 raise ProtocolError(f"a part of the queue at {guest:#x} is not aligned to {align} bytes")
         return found[0], found[1], found[2]
 
-    def record(self, regions: list[SharedRegion], features: int, inflight: tuple[int, int, int] | None) -> QueueRecord:
+    def record(self, regions: list[SharedRegion], features: int, inflight: tuple[int, int, int] | None) -> QueueSetup:
         """Give what the host needs to run the queue; raises as `locate` does."""
         assert self.address is not None
         descriptors, available, used = self.locate(self.address, regions)
-        return QueueRecord(
+        return QueueSetup(
             self.index,
             self.size,
             descriptors,
@@ -75,7 +75,7 @@ class Vring:
             features,
             base=self.base,
             kick_fd=self._fds["kick"],
-            call_fd=self._fds["call"],
+            interrupt_fd=self._fds["call"],
             err_fd=self._fds["err"],
             region=inflight,
         )
@@ -102,7 +102,7 @@ def is_eventfd(fd: int) -> bool:
     return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
 
-class Bell:
+class Notifier:
     """An eventfd to be signalled, or -1 where nobody wants to know."""
 
     __slots__ = ("_fd", "_poll")
@@ -125,4 +125,4 @@ class Bell:
 
 def signal(fd: int) -> None:
     """Signal an eventfd once."""
-    Bell(fd).ring()
+    Notifier(fd).ring()

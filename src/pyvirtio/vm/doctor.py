@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError, VirtioError
 from pyvirtio.vm.accel import kvm_obstacle, try_kvm
-from pyvirtio.vm.launch import Wishes, Workshop
+from pyvirtio.vm.launch import GuestBuilder, GuestOptions
 from pyvirtio.vm.machine import MACHINES, find_machine
 from pyvirtio.vm.qemu import find_qemu, provisioned
 from pyvirtio.vm.rootfs import DRIVER_SOURCES
@@ -53,19 +53,19 @@ class Finding:
         return asdict(self)
 
 
-def examine(workshop: Workshop) -> list[Finding]:
+def examine(builder: GuestBuilder) -> list[Finding]:
     """Look at everything that a guest needs. Nothing is written or downloaded."""
     return [
-        _registry(workshop),
-        _space(workshop),
-        *(_emulator(workshop, arch) for arch in ARCHITECTURES),
-        *(_kernel(workshop, arch) for arch in ARCHITECTURES),
-        _kvm(workshop),
+        _registry(builder),
+        _space(builder),
+        *(_emulator(builder, arch) for arch in ARCHITECTURES),
+        *(_kernel(builder, arch) for arch in ARCHITECTURES),
+        _kvm(builder),
         *_libraries(),
     ]
 
 
-def mend(workshop: Workshop) -> list[Finding]:
+def mend(builder: GuestBuilder) -> list[Finding]:
     """Provision what is missing into the cache, then look again.
 
     As root it also installs the few system packages that provisioning itself needs, if they are
@@ -74,48 +74,48 @@ def mend(workshop: Workshop) -> list[Finding]:
     Raises:
         ProvisionError: something cannot be had.
     """
-    _install_tools(workshop)
+    _install_tools(builder)
     for arch in ARCHITECTURES:
-        wishes = Wishes(arch=arch)
-        workshop.qemu(wishes)
-        workshop.initramfs(wishes, workshop.kernel(wishes), DRIVER_SOURCES)
-    return examine(workshop)
+        guest_options = GuestOptions(arch=arch)
+        builder.qemu(guest_options)
+        builder.initramfs(guest_options, builder.kernel(guest_options), DRIVER_SOURCES)
+    return examine(builder)
 
 
-def _install_tools(workshop: Workshop) -> None:
+def _install_tools(builder: GuestBuilder) -> None:
     if shutil.which("apt-get") is None or all(shutil.which(tool) for tool in APT_TOOLS):
         return
     if os.geteuid() != 0:
         raise ProvisionError(f"run as root: apt-get install {' '.join(SYSTEM_PACKAGES)}; then {FIX} as you are")
     command = ["apt-get", "install", "-y", "--no-install-recommends", *SYSTEM_PACKAGES]
-    workshop.progress.notice(f"installing system packages: {' '.join(command)}")
+    builder.progress.notice(f"installing system packages: {' '.join(command)}")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ProvisionError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
 
 
-def _registry(workshop: Workshop) -> Finding:
+def _registry(builder: GuestBuilder) -> Finding:
     try:
-        workshop.provision.registry.check()
+        builder.provision.registry.check()
     except ProvisionError as error:
         return Finding("package registry", MISSING, str(error), "--qemu PATH --kernel PATH")
     return Finding("package registry", OK, "apt, with the sources of this machine")
 
 
-def _space(workshop: Workshop) -> Finding:
-    root = workshop.cache.root
+def _space(builder: GuestBuilder) -> Finding:
+    root = builder.cache.root
     there = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(there).free
     found = f"{root}, {free // 2**20} MiB free"
     if not os.access(there, os.W_OK):
         return Finding("cache folder", MISSING, f"{root} cannot be written", "set XDG_CACHE_HOME")
-    if free < NEEDED_SPACE and not workshop.provision.has_qemu():
+    if free < NEEDED_SPACE and not builder.provision.has_qemu():
         return Finding("cache folder", MISSING, found, f"free {NEEDED_SPACE // 2**20} MiB, or set XDG_CACHE_HOME")
     return Finding("cache folder", OK, found)
 
 
-def _emulator(workshop: Workshop, arch: str) -> Finding:
-    machine, provision = find_machine(arch), workshop.provision
+def _emulator(builder: GuestBuilder, arch: str) -> Finding:
+    machine, provision = find_machine(arch), builder.provision
     name = f"QEMU for {arch}"
     try:
         qemu = find_qemu(machine)
@@ -126,23 +126,23 @@ def _emulator(workshop: Workshop, arch: str) -> Finding:
     return Finding(name, OK, f"version {qemu.version()}, {qemu.origin}")
 
 
-def _kernel(workshop: Workshop, arch: str) -> Finding:
+def _kernel(builder: GuestBuilder, arch: str) -> Finding:
     name = f"kernel for {arch}"
-    if not workshop.provision.has_kernel(arch):
+    if not builder.provision.has_kernel(arch):
         return Finding(name, MISSING, "not provisioned yet", FIX)
     try:
-        kernel = workshop.provision.kernel(arch)
+        kernel = builder.provision.kernel(arch)
     except VirtioError as error:
         return Finding(name, MISSING, str(error), FIX)
     return Finding(name, OK, kernel.release)
 
 
-def _kvm(workshop: Workshop) -> Finding:
+def _kvm(builder: GuestBuilder) -> Finding:
     remedy = "--accel tcg emulates instead; it is the default where KVM fails"
     native = platform.machine()
     if native not in ARCHITECTURES:
         return Finding("KVM", OPTIONAL, f"no machine for {native}", remedy)
-    machine, provision = find_machine(native), workshop.provision
+    machine, provision = find_machine(native), builder.provision
     obstacle = kvm_obstacle(machine)
     if not obstacle and not (provision.has_qemu() and provision.has_kernel(native)):
         return Finding("KVM", OPTIONAL, "not tried yet: QEMU or the kernel is missing", FIX)

@@ -65,7 +65,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Setup:
+class LaunchConfig:
     """Everything that a guest is started with.
 
     Attributes:
@@ -133,7 +133,7 @@ class Guest:
     """
 
     def __init__(
-        self, setup: Setup, *, show: Callable[[str], None] | None = None, boot_limit: float = BOOT_LIMIT
+        self, setup: LaunchConfig, *, show: Callable[[str], None] | None = None, boot_limit: float = BOOT_LIMIT
     ) -> None:
         self.setup = setup
         self._show = show
@@ -281,7 +281,7 @@ class Guest:
         return GuestError(f"{what}\nThe console's last lines:{story}" if story else what)
 
 
-def interact(setup: Setup) -> int:
+def interact(setup: LaunchConfig) -> int:
     """Give the terminal to a shell in a guest until that ends; QEMU's exit status.
 
     Ctrl-A X ends QEMU.

@@ -2,8 +2,8 @@
 
 ::
 
-    workshop = Workshop(default_cache(progress), progress)
-    setup = workshop.prepare(Wishes(arch="aarch64"), devices=[device])
+    workshop = GuestBuilder(default_cache(progress), progress)
+    setup = workshop.prepare(GuestOptions(arch="aarch64"), devices=[device])
     with Guest(setup) as guest:
         ...
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtio.vm.accel import choose_accelerator
 from pyvirtio.vm.cache import Cache, default_root
-from pyvirtio.vm.guest import Guest, Result, Setup
+from pyvirtio.vm.guest import Guest, LaunchConfig, Result
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class GuestOptions:
     """What the user asks for, as on the command line.
 
     Attributes:
@@ -55,7 +55,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class GuestBuilder:
     """Where guests are made ready: the cache, and whoever is told of the progress."""
 
     cache: Cache
@@ -66,21 +66,21 @@ class Workshop:
         """What the machine's registry of packages can give."""
         return Provision(Registry(self.cache, self.progress))
 
-    def qemu(self, wishes: Wishes) -> Qemu:
+    def qemu(self, guest_options: GuestOptions) -> Qemu:
         """The QEMU for the guest; one is provisioned if none is suitable."""
-        return find_qemu(self.machine(wishes), wishes.qemu, self.provision.qemu)
+        return find_qemu(self.machine(guest_options), guest_options.qemu, self.provision.qemu)
 
-    def machine(self, wishes: Wishes) -> Machine:
+    def machine(self, guest_options: GuestOptions) -> Machine:
         """The machine for the guest."""
-        return find_machine(wishes.arch, wishes.transport)
+        return find_machine(guest_options.arch, guest_options.transport)
 
-    def kernel(self, wishes: Wishes) -> Kernel:
+    def kernel(self, guest_options: GuestOptions) -> Kernel:
         """The kernel for the guest; it is provisioned if the user names none."""
-        if wishes.kernel is not None:
-            return Kernel.given(wishes.kernel, native=wishes.arch == platform.machine())
-        return self.provision.kernel(wishes.arch, wishes.kernel_version)
+        if guest_options.kernel is not None:
+            return Kernel.given(guest_options.kernel, native=guest_options.arch == platform.machine())
+        return self.provision.kernel(guest_options.arch, guest_options.kernel_version)
 
-    def drivers(self, wishes: Wishes, kernel: Kernel, sources: Path) -> tuple[Path, ...]:
+    def drivers(self, guest_options: GuestOptions, kernel: Kernel, sources: Path) -> tuple[Path, ...]:
         """The kernel modules built from `sources`, if the folder is there."""
         if not sources.is_dir():
             return ()
@@ -88,28 +88,28 @@ class Workshop:
         built = build_module(
             self.cache,
             kernel,
-            wishes.arch,
+            guest_options.arch,
             sources,
-            toolchain=lambda: provision.toolchain(wishes.arch),
+            toolchain=lambda: provision.toolchain(guest_options.arch),
             progress=self.progress,
         )
         return tuple(sorted(built.glob("*.ko")))
 
-    def initramfs(self, wishes: Wishes, kernel: Kernel, sources: Path = DRIVER_SOURCES) -> Path:
+    def initramfs(self, guest_options: GuestOptions, kernel: Kernel, sources: Path = DRIVER_SOURCES) -> Path:
         """The initramfs for the guest, with the drivers built from `sources`."""
         provision = self.provision
         contents = Contents(
             kernel=kernel,
-            modules=self.machine(wishes).modules,
-            programs=provision.programs(wishes.arch),
+            modules=self.machine(guest_options).modules,
+            programs=provision.programs(guest_options.arch),
             library=compiled_library(self.cache, provision.programs(platform.machine())),
-            drivers=self.drivers(wishes, kernel, sources),
+            drivers=self.drivers(guest_options, kernel, sources),
         )
         return build_initramfs(self.cache, contents)
 
     def prepare(
-        self, wishes: Wishes, devices: Sequence[VhostUserDevice] = (), *, sources: Path = DRIVER_SOURCES
-    ) -> Setup:
+        self, guest_options: GuestOptions, devices: Sequence[VhostUserDevice] = (), *, sources: Path = DRIVER_SOURCES
+    ) -> LaunchConfig:
         """Everything that a guest is started with; what is missing is provisioned and built.
 
         Raises:
@@ -117,20 +117,22 @@ class Workshop:
             ProvisionError: something cannot be had; the message says what to give instead.
             GuestError: the user insists on KVM, and it does not work.
         """
-        machine, qemu, kernel = self.machine(wishes), self.qemu(wishes), self.kernel(wishes)
-        initramfs = self.initramfs(wishes, kernel, sources)
-        accel = choose_accelerator(wishes.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress)
-        return Setup(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
+        machine, qemu, kernel = self.machine(guest_options), self.qemu(guest_options), self.kernel(guest_options)
+        initramfs = self.initramfs(guest_options, kernel, sources)
+        accel = choose_accelerator(
+            guest_options.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress
+        )
+        return LaunchConfig(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
 
 
-def default_workshop(progress: Progress | None = None) -> Workshop:
+def default_builder(progress: Progress | None = None) -> GuestBuilder:
     """The workshop in the user's cache folder."""
     shown = progress or Silent()
-    return Workshop(Cache(default_root(), shown.notice), shown)
+    return GuestBuilder(Cache(default_root(), shown.notice), shown)
 
 
 def run_once(
-    setup: Setup, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
+    setup: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
 ) -> Result:
     """Boot a guest, run one command in it, and switch it off.
 

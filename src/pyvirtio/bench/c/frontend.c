@@ -821,7 +821,7 @@ static int ascending(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static void print_results(uint64_t wall, uint64_t front_end, uint64_t back_end, uint64_t features)
+static void print_results(uint64_t wall, uint64_t frontend, uint64_t backend, uint64_t features)
 {
 	uint64_t kept = counts.rounds < KEPT ? counts.rounds : KEPT;
 	double requests = (double)counts.requests;
@@ -838,9 +838,9 @@ static void print_results(uint64_t wall, uint64_t front_end, uint64_t back_end, 
 		printf("\"p50_ns\": %u, \"p99_ns\": %u, ", latencies[kept / 2], latencies[kept * 99 / 100]);
 	else
 		printf("\"p50_ns\": null, \"p99_ns\": null, ");
-	printf("\"frontend_cpu_ns\": %.2f, \"backend_cpu_ns\": ", (double)front_end / requests);
-	if (back_end)
-		printf("%.2f, ", (double)back_end / requests);
+	printf("\"frontend_cpu_ns\": %.2f, \"backend_cpu_ns\": ", (double)frontend / requests);
+	if (backend)
+		printf("%.2f, ", (double)backend / requests);
 	else
 		printf("null, ");
 	printf("\"kicks\": %llu, \"wakeups\": %llu, \"processes\": [", (unsigned long long)counts.kicks,
@@ -941,7 +941,7 @@ static void fill_values(void)
 
 int main(int count, char **arguments)
 {
-	uint64_t features, wall, front_end, back_end;
+	uint64_t features, wall, frontend, backend;
 	struct pollfd *polled;
 
 	read_options(count, arguments);
@@ -963,15 +963,15 @@ int main(int count, char **arguments)
 	run(polled, 0, options.warm_up);
 	for (unsigned i = 0; i < number_of_processes; i++)
 		processes[i].memory_before = resident_memory(processes[i].pid);
-	front_end = own_time();
-	back_end = back_end_time();
+	frontend = own_time();
+	backend = back_end_time();
 	wall = run(polled, options.seconds, options.requests);
-	back_end = back_end_time() - back_end;
-	front_end = own_time() - front_end;
+	backend = back_end_time() - backend;
+	frontend = own_time() - frontend;
 	for (unsigned i = 0; i < number_of_processes; i++)
 		processes[i].memory_after = resident_memory(processes[i].pid);
 	for (unsigned i = 0; i < options.queues; i++)
 		stop_queue(i);
-	print_results(wall, front_end, back_end, features);
+	print_results(wall, frontend, backend, features);
 	return 0;
 }

@@ -25,12 +25,12 @@ NUMBERS = (100, 1000, 5000, 20000)
 def measure(bench: Bench) -> list[Table]:
     """Ask the device and compute here, by turns."""
     times: dict[int, list[tuple[float, float]]] = {number: [] for number in NUMBERS}
-    back_end = ours("exact", "factorial", engine_name=engines()[0])
+    backend = ours("exact", "factorial", engine_name=engines()[0])
     one_processor, _ = apart()  # they take turns, and two processors may run at two speeds
     with (
         placed(one_processor),
         tempfile.TemporaryDirectory(prefix="pv-") as folder,
-        back_end.running(Path(folder)) as socket,
+        backend.running(Path(folder)) as socket,
         FactorialDriver(VhostUserTransport.connect(str(socket))) as driver,
         bench.progress.step("exact") as update,
     ):

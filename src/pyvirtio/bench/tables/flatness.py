@@ -34,12 +34,12 @@ def measure(bench: Bench) -> list[Table]:
 
 def _table(bench: Bench, name: str, what: str, loads: Sequence[Load], columns: Sequence[str]) -> Table:
     peer = [c_peer(bench.peer)] if bench.peer else []
-    back_ends: list[Runnable] = [*peer, *each_engine()]
+    backends: list[Runnable] = [*peer, *each_engine()]
 
-    def suits(back_end: Runnable, load: Load) -> bool:
-        return back_end.name != C_PEER or load.regions <= PEER_REGIONS
+    def suits(backend: Runnable, load: Load) -> bool:
+        return backend.name != C_PEER or load.regions <= PEER_REGIONS
 
-    results = bench.interleaved(what, back_ends, loads, suits=suits)
+    results = bench.interleaved(what, backends, loads, suits=suits)
 
     def wall(sample: Sample) -> float | None:
         return sample.wall
@@ -49,11 +49,11 @@ def _table(bench: Bench, name: str, what: str, loads: Sequence[Load], columns: S
 
     rows = [
         [
-            back_end.name,
+            backend.name,
             measured,
-            *(cell(results.ratio((back_end.name, load), (back_end.name, loads[0]), figure)) for load in loads[1:]),
+            *(cell(results.ratio((backend.name, load), (backend.name, loads[0]), figure)) for load in loads[1:]),
         ]
-        for back_end in back_ends
+        for backend in backends
         for measured, figure in (("clock", wall), ("processor", cpu))
     ]
     title = f"Time per request by {what}, as a ratio to {columns[0]}, {IN_FLIGHT} in flight: median (quartiles)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtio.bench.backends import C_PEER, TITLES, BackEnd, c_peer, engines, ours
+from pyvirtio.bench.backends import C_PEER, TITLES, Backend, c_peer, engines, ours
 from pyvirtio.bench.figures import Spread, brief, ratio
 from pyvirtio.bench.page import Table
 from pyvirtio.errors import GuestError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pyvirtio.bench.runs import Bench
-    from pyvirtio.vm.launch import Wishes, Workshop
+    from pyvirtio.vm.launch import GuestBuilder, GuestOptions
 
 PROGRAM = Path(__file__).parents[1] / "guest_load"
 MARK = "guest-load: "
@@ -48,41 +48,43 @@ class Line:
         return self.nanoseconds / self.requests
 
 
-def measure(bench: Bench, workshop: Workshop, wishes: Wishes) -> list[Table]:
+def measure(bench: Bench, builder: GuestBuilder, guest_options: GuestOptions) -> list[Table]:
     """Boot a guest with a device of each back-end, and have it measure them by turns."""
-    back_ends = [*([c_peer(bench.peer)] if bench.peer else []), *_ours()]
-    paths = [f"/dev/virtio_misc{number or ''}" for number in range(len(back_ends))]
-    lines, accel = _run(bench, workshop, wishes, back_ends, paths)
+    backends = [*([c_peer(bench.peer)] if bench.peer else []), *_ours()]
+    paths = [f"/dev/virtio_misc{number or ''}" for number in range(len(backends))]
+    lines, accel = _run(bench, builder, guest_options, backends, paths)
     return [
-        _table(lines, {path: one.name for path, one in zip(paths, back_ends, strict=True)}, f"{wishes.arch}, {accel}")
+        _table(
+            lines, {path: one.name for path, one in zip(paths, backends, strict=True)}, f"{guest_options.arch}, {accel}"
+        )
     ]
 
 
-def _ours() -> list[BackEnd]:
+def _ours() -> list[Backend]:
     best = engines()[0]
     chosen = dict.fromkeys([best, "reference"])
     return [ours(f"{TITLES[name]}, exact device", "factorial", engine_name=name) for name in chosen]
 
 
 def _run(
-    bench: Bench, workshop: Workshop, wishes: Wishes, back_ends: Sequence[BackEnd], paths: Sequence[str]
+    bench: Bench, builder: GuestBuilder, guest_options: GuestOptions, backends: Sequence[Backend], paths: Sequence[str]
 ) -> tuple[list[Line], str]:
     pace = bench.pace
-    duration = pace.seconds * pace.repetitions * len(back_ends) * len(WRITERS) * len(KINDS)
+    duration = pace.seconds * pace.repetitions * len(backends) * len(WRITERS) * len(KINDS)
     overlay = Initramfs()
     overlay.file("bin/guest_load", PROGRAM.read_bytes(), 0o755)
     overlay.file("command", f"guest_load {pace.seconds} {pace.repetitions} {' '.join(paths)}\n".encode())
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, contextlib.ExitStack() as stack:
         devices = []
-        for number, back_end in enumerate(back_ends):
-            socket = stack.enter_context(back_end.running(Path(folder)))
-            size = CONFIG_SIZE.get(back_end.name, 16)
+        for number, backend in enumerate(backends):
+            socket = stack.enter_context(backend.running(Path(folder)))
+            size = CONFIG_SIZE.get(backend.name, 16)
             devices.append(VhostUserDevice(socket, id=45, queues=1, size=128, config_size=size, name=f"device{number}"))
-        setup = replace(workshop.prepare(wishes, devices=devices), overlay=overlay)
+        setup = replace(builder.prepare(guest_options, devices=devices), overlay=overlay)
         with bench.progress.step("a guest measures"), Guest(setup) as guest:
             result = guest.result(2 * duration + BOOT)
     lines = list(parse(result.lines))
-    if result.status or len(lines) != pace.repetitions * len(back_ends) * len(WRITERS) * len(KINDS):
+    if result.status or len(lines) != pace.repetitions * len(backends) * len(WRITERS) * len(KINDS):
         raise GuestError("the guest could not measure:" + "".join(f"\n  | {line}" for line in result.lines[-10:]))
     return lines, setup.accel
 
@@ -121,7 +123,7 @@ def _table(lines: Iterable[Line], names: dict[str, str], guest: str) -> Table:
     title = f"In a guest ({guest}), one request in flight for each writer: medians"
     header = ["back-end", "writers", "requests/s", "µs a request", "µs without back-end", f"time to {C_PEER}"]
     data = [
-        {"back_end": name, "kind": kind, "writers": writers, "ns": values}
+        {"backend": name, "kind": kind, "writers": writers, "ns": values}
         for (name, kind, writers), values in times.items()
     ]
     return Table("guest", title, header, rows, data)

@@ -22,18 +22,18 @@ def measure(bench: Bench, requests: int = REQUESTS, given: Sequence[Runnable] = 
     """Run many requests through each back-end, and look at the memory of its processes before and after."""
     load = Load(in_flight=128, seconds=0, requests=requests, warm_up=WARM_UP)
     peer = [c_peer(bench.peer)] if bench.peer else []
-    back_ends = [*peer, *(given or each_engine())]
-    once = Bench(bench.front_end, bench.peer, type(bench.pace)(bench.pace.seconds, 1), bench.progress)
-    results = once.interleaved("memory", back_ends, [load])
+    backends = [*peer, *(given or each_engine())]
+    once = Bench(bench.frontend, bench.peer, type(bench.pace)(bench.pace.seconds, 1), bench.progress)
+    results = once.interleaved("memory", backends, [load])
     rows = []
-    for back_end in back_ends:
-        [sample] = results.of(back_end.name, load)
+    for backend in backends:
+        [sample] = results.of(backend.name, load)
         for number, process in enumerate(sample.memory):
             growth = process.after - process.before
             rows.append(
                 [
-                    back_end.name,
-                    "back-end" if back_end.name == C_PEER else ("worker" if number else "keeper"),
+                    backend.name,
+                    "back-end" if backend.name == C_PEER else ("worker" if number else "keeper"),
                     _mebibytes(process.before),
                     _mebibytes(process.after),
                     f"{growth} KiB" if growth > NOISE else "none",

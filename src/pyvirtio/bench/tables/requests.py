@@ -28,12 +28,12 @@ def measure(bench: Bench, given: Sequence[Runnable] = ()) -> list[Table]:
     """Measure our back-ends, or those that are given, by turns with the peer."""
     single = {"1, p50": Load(in_flight=1, seconds=bench.pace.seconds)}
     rounds = loads(bench.pace.seconds, stream=False)
-    stream = loads(bench.pace.seconds, stream=True) if bench.front_end.streams else {}
+    stream = loads(bench.pace.seconds, stream=True) if bench.frontend.streams else {}
     measured = list(given or [*each_engine(), *polling()])
     peer = [c_peer(bench.peer)] if bench.peer else []
     every_load = [*single.values(), *stream.values(), *rounds.values()]
     results = bench.interleaved("requests", [*peer, *measured], every_load)
-    names = [back_end.name for back_end in measured]
+    names = [backend.name for backend in measured]
 
     def tables(name: str, how: str, columns: Mapping[str, Load]) -> list[Table]:
         absolute = _absolute(f"{name}-absolute", how, [*(one.name for one in peer), *names], columns, results)
@@ -67,29 +67,29 @@ def _ratios(
     results: Results,
 ) -> Table:
     rows = []
-    for back_end in names:
+    for backend in names:
         cells = []
         for load in columns.values():
 
             def value(sample: Sample, load: Load = load) -> float | None:
                 return figure(sample, load)
 
-            cells.append(cell(results.ratio((back_end, load), (C_PEER, load), value)))
-        rows.append([back_end, *cells])
+            cells.append(cell(results.ratio((backend, load), (C_PEER, load), value)))
+        rows.append([backend, *cells])
     heading = f"{title}, as a ratio to {C_PEER} in the same repetition: median (quartiles)"
     return Table(name, heading, ["engine, device / in flight", *columns], rows)
 
 
 def _absolute(name: str, how: str, names: Sequence[str], columns: Mapping[str, Load], results: Results) -> Table:
     rows = []
-    for back_end in names:
+    for backend in names:
         cells = []
         for load in columns.values():
-            time = results.spread(back_end, load, lambda sample, load=load: wall(sample, load))  # type: ignore[misc]
-            work = results.spread(back_end, load, lambda sample: sample.cpu)
+            time = results.spread(backend, load, lambda sample, load=load: wall(sample, load))  # type: ignore[misc]
+            work = results.spread(backend, load, lambda sample: sample.cpu)
             cells.append(f"{_microseconds(time)} / {_microseconds(work)}")
-        rows.append([back_end, *cells])
-    spent = [results.spread(names[0], load, lambda sample: sample.front_end) for load in columns.values()]
+        rows.append([backend, *cells])
+    spent = [results.spread(names[0], load, lambda sample: sample.frontend) for load in columns.values()]
     rows.append([f"the front-end, driving {names[0]}", *(f"- / {_microseconds(one)}" for one in spent)])
     title = f"Microseconds per request, {how}, by the clock / of the processor, medians"
     return Table(name, title, ["engine, device / in flight", *columns], rows, results.as_data(list(columns.values())))

@@ -23,9 +23,9 @@ def measure(bench: Bench) -> list[Table]:
     load = Load(in_flight=IN_FLIGHT, queues=QUEUES, seconds=bench.pace.seconds)
     chosen = [name for name in engines() if name != "numpy"]
     names = {(name, count): f"{TITLES[name]}, {count} workers" for name in chosen for count in WORKERS}
-    back_ends = [ours(title, form("Many"), engine_name=name, workers=count) for (name, count), title in names.items()]
+    backends = [ours(title, form("Many"), engine_name=name, workers=count) for (name, count), title in names.items()]
     peer = [c_peer(bench.peer, QUEUES)] if bench.peer else []
-    results = bench.interleaved("workers", [*peer, *back_ends], [load], together=True)
+    results = bench.interleaved("workers", [*peer, *backends], [load], together=True)
 
     def rate(sample: Sample) -> float:
         return sample.rate

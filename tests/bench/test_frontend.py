@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.bench.backends import BackEnd, engines, form, ours
-from pyvirtio.bench.load import CFrontEnd, Load, Sample
+from pyvirtio.bench.backends import Backend, engines, form, ours
+from pyvirtio.bench.load import CFrontend, Load, Sample
 from pyvirtio.errors import DeviceError, LocalError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ LOADS = [
 
 def check(sample: Sample, load: Load) -> None:
     assert sample.requests >= load.requests
-    assert min(sample.wall, sample.front_end) > 0
+    assert min(sample.wall, sample.frontend) > 0
     if load.stream:
         assert (sample.p50, sample.p99) == (None, None)
     else:
@@ -39,48 +39,48 @@ def check(sample: Sample, load: Load) -> None:
 
 
 @pytest.mark.parametrize("load", LOADS, ids=str)
-def test_the_c_peer_answers(load: Load, front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+def test_the_c_peer_answers(load: Load, frontend: CFrontend, peer: Backend, tmp_path: Path):
     with peer.running(tmp_path) as socket:
-        sample = front_end.measure(socket, load)
+        sample = frontend.measure(socket, load)
         check(sample, load)
         assert len(sample.memory) == 1
-        check(front_end.measure(socket, load), load)  # it serves the next one, too
+        check(frontend.measure(socket, load), load)  # it serves the next one, too
 
 
 @pytest.mark.parametrize("engine", engines())
 @pytest.mark.parametrize("device", ["Each", "Batch"])
-def test_our_back_end_answers(engine: str, device: str, front_end: CFrontEnd, tmp_path: Path):
+def test_our_backend_answers(engine: str, device: str, frontend: CFrontend, tmp_path: Path):
     with ours("ours", form(device), engine_name=engine).running(tmp_path) as socket:
         for load in LOADS:
-            sample = front_end.measure(socket, load)
+            sample = frontend.measure(socket, load)
             check(sample, load)
             assert len(sample.memory) == 2, "keeper and worker"
 
 
-def test_many_regions(front_end: CFrontEnd, tmp_path: Path):
+def test_many_regions(frontend: CFrontend, tmp_path: Path):
     load = Load(in_flight=64, seconds=0, requests=500, regions=256)
     with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
-        check(front_end.measure(socket, load), load)
+        check(frontend.measure(socket, load), load)
 
 
-def test_several_queues_on_two_workers(front_end: CFrontEnd, tmp_path: Path):
+def test_several_queues_on_two_workers(frontend: CFrontend, tmp_path: Path):
     load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
     with ours("ours", form("Many"), engine_name="reference", workers=2).running(tmp_path) as socket:
-        sample = front_end.measure(socket, load)
+        sample = frontend.measure(socket, load)
         check(sample, load)
         assert len(sample.memory) == 3
 
 
-def test_several_queues_of_the_peer(front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+def test_several_queues_of_the_peer(frontend: CFrontend, peer: Backend, tmp_path: Path):
     load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
     with peer.running(tmp_path) as socket:
-        check(front_end.measure(socket, load), load)
+        check(frontend.measure(socket, load), load)
 
 
-def test_flags_instead_of_event_idx(front_end: CFrontEnd, tmp_path: Path):
+def test_flags_instead_of_event_idx(frontend: CFrontend, tmp_path: Path):
     with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
         command = [
-            str(front_end.program),
+            str(frontend.program),
             "--socket",
             str(socket),
             "--in-flight=16",
@@ -115,7 +115,7 @@ class Short(Device):
 
 
 @pytest.mark.parametrize(("device", "why"), [("Wrong", r"a wrong answer: \d+! mod"), ("Short", "an answer of 2 bytes")])
-def test_a_wrong_answer_is_noticed(device: str, why: str, front_end: CFrontEnd, tmp_path: Path):
+def test_a_wrong_answer_is_noticed(device: str, why: str, frontend: CFrontend, tmp_path: Path):
     file = tmp_path / "wrong.py"
     file.write_text(WRONG)
     place = tmp_path / "run"
@@ -124,15 +124,15 @@ def test_a_wrong_answer_is_noticed(device: str, why: str, front_end: CFrontEnd, 
         ours("wrong", f"{file}:{device}", engine_name="reference").running(place) as socket,
         pytest.raises(DeviceError, match=why),
     ):
-        front_end.measure(socket, Load(seconds=0, requests=100))
+        frontend.measure(socket, Load(seconds=0, requests=100))
 
 
-def test_silence_is_noticed(front_end: CFrontEnd, peer: BackEnd, tmp_path: Path):
+def test_silence_is_noticed(frontend: CFrontend, peer: Backend, tmp_path: Path):
     with peer.running(tmp_path) as socket:
-        [pid] = [process.pid for process in front_end.measure(socket, LOADS[0]).memory]
+        [pid] = [process.pid for process in frontend.measure(socket, LOADS[0]).memory]
         os.kill(pid, signal.SIGSTOP)
         try:
-            command = [str(front_end.program), "--socket", str(socket), "--timeout=1"]
+            command = [str(frontend.program), "--socket", str(socket), "--timeout=1"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -144,20 +144,20 @@ SILENT = """
 from pyvirtio import Device
 from pyvirtio.bench.devices import Each
 from pyvirtio.host import worker
-worker.Bell.ring = lambda self: None  # a back-end that loses every interrupt
+worker.Notifier.ring = lambda self: None  # a back-end that loses every interrupt
 
 class Silent(Each):
     pass
 """
 
 
-def test_a_lost_interrupt_is_noticed(front_end: CFrontEnd, tmp_path: Path):
+def test_a_lost_interrupt_is_noticed(frontend: CFrontend, tmp_path: Path):
     file = tmp_path / "silent.py"
     file.write_text(SILENT)
     place = tmp_path / "run"
     place.mkdir()
     with ours("silent", f"{file}:Silent", engine_name="reference").running(place) as socket:
-        command = [str(front_end.program), "--socket", str(socket), "--timeout=1"]
+        command = [str(frontend.program), "--socket", str(socket), "--timeout=1"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "all answers are there, and in 1 s no interrupt came" in done.stderr
@@ -175,18 +175,18 @@ def test_a_lost_interrupt_is_noticed(front_end: CFrontEnd, tmp_path: Path):
         ["--nonsense"],
     ],
 )
-def test_wrong_usage(arguments: list[str], front_end: CFrontEnd):
-    done = subprocess.run([front_end.program, *arguments], capture_output=True, text=True, check=False)
+def test_wrong_usage(arguments: list[str], frontend: CFrontend):
+    done = subprocess.run([frontend.program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage: frontend" in done.stderr
 
 
-def test_nobody_serves(front_end: CFrontEnd, tmp_path: Path):
+def test_nobody_serves(frontend: CFrontend, tmp_path: Path):
     with pytest.raises(DeviceError, match="nobody serves"):
-        front_end.measure(tmp_path / "none", Load())
+        frontend.measure(tmp_path / "none", Load())
 
 
-def test_a_back_end_that_does_not_start_says_why(tmp_path: Path):
+def test_a_backend_that_does_not_start_says_why(tmp_path: Path):
     with (
         pytest.raises(LocalError, match=r"'gone' does not start: .*there is no device 'nonsense'"),
         ours("gone", "nonsense", engine_name="reference").running(tmp_path),

@@ -199,7 +199,7 @@ give_records_back(Ring *self, Batch *batch, uint32_t n)
         self->heads[i] = record->head;
         read += record->length;
     }
-    give_back(self, n, true, batch->response_size);
+    add_used(self, n, true, batch->response_size);
     batch->done += n;
     count(self, N_REQUESTS, n);
     count(self, N_BYTES_READ, read);
@@ -330,6 +330,6 @@ static PyType_Slot batch_slots[] = {
     {0, NULL},
 };
 static PyType_Spec batch_spec = {
-    "pyvirtio.ring._accel.Batch", sizeof(Batch), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    "pyvirtio.ring._native.Batch", sizeof(Batch), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     batch_slots,
 };

@@ -4,7 +4,7 @@ static PyObject *
 ring_call_wanted(PyObject *object, PyObject *Py_UNUSED(_))
 {
     Ring *self = (Ring *)object;
-    bool wanted = call_wanted(self);
+    bool wanted = needs_interrupt(self);
     self->called_at = self->used_index;
     return PyBool_FromLong(wanted);
 }
@@ -116,9 +116,9 @@ static PyMethodDef ring_methods[] = {
     {"push_records", (PyCFunction)(void (*)(void))ring_push_records, METH_FASTCALL, NULL},
     {"call_records", (PyCFunction)(void (*)(void))ring_call_records, METH_FASTCALL, NULL},
     {"answer_records", (PyCFunction)(void (*)(void))ring_answer_records, METH_FASTCALL, NULL},
-    {"call_wanted", ring_call_wanted, METH_NOARGS, NULL},
-    {"suppress_kicks", ring_suppress_kicks, METH_NOARGS, NULL},
-    {"allow_kicks", ring_allow_kicks, METH_NOARGS, NULL},
+    {"needs_interrupt", ring_call_wanted, METH_NOARGS, NULL},
+    {"disable_kicks", ring_suppress_kicks, METH_NOARGS, NULL},
+    {"enable_kicks", ring_allow_kicks, METH_NOARGS, NULL},
     {"backlog", ring_backlog, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -137,4 +137,4 @@ static PyType_Slot ring_slots[] = {
     {Py_tp_getset, ring_getset},
     {0, NULL},
 };
-static PyType_Spec ring_spec = {"pyvirtio.ring._accel.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT, ring_slots};
+static PyType_Spec ring_spec = {"pyvirtio.ring._native.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT, ring_slots};

@@ -1,12 +1,12 @@
 """A vhost-user front-end that does what a script says, right or wrong, one message at a time.
 
-`RawFrontEnd` sends any bytes, descriptors and messages, and reads replies. `SharedMemory` and `RawQueue` know the
+`RawFrontend` sends any bytes, descriptors and messages, and reads replies. `SharedMemory` and `RawQueue` know the
 ordinary sequence step by step, and each step takes another value in place of the right one::
 
-    with RawFrontEnd(path) as front_end, SharedMemory() as memory:
-        front_end.negotiate()
-        front_end.share(memory)
-        queue = front_end.queue(memory)
+    with RawFrontend(path) as frontend, SharedMemory() as memory:
+        frontend.negotiate()
+        frontend.share(memory)
+        queue = frontend.queue(memory)
         queue.start()
         queue.submit(b"...", room=4)
         queue.kick()
@@ -26,7 +26,7 @@ import time
 from pyvirtio.errors import NoAnswer, ProtocolError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
-from pyvirtio.ring import SplitDriverQueue, SplitRings
+from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 from pyvirtio.vhost_user import messages as m
@@ -99,7 +99,7 @@ class SharedMemory:
         self.close()
 
 
-class RawFrontEnd:
+class RawFrontend:
     """A connection to a back-end; ``place`` is the path of its socket, or a connected socket.
 
     Attributes:
@@ -280,17 +280,17 @@ class RawQueue:
     ``ring`` is the driver's side, for a script that wants more than `submit`.
     """
 
-    def __init__(self, front_end: RawFrontEnd, memory: SharedMemory, index: int, size: int) -> None:
-        self.front_end = front_end
+    def __init__(self, frontend: RawFrontend, memory: SharedMemory, index: int, size: int) -> None:
+        self.frontend = frontend
         self.memory = memory
         self.index = index
         self.size = size
         parts = (split.table_size(size), split.available_size(size), split.used_size(size))
         self.descriptors, self.available, self.used = map(memory.arena.allocate, parts)
-        self.rings = SplitRings(memory.table, size, self.descriptors, self.available, self.used)
-        self.ring = SplitDriverQueue(self.rings, memory.table, front_end.features)
+        self.rings = SplitLayout(memory.table, size, self.descriptors, self.available, self.used)
+        self.ring = SplitDriverQueue(self.rings, memory.table, frontend.features)
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        self.kick_fd, self.call_fd, self.err_fd = (os.eventfd(0, flags) for _ in range(3))
+        self.kick_fd, self.interrupt_fd, self.err_fd = (os.eventfd(0, flags) for _ in range(3))
         self._answers: dict[int, bytes] = {}
         self._submitted = 0
         self._given = 0
@@ -309,7 +309,7 @@ class RawQueue:
         """Send SET_VRING_ADDR."""
         user = self.memory.to_user
         address = m.VringAddr(self.index, 0, user(self.descriptors), user(self.used), user(self.available), 0)
-        return self.front_end.tell(m.Request.SET_VRING_ADDR, address.replace(**changes))
+        return self.frontend.tell(m.Request.SET_VRING_ADDR, address.replace(**changes))
 
     def set_kick(self, fd: int | None = None) -> bool:
         """Send SET_VRING_KICK; -1 is the payload's word for no descriptor."""
@@ -317,7 +317,7 @@ class RawQueue:
 
     def set_call(self, fd: int | None = None) -> bool:
         """Send SET_VRING_CALL; see `set_kick`."""
-        return self._event(m.Request.SET_VRING_CALL, self.call_fd if fd is None else fd)
+        return self._event(m.Request.SET_VRING_CALL, self.interrupt_fd if fd is None else fd)
 
     def set_err(self, fd: int | None = None) -> bool:
         """Send SET_VRING_ERR; see `set_kick`."""
@@ -339,21 +339,21 @@ class RawQueue:
     def start(self, *, base: int = 0) -> None:
         """Set up and enable the queue, and say that the driver is ready."""
         self.set_up(base=base)
-        if self.front_end.features & m.F_PROTOCOL_FEATURES:
+        if self.frontend.features & m.F_PROTOCOL_FEATURES:
             self.enable()
-        self.front_end.driver_ok()
+        self.frontend.driver_ok()
 
     def stop(self) -> int:
         """Stop the queue with GET_VRING_BASE; gives the available index that comes back."""
-        frame = self.front_end.ask(m.Request.GET_VRING_BASE, m.VringState(self.index, 0))
+        frame = self.frontend.ask(m.Request.GET_VRING_BASE, m.VringState(self.index, 0))
         return m.VringState.unpack(frame.payload).num
 
     def _state(self, request: m.Request, value: int) -> bool:
-        return self.front_end.tell(request, m.VringState(self.index, value))
+        return self.frontend.tell(request, m.VringState(self.index, value))
 
     def _event(self, request: m.Request, fd: int) -> bool:
         payload = self.index | (m.NO_FD if fd < 0 else 0)
-        return self.front_end.tell(request, m.Number(payload), [fd] if fd >= 0 else [])
+        return self.frontend.tell(request, m.Number(payload), [fd] if fd >= 0 else [])
 
     # Driving.
 
@@ -388,17 +388,17 @@ class RawQueue:
         wanted = range(self._given, self._given + number)
         deadline = time.monotonic() + timeout
         poll = select.poll()
-        poll.register(self.call_fd, select.POLLIN)
+        poll.register(self.interrupt_fd, select.POLLIN)
         while True:
             self._reap()
             if all(place in self._answers for place in wanted):
                 self._given += number
                 return [self._answers.pop(place) for place in wanted]
-            if self.ring.allow_calls():
+            if self.ring.enable_interrupts():
                 continue
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise NoAnswer(f"{number} answers were awaited. The ring:\n{self.ring.picture()}")
-            drain(self.call_fd)
+                raise NoAnswer(f"{number} answers were awaited. The ring:\n{self.ring.describe()}")
+            drain(self.interrupt_fd)
 
     def _reap(self) -> None:
         done: Iterable[tuple[Any, int]] = self.ring.reap()
@@ -416,8 +416,8 @@ class RawQueue:
         """Close the eventfds and let go of the rings."""
         if self.kick_fd >= 0:
             del self.rings, self.ring
-        close_all(fd for fd in (self.kick_fd, self.call_fd, self.err_fd) if fd >= 0)
-        self.kick_fd = self.call_fd = self.err_fd = -1
+        close_all(fd for fd in (self.kick_fd, self.interrupt_fd, self.err_fd) if fd >= 0)
+        self.kick_fd = self.interrupt_fd = self.err_fd = -1
 
 
 def message(request: int, payload: Struct | bytes = b"", *, flags: int = m.VERSION, size: int | None = None) -> bytes:

@@ -105,4 +105,4 @@ static PyType_Slot memory_slots[] = {
     {Py_tp_dealloc, memory_dealloc},
     {0, NULL},
 };
-static PyType_Spec memory_spec = {"pyvirtio.ring._accel.Memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};
+static PyType_Spec memory_spec = {"pyvirtio.ring._native.Memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};

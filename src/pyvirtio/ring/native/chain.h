@@ -167,6 +167,6 @@ static PyType_Slot chain_slots[] = {
     {0, NULL},
 };
 static PyType_Spec chain_spec = {
-    "pyvirtio.ring._accel.Chain", offsetof(Chain, piece_), sizeof(piece),
+    "pyvirtio.ring._native.Chain", offsetof(Chain, piece_), sizeof(piece),
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, chain_slots,
 };

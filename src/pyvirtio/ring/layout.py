@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyvirtio.memory import MemoryTable
 
 
-class SplitRings:
+class SplitLayout:
     """Descriptor table, available ring and used ring of one queue.
 
     ``descriptors``, ``available`` and ``used`` are guest addresses in bytes; ``size`` is the number

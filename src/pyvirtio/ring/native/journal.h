@@ -23,7 +23,7 @@ static inline void count(Ring *self, int place, uint64_t more) { set_number(self
 
 /* Gives back self->heads[0..n), with self->written[] or the same length each; publishes the used index once. */
 static void
-give_back(Ring *self, uint32_t n, bool same, uint32_t length)
+add_used(Ring *self, uint32_t n, bool same, uint32_t length)
 {
     const uint16_t *heads = self->heads;
     uint16_t used = self->used_index;
@@ -62,7 +62,7 @@ give_back(Ring *self, uint32_t n, bool same, uint32_t length)
 
 /* Whether the driver wants an interrupt for what was given back since the last one was thought of. (2.7.7.2) */
 static bool
-call_wanted(const Ring *self)
+needs_interrupt(const Ring *self)
 {
     uint16_t old = self->called_at, new = self->used_index;
     full_fence(); /* the used index must be out before the driver's wish is read */

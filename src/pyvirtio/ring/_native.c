@@ -29,17 +29,17 @@
 #include <string.h>
 #include <time.h>
 
-#include "accel/access.h"
-#include "accel/types.h"
-#include "accel/memory.h"
-#include "accel/chain.h"
-#include "accel/follow.h"
-#include "accel/journal.h"
-#include "accel/ring.h"
-#include "accel/records.h"
-#include "accel/codec.h"
-#include "accel/calls.h"
-#include "accel/notifications.h"
+#include "native/access.h"
+#include "native/types.h"
+#include "native/memory.h"
+#include "native/chain.h"
+#include "native/follow.h"
+#include "native/journal.h"
+#include "native/ring.h"
+#include "native/records.h"
+#include "native/codec.h"
+#include "native/calls.h"
+#include "native/notifications.h"
 
 static PyObject *
 module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
@@ -148,8 +148,8 @@ static PyModuleDef_Slot module_slots[] = {
 };
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "_accel",
-    .m_doc = "The ring's device side in C; see _accel.c.",
+    .m_name = "_native",
+    .m_doc = "The ring's device side in C; see _native.c.",
     .m_size = sizeof(state),
     .m_methods = module_methods,
     .m_slots = module_slots,
@@ -159,7 +159,7 @@ static struct PyModuleDef module_definition = {
 };
 
 PyMODINIT_FUNC
-PyInit__accel(void)
+PyInit__native(void)
 {
     return PyModuleDef_Init(&module_definition);
 }

@@ -171,6 +171,6 @@ ring_push(PyObject *object, PyObject *chains)
         if (!good)
             return NULL;
     }
-    give_back(self, (uint32_t)number, false, 0);
+    add_used(self, (uint32_t)number, false, 0);
     Py_RETURN_NONE;
 }

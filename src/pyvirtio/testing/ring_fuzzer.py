@@ -4,7 +4,7 @@
 >>> from pyvirtio.memory import MemoryTable, Region
 >>> from pyvirtio.testing.raw_driver import RawDriver
 >>> driver = RawDriver(MemoryTable([Region(0, bytearray(8192))]), size=8)
->>> Scrambler(driver, Random(1)).scramble()
+>>> RingFuzzer(driver, Random(1)).scramble()
 >>> driver.avail_idx > 0
 True
 
@@ -26,7 +26,7 @@ EDGES = (0, 1, 2, 15, 16, 17, 4096, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF,
 """Numbers at which arithmetic goes wrong."""
 
 
-class Scrambler:
+class RingFuzzer:
     """Scrambles the ring of ``driver`` with the choices of ``random``."""
 
     def __init__(self, driver: RawDriver, random: Random) -> None:

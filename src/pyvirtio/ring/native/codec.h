@@ -107,7 +107,7 @@ static PyType_Slot codec_slots[] = {
     {0, NULL},
 };
 static PyType_Spec codec_spec = {
-    "pyvirtio.ring._accel.Codec", offsetof(Codec, fields), sizeof(field), Py_TPFLAGS_DEFAULT, codec_slots,
+    "pyvirtio.ring._native.Codec", offsetof(Codec, fields), sizeof(field), Py_TPFLAGS_DEFAULT, codec_slots,
 };
 
 static uint64_t

@@ -1,4 +1,4 @@
-"""Builds the accelerator into this checkout: ``python -m pyvirtio.ring.build_accel``.
+"""Builds the accelerator into this checkout: ``python -m pyvirtio.ring.build_native``.
 
 A package that is installed was built already. A checkout runs from its sources; this compiles the C module beside
 itself, where a C compiler and Python's headers are present, and otherwise does nothing: everything works without.
@@ -14,8 +14,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("_accel.c")
-LIBRARY = SOURCE.with_name("_accel.abi3.so")
+SOURCE = Path(__file__).with_name("_native.c")
+LIBRARY = SOURCE.with_name("_native.abi3.so")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 

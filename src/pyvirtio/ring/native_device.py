@@ -7,7 +7,7 @@ to raise. So there is one place that decides which rule was broken.
 from __future__ import annotations
 
 from pyvirtio.errors import RingError
-from pyvirtio.ring import _accel
+from pyvirtio.ring import _native
 from pyvirtio.ring.journal import twice
 from pyvirtio.ring.split_device import SplitDeviceQueue
 from pyvirtio.spec.struct import Struct
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyvirtio.memory import MemoryTable
     from pyvirtio.ring.chain import Chain
     from pyvirtio.ring.journal import Journal
-    from pyvirtio.ring.rings import SplitRings
+    from pyvirtio.ring.layout import SplitLayout
 
 
 _VERBS = (
@@ -28,14 +28,14 @@ _VERBS = (
     "push_records",
     "answer_records",
     "call_records",
-    "call_wanted",
-    "suppress_kicks",
-    "allow_kicks",
+    "needs_interrupt",
+    "disable_kicks",
+    "enable_kicks",
     "backlog",
 )
 
 
-class AccelDeviceQueue(SplitDeviceQueue):
+class NativeDeviceQueue(SplitDeviceQueue):
     """The device's end of a queue; see `SplitDeviceQueue`.
 
     Raises:
@@ -43,11 +43,11 @@ class AccelDeviceQueue(SplitDeviceQueue):
         TypeError, BufferError: they are not plain memory.
     """
 
-    batch_pays_from = _accel.BATCH_PAYS_FROM
+    batch_pays_from = _native.BATCH_PAYS_FROM
 
     def __init__(
         self,
-        rings: SplitRings,
+        rings: SplitLayout,
         memory: MemoryTable,
         features: int,
         *,
@@ -55,7 +55,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
         base: int | None = None,
     ) -> None:
         super().__init__(rings, memory, features, journal=journal, base=base)
-        self._ring = _accel.Ring(
+        self._ring = _native.Ring(
             self._held_memory(),
             rings.table,
             rings.available,
@@ -70,8 +70,8 @@ class AccelDeviceQueue(SplitDeviceQueue):
             setattr(self, verb, getattr(self._ring, verb))
         self._hand_over()
 
-    def _held_memory(self) -> _accel.Memory:
-        return _accel.Memory([(region.base, region.view) for region in self._memory.regions])
+    def _held_memory(self) -> _native.Memory:
+        return _native.Memory([(region.base, region.view) for region in self._memory.regions])
 
     def _memory_changed(self) -> None:
         self._ring.memory = self._held_memory()
@@ -127,7 +127,7 @@ class AccelDeviceQueue(SplitDeviceQueue):
     def codec(self, structure: Any) -> object:
         """Give what `call_records` needs to know of a structure, or None for one with fields that it does not know."""
         try:
-            codec = _accel.Codec(structure, structure.codes(), structure.__new__)
+            codec = _native.Codec(structure, structure.codes(), structure.__new__)
         except ValueError:
             return None
         if structure.__new__ is Struct.__new__:

@@ -3,11 +3,11 @@
 ::
 
     def wrong_id(device, head):
-        device.give_back((head ^ 1, 4))
+        device.add_used((head ^ 1, 4))
 
-    with HostileBackEnd("/tmp/h.sock", description, wrong_id) as back_end:
+    with HostileBackend("/tmp/h.sock", description, wrong_id) as backend:
         ...                                    # the guest asks, and the device answers so
-        back_end.behave = another
+        backend.behave = another
 
 The protocol is spoken as it should be; only what goes into the rings is hostile.
 """
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from pyvirtio.transport import Description, FileRegion, QueueRecord
+    from pyvirtio.transport import DeviceDescription, FileRegion, QueueSetup
 
     Behaviour = Callable[[RawDevice, int], None]
 
 
-class HostileBackEnd(DeviceHost):
+class HostileBackend(DeviceHost):
     """Serves one front-end after the other on the socket ``path``, in a thread.
 
     ``behave`` is called with the raw device and the head of each request; an interrupt follows in any case. It may
     be replaced at any time.
     """
 
-    def __init__(self, path: str, description: Description, behave: Behaviour) -> None:
+    def __init__(self, path: str, description: DeviceDescription, behave: Behaviour) -> None:
         self.description = copy(description)
         # A raw device does not say at which index it wants the next kick, so it gets them all.
         self.description.features &= ~Feature.EVENT_IDX
@@ -59,7 +59,7 @@ class HostileBackEnd(DeviceHost):
         """How many requests came."""
         self._path = path
         self._memory = MemoryTable()
-        self._queues: dict[int, tuple[QueueRecord, RawDevice]] = {}
+        self._queues: dict[int, tuple[QueueSetup, RawDevice]] = {}
         self._listener = socket.socket(socket.AF_UNIX)
         self._ours, self._theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="hostile-back-end", daemon=True)
@@ -116,11 +116,11 @@ class HostileBackEnd(DeviceHost):
             if sock.fileno() in ready:
                 return True
 
-    def _serve(self, record: QueueRecord, device: RawDevice) -> None:
+    def _serve(self, record: QueueSetup, device: RawDevice) -> None:
         for head in device.heads():
             self.requests += 1
             self.behave(device, head)
-        signal(record.call_fd)
+        signal(record.interrupt_fd)
 
     # What the session asks.
 
@@ -128,7 +128,7 @@ class HostileBackEnd(DeviceHost):
         """Map the guest's memory."""
         self._memory = MemoryTable(Region(r.base, map_file(r.fd, r.offset, r.size)) for r in regions)
 
-    def start_queue(self, record: QueueRecord) -> None:
+    def start_queue(self, record: QueueSetup) -> None:
         """Take a queue up, or go on under a changed record."""
         known = self._queues.get(record.index)
         device = known[1] if known else RawDevice.of(self._memory, record)

@@ -82,7 +82,7 @@ enum { LOOKS = 32 };
 static bool
 go_on(Ring *self, Batch *batch, uint32_t fewest, uint32_t most)
 {
-    if (batch->done < batch->count || batch->exports || call_wanted(self))
+    if (batch->done < batch->count || batch->exports || needs_interrupt(self))
         return false;
     self->called_at = self->used_index;
     for (int i = 0; i < LOOKS && pending(self) >= 0 && pending(self) < (int32_t)fewest; i++)
