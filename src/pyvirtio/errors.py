@@ -3,16 +3,18 @@
 ::
 
     VirtioError
-    ├── LocalError             your call is wrong
+    ├── LocalError             your call is wrong (also a ValueError)
     │   └── NegotiationError   the two sides cannot agree on features or queues
     ├── PeerError              the other side broke the rules
+    │   ├── ShortData          ... it sent fewer bytes than a structure takes
+    │   ├── NotMapped          ... it named an address outside the guest's memory
     │   ├── DriverError        ... and it is the driver (or whoever fills the rings)
     │   │   ├── RingError      ... so that the queue cannot be trusted any further
     │   │   └── ChainError     ... in one request only; the queue goes on
     │   ├── DeviceError        ... and it is the device
-    │   │   └── NoAnswer       ... which has not answered in time
+    │   │   └── NoAnswer       ... which has not answered in time (also a TimeoutError)
     │   └── ProtocolError      ... in a message of vhost-user or vfio-user
-    ├── ProvisionError         QEMU, a kernel or a package cannot be had
+    ├── ProvisionError         QEMU, a kernel or a package is not available
     └── GuestError             a virtual machine did not do what it should
 
 An error about a rule of VIRTIO 1.4 names the section that states the rule.
@@ -40,7 +42,7 @@ class VirtioError(Exception):
         return f"{message} ({self.section})" if self.section else message
 
 
-class LocalError(VirtioError):
+class LocalError(VirtioError, ValueError):
     """The caller of pyvirtio asked for something impossible; the peer did nothing wrong."""
 
 
@@ -52,6 +54,14 @@ class PeerError(VirtioError):
     """The other side broke a rule."""
 
 
+class ShortData(PeerError):
+    """Fewer bytes came than the structure takes that they should hold."""
+
+
+class NotMapped(PeerError):
+    """An address, or a part of the bytes behind it, lies in no region of the guest's memory."""
+
+
 class DriverError(PeerError):
     """The driver, which the device must not trust, broke a rule."""
 
@@ -61,15 +71,15 @@ class RingError(DriverError):
 
 
 class ChainError(DriverError):
-    """One descriptor chain cannot be used; it is returned empty and the queue goes on."""
+    """One descriptor chain cannot be used; it is returned as a failed request and the queue goes on."""
 
 
 class DeviceError(PeerError):
     """The device, which the driver must not trust, broke a rule."""
 
 
-class NoAnswer(DeviceError):
-    """The device did not answer in time. The message ends with a picture of the ring."""
+class NoAnswer(DeviceError, TimeoutError):
+    """The device did not answer in time. The message ends with the state of the ring."""
 
 
 class ProtocolError(PeerError):
@@ -77,7 +87,7 @@ class ProtocolError(PeerError):
 
 
 class ProvisionError(VirtioError):
-    """Something that a guest needs (QEMU, a kernel, a package) cannot be had."""
+    """Something that a guest needs (QEMU, a kernel, a package) is not available."""
 
 
 class GuestError(VirtioError):

@@ -144,7 +144,7 @@ SILENT = """
 from pyvirtio import Device
 from pyvirtio.bench.devices import Each
 from pyvirtio.host import worker
-worker.Notifier.ring = lambda self: None  # a back-end that loses every interrupt
+worker.Notifier.notify = lambda self: None  # a back-end that loses every interrupt
 
 class Silent(Each):
     pass

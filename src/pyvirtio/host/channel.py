@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
-from pyvirtio.vhost_user.wire import receive, send
+from pyvirtio.system.fd_passing import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

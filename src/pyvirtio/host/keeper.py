@@ -9,9 +9,9 @@ import socket
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.host import log
+from pyvirtio.system.fd_passing import receive, send
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.messages import MAXIMUM_FDS
-from pyvirtio.vhost_user.wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

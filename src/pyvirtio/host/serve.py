@@ -13,7 +13,7 @@ from pyvirtio.errors import LocalError, VirtioError
 from pyvirtio.host import log
 from pyvirtio.host.keeper import Keeper
 from pyvirtio.host.supervisor import Supervisor
-from pyvirtio.vhost_user.wire import check_path
+from pyvirtio.system.fd_passing import check_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pyvirtio.host.crew import WorkerProcess
 from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
+from pyvirtio.system.eventfd import signal
 from pyvirtio.transport import DeviceDescription, DeviceHost
-from pyvirtio.vhost_user.vring import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitLayout, device_queue
 from pyvirtio.ring.journal import Count
-from pyvirtio.vhost_user.vring import Notifier, signal
+from pyvirtio.system.eventfd import Notifier, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ class _Running:
         self.fds = fds
 
 
-def _caller(queue: SplitDeviceQueue, bell: Notifier) -> Callable[[], None]:
-    numbers, ring = queue.numbers, bell.ring
+def _caller(queue: SplitDeviceQueue, notifier: Notifier) -> Callable[[], None]:
+    numbers, notify = queue.numbers, notifier.notify
 
     def call() -> None:
         numbers[Count.CALLS] += 1
-        ring()
+        notify()
 
     return call
 

@@ -29,9 +29,9 @@ from pyvirtio.memory.arena import Arena
 from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
+from pyvirtio.system.fd_passing import receive, send
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import Frame, Framer, close_all
-from pyvirtio.vhost_user.wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ from copy import copy
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.spec.features import Feature
+from pyvirtio.system.eventfd import signal
+from pyvirtio.system.fd_passing import receive, send
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.transport import DeviceHost
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.messages import MAXIMUM_FDS
-from pyvirtio.vhost_user.vring import signal
-from pyvirtio.vhost_user.wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
 from pyvirtio.memory.files import map_file, shared_file
 from pyvirtio.spec import split
+from pyvirtio.system.fd_passing import check_path, receive, send
 from pyvirtio.transport import DriverTransport
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import Frame, Framer
 from pyvirtio.vhost_user.frontend import FrontendSession
-from pyvirtio.vhost_user.wire import check_path, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What Linux offers and Python does not wrap: signalling eventfds, and descriptors over Unix sockets."""
