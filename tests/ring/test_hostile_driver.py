@@ -835,7 +835,7 @@ def test_D28_requests_before_the_queue_starts_are_served_after():
     head = raw.request(Number(21).pack(), room=4)
     raw.make_available(head)
     transport.accept_features(RING_FEATURES)
-    transport.start_queue(raw.record(0, RING_FEATURES, base=0))
+    transport.start_queue(raw.setup(0, RING_FEATURES, position=0))
     assert (raw.used_idx, raw.reap()) == (0, [])  # nothing is consumed before DRIVER_OK
     transport.run()
     try:
@@ -902,8 +902,8 @@ def test_other_queues_live_on_and_the_device_asks_for_a_reset():
     transport.accept_features(RING_FEATURES)
     bad = RawDriver(transport.memory, 8)
     good = RawDriver(transport.memory, layout=lay_out(8, 0x100000), arena=bad.arena)
-    transport.start_queue(bad.record(0, RING_FEATURES))
-    transport.start_queue(good.record(1, RING_FEATURES))
+    transport.start_queue(bad.setup(0, RING_FEATURES))
+    transport.start_queue(good.setup(1, RING_FEATURES))
     transport.run()
     try:
         self_loop(bad)

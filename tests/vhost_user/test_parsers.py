@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pyvirtio.errors import DeviceError, ProtocolError
 from pyvirtio.testing.frontend import message
-from pyvirtio.transport import DeviceDescription, DeviceHost
+from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.framing import Framer, close_all, encode
@@ -32,38 +32,53 @@ SIZE = 1 << 16
 class FakeHost(DeviceHost):
     """Runs nothing, and checks that it is asked for what can be done only."""
 
-    description = DeviceDescription("Fake", 63, 1 << 32, [16, 16], bytes(16), b"\xff" * 16, 1.0)
+    description = DeviceDescription("Fake", 63, 1 << 32, [16, 16], bytes(16), b"\xff" * 16)
 
     def __init__(self):
         self.config = bytearray(16)
         self.running: dict[int, QueueSetup] = {}
         self.regions: list[FileRegion] = []
 
-    def set_memory(self, regions: Sequence[FileRegion]) -> None:
+    def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         self.regions = list(regions)
         for region in regions:
             assert os.fstat(region.fd).st_size >= region.offset + region.size
+        return Completion.of(None)
 
-    def start_queue(self, record: QueueSetup) -> None:
-        parts = ((record.descriptors, 16), (record.available, 2), (record.used, 4))
+    def start_queue(self, setup: QueueSetup) -> None:
+        parts = ((setup.descriptor_area, 16), (setup.driver_area, 2), (setup.device_area, 4))
         for start, align in parts:
             assert not start % align
             assert any(region.base <= start < region.base + region.size for region in self.regions)
-        self.running[record.index] = record
+        self.running[setup.index] = setup
 
-    def stop_queue(self, index: int) -> int:
-        return self.running.pop(index).base
+    def kick(self, index: int) -> None:
+        assert index in self.running
+
+    def set_kick(self, index: int, fd: int) -> None:
+        self.running[index].kick_fd = fd
+
+    def set_interrupt(self, index: int, fd: int) -> None:
+        self.running[index].interrupt_fd = fd
+
+    def config_generation(self) -> int:
+        return 0
+
+    def stop_queue(self, index: int) -> Completion[int]:
+        return Completion.of(self.running.pop(index).position)
 
     def read_config(self, offset: int, length: int) -> bytes:
         assert offset + length <= 16
         return bytes(self.config[offset : offset + length])
 
-    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
+    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
         assert offset + len(data) <= 16
         self.config[offset : offset + len(data)] = data
+        return Completion.of(None)
 
-    def reset(self) -> None:
+    def reset(self) -> Completion[None]:
         self.running.clear()
+        return Completion.of(None)
 
 
 def payload_of(row: m.Message) -> bytes:
@@ -96,14 +111,15 @@ def new_session() -> BackendSession:
     return session
 
 
-def collect(replies: list[tuple[bytes, list[int]]]) -> bytes:
+def collect(session: BackendSession) -> bytes:
     """Join replies, checking that each is one; close what would be sent along."""
-    for data, fds in replies:
-        head = m.Header.unpack(data)
+    replies = session.outgoing()
+    for reply in replies:
+        head = m.Header.unpack(reply.data)
         assert head.flags == m.VERSION | m.F_REPLY
-        assert head.size == len(data) - m.Header.nbytes
-        close_all(fds)
-    return b"".join(data for data, _ in replies)
+        assert head.size == len(reply.data) - m.Header.nbytes
+        close_all(reply.fds)
+    return b"".join(reply.data for reply in replies)
 
 
 def answer(row: m.Message, step: int) -> bytes:
@@ -113,7 +129,8 @@ def answer(row: m.Message, step: int) -> bytes:
     fds, replies = make_fds(row), b""
     for at in range(0, len(data), step):
         assert session.wanted > 0
-        replies += collect(session.receive(data[at : at + step], fds))
+        session.receive(data[at : at + step], fds)
+        replies += collect(session)
         fds = []
     session.close()
     return replies
@@ -136,7 +153,8 @@ def test_every_message_cut_short_at_each_byte(row: m.Message):
     data = encode(row.request, payload_of(row), m.F_NEED_REPLY)
     for cut in range(len(data)):
         session = new_session()
-        assert session.receive(data[:cut], make_fds(row)) == []
+        session.receive(data[:cut], make_fds(row))
+        assert session.outgoing() == []
         assert session.wanted > 0
         session.close()
     assert open_files() == before
@@ -211,7 +229,8 @@ def test_any_bytes_and_descriptors_parse_or_raise_a_protocol_error(stream: list[
         for data, descriptors in stream:
             fds = [open_one(kind) for kind in descriptors]
             for at in range(0, len(data), step):
-                collect(session.receive(data[at : at + step], fds if not at else []))
+                session.receive(data[at : at + step], fds if not at else [])
+                collect(session)
             if not data:
                 close_all(fds)
     except ProtocolError:

@@ -38,7 +38,7 @@ class InProcessTransport(DriverTransport):
         self._config = bytearray(self._description.config)
         self._generation = 0
         self._features = 0
-        self._records: list[QueueSetup] = []
+        self._setups: list[QueueSetup] = []
         self._services: dict[int, QueueService] = {}
         self._interrupt_fds: dict[int, int] = {}
         device.attach_config(self._device_wrote_config)
@@ -57,22 +57,22 @@ class InProcessTransport(DriverTransport):
         sizes = self._description.queue_sizes
         return sizes[index] if index < len(sizes) else 0
 
-    def start_queue(self, record: QueueSetup) -> None:
+    def start_queue(self, setup: QueueSetup) -> None:
         """Keep the record until `run`."""
-        self._records.append(record)
+        self._setups.append(setup)
 
     def run(self) -> None:
         """Build the device's side of every queue."""
         self.device.negotiate(self._features)
         answers = self.device.answers()
-        for record in self._records:
-            rings = SplitLayout(self.memory, record.size, record.descriptors, record.available, record.used)
-            queue = device_queue(rings, self.memory, self._features, base=record.base)
+        for setup in self._setups:
+            rings = SplitLayout(self.memory, setup.size, setup.descriptor_area, setup.driver_area, setup.device_area)
+            queue = device_queue(rings, self.memory, self._features, base=setup.position)
             fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._interrupt_fds[record.index] = fd
-            self._services[record.index] = QueueService(
+            self._interrupt_fds[setup.index] = fd
+            self._services[setup.index] = QueueService(
                 queue,
-                answers[record.index],
+                answers[setup.index],
                 partial(os.eventfd_write, fd, 1),
                 lambda message, _error: self.faults.append(message),
                 time.monotonic_ns,
@@ -94,6 +94,13 @@ class InProcessTransport(DriverTransport):
     def interrupt_fd(self, index: int) -> int:
         """Give the eventfd that the device's service writes."""
         return self._interrupt_fds[index]
+
+    def hangup_fd(self) -> int:
+        """Return -1: the device cannot go away by itself."""
+        return -1
+
+    def process_events(self) -> None:
+        """Do nothing: the device says nothing by itself."""
 
     def config_generation(self) -> int:
         """Count the changes that the device made; asking to be reset is one (VIRTIO 1.4, 2.1.2)."""

@@ -70,7 +70,6 @@ class Device:
             queue_sizes=[queue.size for queue in cls.queues for _ in range(queue.count)],
             config=config.pack() if config is not None else b"",
             writable=config.writable_mask() if config is not None else b"",
-            patience=cls.patience,
         )
 
     def negotiate(self, features: int) -> None:

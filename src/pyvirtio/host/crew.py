@@ -95,21 +95,21 @@ class WorkerProcess:
             }
             self.send(message, [region.fd for _, region in part])
 
-    def give_queue(self, record: QueueSetup, journal: JournalFile) -> None:
+    def give_queue(self, setup: QueueSetup, journal: JournalFile) -> None:
         """Hand over a queue with its journal."""
         region_fd, offset, length = journal.region
         fds = {"ledger": journal.ledger_fd, "region": region_fd}
-        signals = {"kick": record.kick_fd, "call": record.interrupt_fd, "err": record.err_fd}
+        signals = {"kick": setup.kick_fd, "interrupt": setup.interrupt_fd}
         fds |= {name: fd for name, fd in signals.items() if fd >= 0}
         message = {
             "do": "start",
-            "queue": record.index,
-            "size": record.size,
-            "descriptors": record.descriptors,
-            "available": record.available,
-            "used": record.used,
-            "features": record.features,
-            "base": record.base,
+            "queue": setup.index,
+            "size": setup.size,
+            "descriptor_area": setup.descriptor_area,
+            "driver_area": setup.driver_area,
+            "device_area": setup.device_area,
+            "features": setup.features,
+            "position": setup.position,
             "region": [offset, length],
             "fds": list(fds),
         }

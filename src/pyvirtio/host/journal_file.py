@@ -25,21 +25,21 @@ class JournalFile:
         PeerError: the front-end's region cannot be this queue's.
     """
 
-    def __init__(self, record: QueueSetup) -> None:
-        self.size = record.size
-        self.ledger_fd = shared_file("pyvirtio-ledger", ledger_size(record.size))
+    def __init__(self, setup: QueueSetup) -> None:
+        self.size = setup.size
+        self.ledger_fd = shared_file("pyvirtio-ledger", ledger_size(setup.size))
         self._own_fd = -1
-        self.fronts_region = record.region is not None
-        if record.region is None:
-            length = region_size(record.size)
+        self.fronts_region = setup.inflight is not None
+        if setup.inflight is None:
+            length = region_size(setup.size)
             self._own_fd = shared_file("pyvirtio-inflight", length)
             self.region = (self._own_fd, 0, length)
         else:
-            fd, offset, length = record.region
+            fd, offset, length = setup.inflight
             self._own_fd = os.dup(fd)
             self.region = (self._own_fd, offset, length)
         try:
-            self.journal = map_journal(record.size, self.ledger_fd, self.region)
+            self.journal = map_journal(setup.size, self.ledger_fd, self.region)
         except BaseException:
             self.close()
             raise

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pyvirtio.host.supervisor import Supervisor
+    from pyvirtio.transport import Outgoing
 
 REPLY_TIME = 5.0
 """The seconds that a front-end has to take a reply before it counts as gone."""
@@ -94,6 +95,7 @@ class Keeper:
             self._seen = times_now
             self._supervisor.reload()
         self._supervisor.look()
+        self._flush()
         if socket_now is not None and socket_now.fileno() in ready:
             if self._connection is None:
                 self._accept()
@@ -119,7 +121,7 @@ class Keeper:
     def _open(self, connection: socket.socket) -> None:
         connection.settimeout(REPLY_TIME)
         self._connection = connection
-        self._session = BackendSession(self._supervisor, log.warning)
+        self._session = self._supervisor.events = BackendSession(self._supervisor, log.warning)
         log.info("a front-end is connected")
 
     def _read(self) -> None:
@@ -130,19 +132,35 @@ class Keeper:
             if not data:
                 self._hang_up()
                 return
-            for reply, reply_fds in self._session.receive(data, fds):
-                self._send(reply, reply_fds)
+            self._session.receive(data, fds)
+            self._flush()
         except (ProtocolError, OSError) as error:
             log.warning(f"the connection is closed: {error}")
             self._hang_up()
 
-    def _send(self, reply: bytes, fds: list[int]) -> None:
+    def _flush(self) -> None:
+        """Send what the session has to say."""
+        for message in self._session.outgoing() if self._session else ():
+            try:
+                self._send(message)
+            finally:
+                for fd in message.fds:
+                    os.close(fd)
+
+    def _send(self, message: Outgoing) -> None:
         assert self._connection is not None
+        if message.socket is None:
+            send(self._connection, message.data, message.fds)
+            return
+        channel = socket.socket(fileno=message.socket)
         try:
-            send(self._connection, reply, fds)
+            channel.send(message.data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # it has not read what it was told before, which says the same
+        except OSError as error:
+            log.warning(f"the front-end cannot be told of a change: {error}")
         finally:
-            for fd in fds:
-                os.close(fd)
+            channel.detach()
 
     def _hang_up(self) -> None:
         if self._connection is None:
@@ -150,24 +168,8 @@ class Keeper:
         assert self._session is not None
         self._session.close()
         self._connection.close()
-        self._session = self._connection = None
+        self._session = self._connection = self._supervisor.events = None
         if self._listener and not self._ending:
             self._supervisor.set_memory([])
             self._supervisor.reset()
             log.info("the front-end is gone")
-
-    def tell_config(self) -> None:
-        """Tell the front-end that the device changed its configuration space, if it wants to know."""
-        message = self._session and self._session.config_change()
-        if not message:
-            return
-        assert self._session is not None
-        channel = socket.socket(fileno=self._session.backend_fd)
-        try:
-            channel.send(message, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            pass  # it has not read what it was told before, which says the same
-        except OSError as error:
-            log.warning(f"the front-end cannot be told of a changed configuration space: {error}")
-        finally:
-            channel.detach()

@@ -42,13 +42,7 @@ def serve(
     # Until the keeper heeds it itself: end as after an error, with everything cleared away.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with _listen(path) as listener:
-        keeper: Keeper | None = None
-
-        def changed() -> None:
-            if keeper:
-                keeper.tell_config()
-
-        supervisor = Supervisor(device, workers=workers, device_id=device_id, poll_us=poll_us, config_changed=changed)
+        supervisor = Supervisor(device, workers=workers, device_id=device_id, poll_us=poll_us)
         keeper = Keeper(supervisor, listener=listener, reload=reload)
         keeper.run(lambda: ready(supervisor.description))
 

@@ -11,11 +11,11 @@ from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 from pyvirtio.system.eventfd import signal
-from pyvirtio.transport import DeviceDescription, DeviceHost
+from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from pyvirtio.transport import FileRegion, QueueSetup
@@ -36,16 +36,14 @@ LONGEST_PAUSE = 1.0
 class _Queue:
     """A queue that runs: what the transport said, its journal, and whether it was given up."""
 
-    def __init__(self, record: QueueSetup) -> None:
-        self.record = record
-        self.journal = JournalFile(record)
+    def __init__(self, setup: QueueSetup) -> None:
+        self.setup = setup
+        self.journal = JournalFile(setup)
         self.retired = False
 
 
 class Supervisor(DeviceHost):
     """Runs ``device`` (a name for the loader) in ``workers`` processes, but not more than it has queues.
-
-    ``config_changed`` is called when the device itself changed its configuration space.
 
     Raises:
         LocalError: the device cannot be loaded; the message says why.
@@ -58,12 +56,10 @@ class Supervisor(DeviceHost):
         workers: int = 1,
         device_id: int | None = None,
         poll_us: int = 0,
-        config_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._device = device
         self._device_id = device_id
         self._poll_us = poll_us
-        self._config_changed = config_changed
         self._life_line = LifeLine()
         self._regions: dict[int, FileRegion] = {}
         self._next_region = 0
@@ -110,12 +106,12 @@ class Supervisor(DeviceHost):
             message["queue_sizes"],
             bytes.fromhex(message["config"]),
             bytes.fromhex(message["writable"]),
-            message["patience"],
         )
+        self._patience = message["patience"]
 
     # What a transport asks.
 
-    def set_memory(self, regions: Sequence[FileRegion]) -> None:
+    def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         """Tell the workers which regions went and which came, and let those that run queues catch up.
 
         The driver may use a new region, and somebody else an old one, as soon as this is over.
@@ -136,6 +132,7 @@ class Supervisor(DeviceHost):
             if worker.ready:
                 worker.give_memory(drop, add, self._changes)
         self._let_catch_up("mapped")
+        return Completion.of(None)
 
     def _let_catch_up(self, kind: str) -> None:
         """Wait until the workers that run queues have made the last change."""
@@ -143,23 +140,40 @@ class Supervisor(DeviceHost):
             if self._workers[place].ready:
                 self._wait_until(self._workers[place], {"is": kind, "change": self._changes})
 
-    def start_queue(self, record: QueueSetup) -> None:
+    def start_queue(self, setup: QueueSetup) -> None:
         """Give a queue to its worker; one that runs already goes on under the new record."""
-        queue = self._queues.get(record.index)
+        queue = self._queues.get(setup.index)
         if queue is None:
-            queue = self._queues[record.index] = _Queue(record)
+            queue = self._queues[setup.index] = _Queue(setup)
         elif queue.retired:
             return
-        queue.record = record
-        worker = self._workers[record.index % len(self._workers)]
+        queue.setup = setup
+        worker = self._workers[setup.index % len(self._workers)]
         if worker.ready:
-            worker.give_queue(record, queue.journal)
+            worker.give_queue(setup, queue.journal)
 
-    def stop_queue(self, index: int) -> int:
+    def kick(self, index: int) -> None:
+        """Write the queue's kick eventfd."""
+        signal(self._queues[index].setup.kick_fd)
+
+    def set_kick(self, index: int, fd: int) -> None:
+        """Give the queue to its worker again."""
+        setup = self._queues[index].setup
+        setup.kick_fd = fd
+        self.start_queue(setup)
+
+    def set_interrupt(self, index: int, fd: int) -> None:
+        """Give the queue to its worker again."""
+        setup = self._queues[index].setup
+        setup.interrupt_fd = fd
+        self.start_queue(setup)
+        signal(fd)
+
+    def stop_queue(self, index: int) -> Completion[int]:
         """Have the worker put the queue down; one that does not in `STOP_TIME` is killed."""
         queue = self._queues.get(index)
         if queue is None:
-            return 0
+            return Completion.of(0)
         worker = self._workers[index % len(self._workers)]
         if worker.ready and not queue.retired:
             worker.send({"do": "stop", "queue": index})
@@ -167,9 +181,9 @@ class Supervisor(DeviceHost):
                 log.warning(f"queue {index}: its worker did not stop in {STOP_TIME} s and is killed")
                 worker.kill()
         del self._queues[index]
-        base = queue.journal.base(queue.record.base)
+        base = queue.journal.base(queue.setup.position)
         queue.journal.close()
-        return base
+        return Completion.of(base)
 
     def _wait_until(self, worker: WorkerProcess, wanted: dict[str, Any]) -> bool:
         """Wait until a worker says ``wanted``, for `STOP_TIME` at most."""
@@ -187,7 +201,7 @@ class Supervisor(DeviceHost):
         """Read the keeper's copy: the device's code is not asked."""
         return bytes(self.config[offset : offset + length])
 
-    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
+    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
         """Write what the device lets a driver write, or anything when a migration restores it."""
         allowed = self.description.writable if by_driver else b"\xff" * len(self.config)
         changes = [(place, byte) for place, byte in enumerate(data, start=offset) if allowed[place]]
@@ -195,6 +209,11 @@ class Supervisor(DeviceHost):
         self._change_config(changes, by_driver=by_driver)
         if changes and by_driver:
             self._let_catch_up("configured")  # a request that follows is to find the device with it
+        return Completion.of(None)
+
+    def config_generation(self) -> int:
+        """Return how many changes there were."""
+        return self._changes
 
     def _change_config(
         self, changes: list[tuple[int, int]], *, by_driver: bool, but: WorkerProcess | None = None
@@ -206,13 +225,14 @@ class Supervisor(DeviceHost):
             if worker.ready and worker is not but:
                 worker.give_config(changes, by_driver=by_driver, change=self._changes)
 
-    def reset(self) -> None:
+    def reset(self) -> Completion[None]:
         """Stop every queue and make the device anew."""
         for index in list(self._queues):
             self.stop_queue(index)
         self.config = bytearray(self.description.config)
         for worker in self._workers:
             worker.send({"do": "reset"})
+        return Completion.of(None)
 
     # What the keeper's loop asks.
 
@@ -243,7 +263,7 @@ class Supervisor(DeviceHost):
         """Give the seconds until `look` has something to do by itself, None where it has not."""
         times = [moment - time.monotonic() for moment in self._restart_at.values()]
         if self._queues:
-            times.append(self.description.patience / 4)
+            times.append(self._patience / 4)
         return max(0.0, min(times)) if times else None
 
     def reload(self) -> None:
@@ -276,11 +296,14 @@ class Supervisor(DeviceHost):
             log.warning(f"the device is not reloaded: {message['why']}")
         elif kind == "retired" and (queue := self._queues.get(message["queue"])):
             queue.retired = True
+            if self.events:
+                self.events.queue_broken(message["queue"])
             if message["why"]:
                 log.warning(f"queue {message['queue']} is retired until it is set up afresh: {message['why']}")
         elif kind == "config":
             self._change_config(message["changes"], by_driver=False, but=worker)
-            self._config_changed()
+            if self.events:
+                self.events.config_changed()
 
     def _changed(self, message: dict[str, Any]) -> str:
         """Name what a driver may rely on and is different now."""
@@ -297,7 +320,7 @@ class Supervisor(DeviceHost):
         """A worker is ready: a successor of a dead one, or one with new code, whose predecessor leaves now."""
         worker.ready = True
         self.sources = message["sources"]
-        self.description.patience = message["patience"]
+        self._patience = message["patience"]
         for place, candidate in list(self._candidates.items()):
             if candidate is worker:
                 self._candidates.pop(place)
@@ -316,7 +339,7 @@ class Supervisor(DeviceHost):
         worker.give_config(list(enumerate(self.config)), by_driver=False)
         for index, queue in self._queues.items():
             if index % len(self._workers) == place and not queue.retired:
-                worker.give_queue(queue.record, queue.journal)
+                worker.give_queue(queue.setup, queue.journal)
 
     # Death.
 
@@ -351,7 +374,8 @@ class Supervisor(DeviceHost):
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
         for index, queue in queues.items():
             queue.retired = True
-            signal(queue.record.err_fd)
+            if self.events:
+                self.events.queue_broken(index)
             log.warning(f"queue {index} is retired until it is set up afresh: its workers {how} again and again")
 
     def _watch(self, worker: WorkerProcess, place: int) -> None:
@@ -360,9 +384,7 @@ class Supervisor(DeviceHost):
             numbers = queue.journal.journal.numbers
             if index % len(self._workers) != place or not numbers[Count.RUNNING_NUMBER]:
                 continue
-            if now - numbers[Count.RUNNING_SINCE] > self.description.patience * 1e9:
-                log.warning(
-                    f"queue {index}: a request takes longer than {self.description.patience} s; its worker is killed"
-                )
+            if now - numbers[Count.RUNNING_SINCE] > self._patience * 1e9:
+                log.warning(f"queue {index}: a request takes longer than {self._patience} s; its worker is killed")
                 worker.kill()
                 return

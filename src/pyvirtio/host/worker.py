@@ -15,7 +15,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitLayout, device_queue
 from pyvirtio.ring.journal import Count
-from pyvirtio.system.eventfd import Notifier, signal
+from pyvirtio.system.eventfd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run_worker(channel: Channel, device: str, device_id: int | None, poll_us: in
             "queue_sizes": description.queue_sizes,
             "config": description.config.hex(),
             "writable": description.writable.hex(),
-            "patience": description.patience,
+            "patience": kind.patience,
             "sources": sources_of(kind),
         }
     )
@@ -138,7 +138,7 @@ class Worker:
         if self._linger:
             self._awake_until = time.monotonic_ns() + self._linger
         if running.service.retired:
-            self._retired(index, running)
+            self._retired(index)
 
     def _watch(self) -> None:
         """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
@@ -198,11 +198,14 @@ class Worker:
         try:
             journal = map_journal(message["size"], ledger, (region, *message["region"]))
             rings = SplitLayout(
-                self._memory, message["size"], message["descriptors"], message["available"], message["used"]
+                self._memory,
+                message["size"],
+                message["descriptor_area"],
+                message["driver_area"],
+                message["device_area"],
             )
-            queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["base"])
+            queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["position"])
         except PeerError as error:
-            signal(named.get("err", -1))
             _close(named)
             self._channel.send({"is": "retired", "queue": index, "why": str(error)})
             return
@@ -215,7 +218,7 @@ class Worker:
         service = QueueService(
             queue,
             self._device.answers()[index],
-            _caller(queue, Notifier(named.get("call", -1))),
+            _caller(queue, Notifier(named.get("interrupt", -1))),
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,
@@ -278,7 +281,6 @@ class Worker:
             self._put_down(index)
         self._leaving = True
 
-    def _retired(self, index: int, running: _Running) -> None:
-        signal(running.fds.get("err", -1))
+    def _retired(self, index: int) -> None:
         self._put_down(index)
         self._channel.send({"is": "retired", "queue": index, "why": ""})

@@ -27,7 +27,7 @@ from pyvirtio.spec.features import Feature
 from pyvirtio.system.eventfd import signal
 from pyvirtio.system.fd_passing import receive, send
 from pyvirtio.testing.raw_device import RawDevice
-from pyvirtio.transport import DeviceHost
+from pyvirtio.transport import Completion, DeviceHost
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.messages import MAXIMUM_FDS
 
@@ -93,16 +93,17 @@ class HostileBackend(DeviceHost):
             data, fds = receive(connection, session.wanted, MAXIMUM_FDS)
             if not data:
                 return
-            for reply, reply_fds in session.receive(data, fds):
-                send(connection, reply, reply_fds)
-                for fd in reply_fds:
+            session.receive(data, fds)
+            for message in session.outgoing():
+                send(connection, message.data, message.fds)
+                for fd in message.fds:
                     os.close(fd)
 
     def _wait(self, sock: socket.socket) -> bool:
         """Serve kicks until ``sock`` is readable; gives False when it is time to end."""
         while True:
             poll = select.poll()
-            kicks = {record.kick_fd: index for index, (record, _) in self._queues.items()}
+            kicks = {setup.kick_fd: index for index, (setup, _) in self._queues.items()}
             for fd in (sock.fileno(), self._theirs.fileno(), *kicks):
                 poll.register(fd, select.POLLIN)
             ready = [fd for fd, _ in poll.poll()]
@@ -116,35 +117,54 @@ class HostileBackend(DeviceHost):
             if sock.fileno() in ready:
                 return True
 
-    def _serve(self, record: QueueSetup, device: RawDevice) -> None:
+    def _serve(self, setup: QueueSetup, device: RawDevice) -> None:
         for head in device.heads():
             self.requests += 1
             self.behave(device, head)
-        signal(record.interrupt_fd)
+        signal(setup.interrupt_fd)
 
     # What the session asks.
 
-    def set_memory(self, regions: Sequence[FileRegion]) -> None:
+    def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         """Map the guest's memory."""
         self._memory = MemoryTable(Region(r.base, map_file(r.fd, r.offset, r.size)) for r in regions)
+        return Completion.of(None)
 
-    def start_queue(self, record: QueueSetup) -> None:
-        """Take a queue up, or go on under a changed record."""
-        known = self._queues.get(record.index)
-        device = known[1] if known else RawDevice.of(self._memory, record)
-        self._queues[record.index] = (record, device)
+    def start_queue(self, setup: QueueSetup) -> None:
+        """Take a queue up, or go on under a changed setup."""
+        known = self._queues.get(setup.index)
+        device = known[1] if known else RawDevice.of(self._memory, setup)
+        self._queues[setup.index] = (setup, device)
 
-    def stop_queue(self, index: int) -> int:
+    def stop_queue(self, index: int) -> Completion[int]:
         """Let go of a queue."""
         used: int = self._queues.pop(index)[1].used_idx
-        return used
+        return Completion.of(used)
+
+    def kick(self, index: int) -> None:
+        """Serve the queue."""
+        self._serve(*self._queues[index])
+
+    def set_kick(self, index: int, fd: int) -> None:
+        """Take note of another kick eventfd."""
+        self._queues[index][0].kick_fd = fd
+
+    def set_interrupt(self, index: int, fd: int) -> None:
+        """Take note of another interrupt eventfd."""
+        self._queues[index][0].interrupt_fd = fd
+
+    def config_generation(self) -> int:
+        """Return 0: it never changes."""
+        return 0
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Read the description's configuration space."""
         return self.description.config[offset : offset + length]
 
-    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> None:
+    def write_config(self, *_: object, by_driver: bool = True) -> Completion[None]:  # noqa: ARG002  # ignored
         """Ignore what is written."""
+        return Completion.of(None)
 
-    def reset(self) -> None:
+    def reset(self) -> Completion[None]:
         """There is nothing to reset."""
+        return Completion.of(None)

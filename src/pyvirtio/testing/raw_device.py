@@ -39,9 +39,9 @@ class RawDevice(RawRing):
         self._taken = self.used_idx
 
     @classmethod
-    def of(cls, memory: MemoryTable, record: QueueSetup) -> RawDevice:
+    def of(cls, memory: MemoryTable, setup: QueueSetup) -> RawDevice:
         """Give the device's end of the queue that a driver's transport made known."""
-        return cls(memory, RingLayout(record.size, record.descriptors, record.available, record.used, 0))
+        return cls(memory, RingLayout(setup.size, setup.descriptor_area, setup.driver_area, setup.device_area, 0))
 
     def heads(self) -> list[int]:
         """Take the heads that became available since the last time."""

@@ -123,12 +123,12 @@ class RawRing:
         self.available_words = words(memory.view(layout.available, split.available_size(self.size)), "H")
         self.used_words = words(memory.view(layout.used, split.used_size(self.size)), "H")
 
-    def record(
-        self, index: int, features: int, *, base: int | None = None, kick_fd: int = -1, interrupt_fd: int = -1
+    def setup(
+        self, index: int, features: int, *, position: int | None = None, kick_fd: int = -1, interrupt_fd: int = -1
     ) -> QueueSetup:
-        """Give the record by which a transport makes it known as queue ``index``.
+        """Return the set-up by which a transport makes it known as queue ``index``.
 
-        ``base`` is the available index to go on from, by default the one that stands in the ring.
+        ``position`` is the available index to go on from, by default the one that stands in the ring.
         """
         _, descriptors, available, used, _ = self.layout
         return QueueSetup(
@@ -138,7 +138,7 @@ class RawRing:
             available,
             used,
             features,
-            base=self.avail_idx if base is None else base,
+            position=self.avail_idx if position is None else position,
             kick_fd=kick_fd,
             interrupt_fd=interrupt_fd,
         )

@@ -90,10 +90,10 @@ class ScriptedTransport(DriverTransport):
         """Give what `queue_sizes` says."""
         return self.queue_sizes[index] if index < len(self.queue_sizes) else 0
 
-    def start_queue(self, record: QueueSetup) -> None:
+    def start_queue(self, setup: QueueSetup) -> None:
         """Make the queue's `RawDevice`."""
-        self.devices[record.index] = RawDevice.of(self.memory, record)
-        self._interrupt_fds[record.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.devices[setup.index] = RawDevice.of(self.memory, setup)
+        self._interrupt_fds[setup.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
         """Note DRIVER_OK."""
@@ -115,6 +115,13 @@ class ScriptedTransport(DriverTransport):
     def interrupt_fd(self, index: int) -> int:
         """Give the eventfd that `call` writes."""
         return self._interrupt_fds[index]
+
+    def hangup_fd(self) -> int:
+        """Return -1: the device cannot go away by itself."""
+        return -1
+
+    def process_events(self) -> None:
+        """Do nothing: the device says nothing by itself."""
 
     def config_generation(self) -> int:
         """Give what `generations` gives."""

@@ -16,6 +16,7 @@ from pyvirtio.ring.journal import region_size
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Status
 from pyvirtio.spec.struct import Struct
+from pyvirtio.transport import Outgoing
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import Frame, Framer, encode
 from pyvirtio.vhost_user.memory import SharedRegion, check_regions, close_regions
@@ -52,6 +53,7 @@ class BackendSession:
         self.backend_fd = -1
         self._refused = refused
         self._framer = Framer(m.MAXIMUM_PAYLOAD)
+        self._outgoing: list[Outgoing] = []
         self._inflight: tuple[int, m.Inflight] | None = None
         self.vrings = [Vring(index, size) for index, size in enumerate(host.description.queue_sizes)]
 
@@ -60,20 +62,18 @@ class BackendSession:
         """The most bytes to read before the next call of `receive`."""
         return self._framer.wanted
 
-    def receive(self, data: bytes, fds: Iterable[int] = ()) -> list[Reply]:
-        """Take what came from the socket; give what goes back: bytes, and descriptors to send and then close.
+    def receive(self, data: bytes, fds: Iterable[int] = ()) -> None:
+        """Take what came from the socket.
 
         Raises:
             ProtocolError: close the connection.
         """
-        replies: list[Reply] = []
         for frame in self._framer.feed(data, fds):
             try:
                 if reply := self._handle(frame):
-                    replies.append(reply)
+                    self._outgoing.append(Outgoing(*reply))
             finally:
                 frame.close_fds()
-        return replies
 
     def close(self) -> None:
         """The connection is over: stop every queue, close every descriptor."""
@@ -86,9 +86,19 @@ class BackendSession:
         self._drop_inflight()
         self._set_backend_fd(-1)
 
-    def config_change(self) -> bytes | None:
-        """Give the message for ``backend_fd`` that tells of a changed configuration space, if it is wanted."""
-        return encode(m.CONFIG_CHANGE_MSG) if self.backend_fd >= 0 else None
+    def outgoing(self) -> list[Outgoing]:
+        """Return what is to be sent, in order, and forget it."""
+        messages, self._outgoing = self._outgoing, []
+        return messages
+
+    def config_changed(self) -> None:
+        """Tell the front-end of a changed configuration space, if it wants to know."""
+        if self.backend_fd >= 0:
+            self._outgoing.append(Outgoing(encode(m.CONFIG_CHANGE_MSG), socket=self.backend_fd, lossy=True))
+
+    def queue_broken(self, index: int) -> None:
+        """Signal the queue's err fd."""
+        self.vrings[index].signal_error()
 
     # One message.
 
@@ -321,7 +331,7 @@ class BackendSession:
     def _start(self, vring: Vring) -> None:
         """Start a queue, or tell the host of a change; one that cannot run is stopped and its err fd signalled."""
         try:
-            self.host.start_queue(vring.record(self.regions, self.features, self._inflight_of(vring)))
+            self.host.start_queue(vring.setup(self.regions, self.features, self._inflight_of(vring)))
         except PeerError as error:
             self._stop(vring)
             vring.signal_error()
@@ -331,7 +341,7 @@ class BackendSession:
     def _stop(self, vring: Vring) -> None:
         if vring.running:
             vring.running = False
-            vring.base = self.host.stop_queue(vring.index)
+            vring.base = self.host.stop_queue(vring.index).result
 
     # In-flight regions.
 

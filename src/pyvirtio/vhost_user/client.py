@@ -150,21 +150,23 @@ class VhostUserTransport(DriverTransport):
         """Give the most that a split queue can have: in vhost-user the front-end chooses."""
         return split.MAXIMUM_SIZE if index < self._queues else 0
 
-    def start_queue(self, record: QueueSetup) -> None:
+    def start_queue(self, setup: QueueSetup) -> None:
         """Tell the back-end of a queue."""
-        index = record.index
-        record.kick_fd = self._kick_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        record.interrupt_fd = self._interrupt_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        index = setup.index
+        setup.kick_fd = self._kick_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        setup.interrupt_fd = self._interrupt_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._polls[index] = poll = select.poll()
-        poll.register(record.interrupt_fd, select.POLLIN)
+        poll.register(setup.interrupt_fd, select.POLLIN)
         poll.register(self._sock, select.POLLRDHUP)
         shift = _USER - _GUEST
-        address = m.VringAddr(index, 0, record.descriptors + shift, record.used + shift, record.available + shift, 0)
-        self._ask(m.Request.SET_VRING_NUM, m.VringState(index, record.size))
-        self._ask(m.Request.SET_VRING_BASE, m.VringState(index, record.base))
+        address = m.VringAddr(
+            index, 0, setup.descriptor_area + shift, setup.device_area + shift, setup.driver_area + shift, 0
+        )
+        self._ask(m.Request.SET_VRING_NUM, m.VringState(index, setup.size))
+        self._ask(m.Request.SET_VRING_BASE, m.VringState(index, setup.position))
         self._ask(m.Request.SET_VRING_ADDR, address)
-        self._ask(m.Request.SET_VRING_CALL, m.Number(index), [record.interrupt_fd])
-        self._ask(m.Request.SET_VRING_KICK, m.Number(index), [record.kick_fd])
+        self._ask(m.Request.SET_VRING_CALL, m.Number(index), [setup.interrupt_fd])
+        self._ask(m.Request.SET_VRING_KICK, m.Number(index), [setup.kick_fd])
 
     def run(self) -> None:
         """Enable the queues."""
@@ -190,6 +192,15 @@ class VhostUserTransport(DriverTransport):
     def interrupt_fd(self, index: int) -> int:
         """Give the queue's call eventfd."""
         return self._interrupt_fds[index]
+
+    def hangup_fd(self) -> int:
+        """Return the connection's descriptor."""
+        return self._sock.fileno()
+
+    def process_events(self) -> None:
+        """Look whether the back-end is gone."""
+        if not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            raise DeviceError("the back-end closed the connection; look at its log")
 
     def config_generation(self) -> int:
         """Count the back-end's messages that its configuration space changed."""

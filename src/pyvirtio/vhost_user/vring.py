@@ -62,7 +62,7 @@ class Vring:
                 raise ProtocolError(f"a part of the queue at {guest:#x} is not aligned to {align} bytes")
         return found[0], found[1], found[2]
 
-    def record(self, regions: list[SharedRegion], features: int, inflight: tuple[int, int, int] | None) -> QueueSetup:
+    def setup(self, regions: list[SharedRegion], features: int, inflight: tuple[int, int, int] | None) -> QueueSetup:
         """Give what the host needs to run the queue; raises as `locate` does."""
         assert self.address is not None
         descriptors, available, used = self.locate(self.address, regions)
@@ -73,11 +73,10 @@ class Vring:
             available,
             used,
             features,
-            base=self.base,
+            position=self.base,
             kick_fd=self._fds["kick"],
             interrupt_fd=self._fds["call"],
-            err_fd=self._fds["err"],
-            region=inflight,
+            inflight=inflight,
         )
 
     def signal_error(self) -> None:
