@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         """
 
         events: HostEvents
+        wake: Callable[[], object]
+        """Set by whoever owns the connection: called when something is to be sent that no input asked for."""
 
         @property
         def wanted(self) -> int:
@@ -75,6 +77,10 @@ else:
 
         def __class_getitem__(cls, _parameter: object) -> type:
             return cls
+
+
+MAXIMUM_STRIKES = 3
+"""After so many deaths of a worker inside the device's method, a request fails instead of being tried again."""
 
 
 class Completion(Generic[T]):
