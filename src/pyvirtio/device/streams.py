@@ -37,7 +37,7 @@ class Reader:
         """Read one structure.
 
         Raises:
-            ChainError: the request ends before it.
+            ShortData: the request ends before it.
         """
         return kind.unpack(self.read(kind.nbytes), self._order)
 
