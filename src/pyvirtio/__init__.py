@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyvirtio.connect import open_driver
     from pyvirtio.device import Device, Queue, Reader, Writer
     from pyvirtio.driver import Driver
-    from pyvirtio.spec.struct import Struct, chars, le16, le32, le64, raw, u8
+    from pyvirtio.spec.struct import Struct, array, be16, be32, be64, chars, le16, le32, le64, nested, raw, u8
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,20 @@ _ROOMS = {
     "pyvirtio.connect": ("open_driver",),
     "pyvirtio.device": ("Device", "Queue", "Reader", "Writer"),
     "pyvirtio.driver": ("Driver",),
-    "pyvirtio.spec.struct": ("Struct", "chars", "le16", "le32", "le64", "raw", "u8"),
+    "pyvirtio.spec.struct": (
+        "Struct",
+        "array",
+        "be16",
+        "be32",
+        "be64",
+        "chars",
+        "le16",
+        "le32",
+        "le64",
+        "nested",
+        "raw",
+        "u8",
+    ),
 }
 __all__ = [
     "Device",
@@ -27,10 +40,15 @@ __all__ = [
     "Reader",
     "Struct",
     "Writer",
+    "array",
+    "be16",
+    "be32",
+    "be64",
     "chars",
     "le16",
     "le32",
     "le64",
+    "nested",
     "open_driver",
     "raw",
     "u8",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyvirtio.device.batching import Records
 from pyvirtio.device.records import RecordAnswer
-from pyvirtio.errors import DriverError, RingError
+from pyvirtio.errors import PeerError, RingError
 from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ class QueueService:
                 if chain.error:
                     raise chain.error
                 answer(chain)
-            except DriverError as error:
+            except PeerError as error:
                 self._return_empty(chain)
                 self._report_once(f"a request is returned empty: {error}", None)
             except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on

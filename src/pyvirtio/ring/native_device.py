@@ -130,7 +130,7 @@ class NativeDeviceQueue(SplitDeviceQueue):
             codec = _native.Codec(structure, structure.codes(), structure.__new__)
         except ValueError:
             return None
-        if structure.__new__ is Struct.__new__:
+        if structure.__new__ is Struct.__new__ and structure._check:
             # A device's method makes one of its answers for each request: it is a good part of the time.
             structure.__new__ = codec.construct
         return codec
