@@ -13,7 +13,7 @@ from functools import partial
 from pyvirtio.device import QueueService
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
-from pyvirtio.ring import SplitLayout, device_queue
+from pyvirtio.ring import Journal, device_queue
 from pyvirtio.transport import DriverTransport
 
 TYPE_CHECKING = False
@@ -66,8 +66,7 @@ class InProcessTransport(DriverTransport):
         self.device.negotiate(self._features)
         answers = self.device.answers()
         for setup in self._setups:
-            rings = SplitLayout(self.memory, setup.size, setup.descriptor_area, setup.driver_area, setup.device_area)
-            queue = device_queue(rings, self.memory, self._features, base=setup.position)
+            queue = device_queue(setup, self.memory, journal=Journal.private(setup.size))
             fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._interrupt_fds[setup.index] = fd
             self._services[setup.index] = QueueService(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pyvirtio.device.batching import Records
 from pyvirtio.device.records import RecordAnswer
 from pyvirtio.errors import DriverError, RingError
-from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyvirtio.device.records import Answer
-    from pyvirtio.ring import Chain, SplitDeviceQueue
+    from pyvirtio.ring import Chain
+    from pyvirtio.ring.queue import RecordQueue
     from pyvirtio.ring.records import RecordBatch
 
 TURN = 10_000_000
@@ -21,8 +21,8 @@ TURN = 10_000_000
 BATCH = 64
 """The most requests that are popped at once and answered one by one."""
 
-
-_TURNS = Count.TURNS  # looked up in each turn
+MAXIMUM_STRIKES = 3
+"""After so many deaths of a worker inside the device's method, a request is completed empty."""
 
 
 class QueueService:
@@ -39,7 +39,7 @@ class QueueService:
 
     def __init__(
         self,
-        queue: SplitDeviceQueue,
+        queue: RecordQueue,
         answer: Answer,
         call: Callable[[], None],
         report: Callable[[str, BaseException | None], None],
@@ -49,7 +49,6 @@ class QueueService:
     ) -> None:
         self.queue = queue
         self.retired = False
-        self._numbers = queue.numbers
         self._answer = answer
         self._call = call
         self._report = report
@@ -91,13 +90,12 @@ class QueueService:
             return False
         queue, now = self.queue, self._clock()
         deadline = now + TURN
-        self._numbers[_TURNS] += 1
         queue.disable_kicks()
         try:
             while now < deadline:
                 self._batch(now, deadline)
                 # A look costs less than a pop that finds nothing; with one request in flight that is every second.
-                waits = self._waiting or self._open or queue.backlog()
+                waits = self._waiting or self._open or queue.has_more()
                 if not waits and (linger or not queue.enable_kicks()):
                     return False
                 now = self._clock()
@@ -151,13 +149,9 @@ class QueueService:
         """Have the device's batch method answer; what it does not answer stays in the batch."""
         try:
             records.answer(batch, now)
-        except ImportError:
-            records.give_up()
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             records.rest()
             self._report_once(f"the device's batch method failed, its requests are answered singly: {error!r}", error)
-        if len(batch):
-            self.queue.journal.idle()
 
     def _call_each(self, records: Records, batch: RecordBatch, deadline: int) -> None:
         outcome = records.call(batch, deadline)
@@ -172,9 +166,9 @@ class QueueService:
     def _answer_some(self, chains: list[Chain], now: int, deadline: int, answer: Answer | None = None) -> int:
         """Answer chains until ``deadline``, at least one; gives how many."""
         journal, clock, answer = self.queue.journal, self._clock, answer or self._answer
-        done = read = written = 0
+        done = 0
         for chain in chains:
-            journal.running(chain.order, 1, now)
+            journal.begin(chain.head, now or 1)
             try:
                 if chain.error:
                     raise chain.error
@@ -184,22 +178,16 @@ class QueueService:
                 self._report_once(f"a request is returned empty: {error}", None)
             except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
                 self._return_empty(chain)
-                self.queue.count(Count.FAILED)
                 self._report_once(f"the device's method failed, the request is returned empty: {error!r}", error)
             done += 1
-            read += chain.length
-            written += chain.written
             now = clock()
             if now >= deadline:
                 break
-        self.queue.count(Count.REQUESTS, done)
-        self.queue.count(Count.BYTES_READ, read)
-        self.queue.count(Count.BYTES_WRITTEN, written)
+            journal.end(chain.head)
         return done
 
     def _return_empty(self, chain: Chain) -> None:
         chain.written = 0
-        self.queue.count(Count.EMPTY)
 
     def _retire(self, error: RingError) -> None:
         self.retired = True

@@ -9,7 +9,6 @@ from pyvirtio.host import log
 from pyvirtio.host.crew import WorkerProcess
 from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.spawn import LifeLine
-from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
 from pyvirtio.system.eventfd import signal
 from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
 
@@ -25,6 +24,9 @@ STOP_TIME = 1.0
 
 START_TIME = 30.0
 """The seconds that the first import of a device may take."""
+
+MAXIMUM_STRIKES = 3
+"""After so many deaths of a worker inside the device's method, a request is completed empty, as in `QueueService`."""
 
 MESSAGES_AT_ONCE = 64
 """The most messages of one worker that are read before the front-end gets its turn."""
@@ -359,7 +361,7 @@ class Supervisor(DeviceHost):
     def _mourn(self, place: int, worker: WorkerProcess) -> None:
         how = worker.bury()
         queues = {i: q for i, q in self._queues.items() if i % len(self._workers) == place}
-        answered = sum(queue.journal.journal.numbers[Count.REQUESTS] for queue in queues.values())
+        answered = sum(queue.journal.journal.answered for queue in queues.values())
         self._deaths[place] = 1 if answered != self._answered[place] else self._deaths[place] + 1
         self._answered[place] = answered
         strikes = {index: queue.journal.journal.blame() for index, queue in queues.items()}
@@ -381,10 +383,10 @@ class Supervisor(DeviceHost):
     def _watch(self, worker: WorkerProcess, place: int) -> None:
         now = time.monotonic_ns()
         for index, queue in self._queues.items():
-            numbers = queue.journal.journal.numbers
-            if index % len(self._workers) != place or not numbers[Count.RUNNING_NUMBER]:
+            since = queue.journal.journal.oldest_running()
+            if index % len(self._workers) != place or not since:
                 continue
-            if now - numbers[Count.RUNNING_SINCE] > self._patience * 1e9:
+            if now - since > self._patience * 1e9:
                 log.warning(f"queue {index}: a request takes longer than {self._patience} s; its worker is killed")
                 worker.kill()
                 return

@@ -14,8 +14,8 @@ from pyvirtio.host.loader import load_device, sources_of
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.ring import SplitLayout, device_queue
-from pyvirtio.ring.journal import Count
 from pyvirtio.system.eventfd import Notifier
+from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from pyvirtio.device import Device
     from pyvirtio.host.channel import Channel
-    from pyvirtio.ring import SplitDeviceQueue
 
 LOOKS = 8
 """How often a worker that polls looks at its queues between two looks at its descriptors, which cost more."""
@@ -64,19 +63,18 @@ def run_worker(channel: Channel, device: str, device_id: int | None, poll_us: in
 class _Running:
     """A queue that runs here: its service, and its descriptors."""
 
-    def __init__(self, service: QueueService, fds: dict[str, int]) -> None:
+    def __init__(self, service: QueueService, fds: dict[str, int], setup: QueueSetup) -> None:
         self.service = service
         self.fds = fds
+        self.setup = setup
 
-
-def _caller(queue: SplitDeviceQueue, notifier: Notifier) -> Callable[[], None]:
-    numbers, notify = queue.numbers, notifier.notify
-
-    def call() -> None:
-        numbers[Count.CALLS] += 1
-        notify()
-
-    return call
+    def relocate(self, memory: MemoryTable) -> None:
+        """Go on in new memory; a queue whose ring is not in it goes on in the old one."""
+        try:
+            layout = SplitLayout.of(self.setup, memory)
+        except PeerError:
+            return
+        self.service.queue.relocate(layout, memory)
 
 
 def _close(fds: dict[str, int]) -> None:
@@ -143,7 +141,7 @@ class Worker:
     def _watch(self) -> None:
         """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
         for _ in range(LOOKS if self._linger else 1):
-            self._ready.update(index for index in self._awake if self._queues[index].service.queue.backlog())
+            self._ready.update(index for index in self._awake if self._queues[index].service.queue.has_more())
             if self._ready:
                 return
         if not self._linger or time.monotonic_ns() >= self._awake_until:
@@ -157,7 +155,6 @@ class Worker:
         timeout = 0 if self._ready or self._awake else POLL_INTERVAL if self._silent else None
         for fd, _ in self._epoll.poll(timeout, MOST_EVENTS):
             if (index := self._kicks.get(fd)) is not None:
-                self._queues[index].service.queue.count(Count.KICKS)
                 self._ready.add(index)
             elif fd == self._channel.fileno():
                 self._obey()
@@ -186,7 +183,7 @@ class Worker:
         if message["last"]:
             self._memory = MemoryTable(self._regions.values())
             for running in self._queues.values():
-                running.service.queue.memory = self._memory
+                running.relocate(self._memory)
             self._channel.send({"is": "mapped", "change": message["change"]})
 
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -197,14 +194,9 @@ class Worker:
         ledger, region = named.pop("ledger"), named.pop("region")
         try:
             journal = map_journal(message["size"], ledger, (region, *message["region"]))
-            rings = SplitLayout(
-                self._memory,
-                message["size"],
-                message["descriptor_area"],
-                message["driver_area"],
-                message["device_area"],
-            )
-            queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["position"])
+            names = ("size", "descriptor_area", "driver_area", "device_area", "features", "position")
+            setup = QueueSetup(index, **{name: message[name] for name in names})
+            queue = device_queue(setup, self._memory, journal=journal)
         except PeerError as error:
             _close(named)
             self._channel.send({"is": "retired", "queue": index, "why": str(error)})
@@ -218,12 +210,12 @@ class Worker:
         service = QueueService(
             queue,
             self._device.answers()[index],
-            _caller(queue, Notifier(named.get("interrupt", -1))),
+            Notifier(named.get("interrupt", -1)).notify,
             lambda text, error: log.warning(f"queue {index}: {text}", error),
             time.monotonic_ns,
             repeatable=self._device.repeatable,
         )
-        self._queues[index] = _Running(service, named)
+        self._queues[index] = _Running(service, named, setup)
         if "kick" in named:
             self._kicks[named["kick"]] = index
             # Told of each write, it need not be read: a system call less for each kick.
