@@ -7,8 +7,9 @@ import pytest
 from pyvirtio.device import QueueService
 from pyvirtio.device.service import TURN
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue, SplitLayout
+from pyvirtio.ring import Journal, SplitDriverQueue, SplitLayout, device_queue
 from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.transport import QueueSetup
 
 
 class Bench:
@@ -21,7 +22,8 @@ class Bench:
         self.calls = 0
         self.cost = cost
         self.driver = SplitDriverQueue(rings, memory, RING_FEATURES)
-        self.queue = SplitDeviceQueue(rings, memory, RING_FEATURES)
+        setup = QueueSetup(0, 256, 0, 0x2000, 0x4000, RING_FEATURES)
+        self.queue = device_queue(setup, memory, journal=Journal.private(256))
         self.service = QueueService(self.queue, self.answer, self.call, self.fail, lambda: self.now)
 
     def answer(self, chain) -> None:
@@ -90,4 +92,4 @@ def test_stopping_answers_what_was_taken_and_nothing_else():
     bench.service.turn()
     bench.service.finish()
     assert len(bench.driver.reap()) == 64  # one batch had been popped
-    assert bench.queue.pending
+    assert bench.queue.has_more()

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitLayout
+from pyvirtio.ring import Chain, Journal, SplitDriverQueue, SplitLayout
 from pyvirtio.ring import device_queue as new_device_queue
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32
 from pyvirtio.testing import RawDriver, RingLayout, lay_out
+from pyvirtio.transport import QueueSetup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from pyvirtio.ring.queue import RecordQueue
 
 FLAGS_ONLY = RING_FEATURES & ~Feature.EVENT_IDX
 EVENT_IDX = RING_FEATURES
@@ -32,23 +35,29 @@ def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitLayout:
     return SplitLayout(memory, layout.size, layout.descriptors, layout.available, layout.used)
 
 
-def device_queue(raw: RawDriver, features: int = RING_FEATURES, **options: Any) -> SplitDeviceQueue:
-    """Build the real device side of a raw driver's ring."""
-    return new_device_queue(rings_at(raw.memory, raw.layout), raw.memory, features, **options)
+def setup_at(layout: RingLayout, features: int = RING_FEATURES, position: int = 0) -> QueueSetup:
+    """Return the set-up of a queue whose ring is at ``layout``."""
+    return QueueSetup(0, layout.size, layout.descriptors, layout.available, layout.used, features, position=position)
+
+
+def device_queue(raw: RawDriver, features: int = RING_FEATURES, position: int | None = None) -> RecordQueue:
+    """Build the real device side of a raw driver's ring; it goes on at the used index unless told otherwise."""
+    setup = setup_at(raw.layout, features, raw.used_idx if position is None else position)
+    return new_device_queue(setup, raw.memory, journal=Journal.private(raw.layout.size))
 
 
 def both_ends(
     size: int, features: int = RING_FEATURES, *, index: int = 0, room: int = 1 << 16
-) -> tuple[SplitDriverQueue, SplitDeviceQueue, MemoryTable, int]:
+) -> tuple[SplitDriverQueue, RecordQueue, MemoryTable, int]:
     """Build the real driver and the real device on one ring; gives the first address behind it, too.
 
     ``index`` is where both start, as if so many requests had gone through already.
     """
     layout = lay_out(size, 0x1000)
     memory = memory_of((0x1000, layout.end + room - 0x1000))
-    rings = rings_at(memory, layout)
-    driver = driver_at(rings, memory, features, index)
-    return driver, new_device_queue(rings, memory, features), memory, layout.end
+    driver = driver_at(rings_at(memory, layout), memory, features, index)
+    device = new_device_queue(setup_at(layout, features, index), memory, journal=Journal.private(size))
+    return driver, device, memory, layout.end
 
 
 def driver_at(rings: SplitLayout, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
@@ -153,9 +162,9 @@ class Fuse:
 
 
 class FusedView:
-    """A memoryview whose stores burn a fuse."""
+    """A memoryview whose stores burn a fuse, and are noted: what was stored to, and where, in items of its width."""
 
-    def __init__(self, view: memoryview, fuse: Fuse, log: list[tuple[str, int]] | None = None, name: str = "") -> None:
+    def __init__(self, view: memoryview, fuse: Fuse, log: list[tuple[str, int]], name: str) -> None:
         self.view = view
         self.fuse = fuse
         self.log = log
@@ -170,13 +179,30 @@ class FusedView:
 
     def __setitem__(self, place: int, value: int) -> None:
         self.fuse.burn()
-        if self.log is not None:
-            self.log.append((self.name, place))
+        self.log.append((self.name, place))
         self.view[place] = value
 
     def cast(self, width: Any) -> FusedView:
         """See it in another width."""
-        return FusedView(self.view.cast(width), self.fuse, self.log, self.name)
+        return FusedView(self.view.cast(width), self.fuse, self.log, f"{self.name} {width}")
+
+    def tolist(self) -> list[int]:
+        """Return its items."""
+        return self.view.tolist()
+
+
+class _FusedMemory(MemoryTable):
+    """Memory whose used ring burns a fuse."""
+
+    def __init__(self, memory: MemoryTable, used: int, fused: Callable[[memoryview, str], Any]) -> None:
+        super().__init__(memory.regions)
+        self._used = used
+        self._fused = fused
+
+    def view(self, address: int, length: int) -> Any:
+        """Find memory, as `MemoryTable.view` does."""
+        view = super().view(address, length)
+        return self._fused(view, "used") if address == self._used else view
 
 
 class Durable:
@@ -191,14 +217,22 @@ class Durable:
         self.fuse = Fuse()
         self.log: list[tuple[str, int]] = []
 
-    def worker(self, fuse: Fuse | None = None) -> SplitDeviceQueue:
-        """Start a worker's queue: a fresh one, or one that goes on from the journal."""
+    def journal(self) -> Journal:
+        """Open the journal as it is, as the keeper does."""
+        return Journal(self.layout.size, self.region, self.ledger)
+
+    def worker(self, fuse: Fuse | None = None, position: int | None = None) -> RecordQueue:
+        """Start a worker's queue: a new one, or one that goes on from the journal."""
         self.fuse = fuse or Fuse()
-        rings = rings_at(self.memory, self.layout)
-        rings.used = self._fused(rings.used, "used")
-        rings.used_pairs = self._fused(rings.used_pairs, "used_pairs")
         journal = Journal(self.layout.size, self._fused(self.region, "region"), self._fused(self.ledger, "ledger"))
-        return new_device_queue(rings, self.memory, self.features, journal=journal)
+        if position is None:
+            position = self.memory.view(self.layout.used, 4).cast("H")[1]
+        setup = setup_at(self.layout, self.features, position)
+        return new_device_queue(setup, self.fused(self.memory), journal=journal)
+
+    def fused(self, memory: MemoryTable) -> MemoryTable:
+        """Return memory whose stores to the used ring burn the worker's fuse."""
+        return _FusedMemory(memory, self.layout.used, self._fused)
 
     def _fused(self, view: memoryview, name: str) -> Any:
         return FusedView(view, self.fuse, self.log, name)

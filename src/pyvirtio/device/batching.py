@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyvirtio.device.records import Answer, RecordAnswer
-    from pyvirtio.ring import Chain, SplitDeviceQueue
+    from pyvirtio.ring import Chain
+    from pyvirtio.ring.queue import RecordQueue
     from pyvirtio.ring.records import RecordBatch
 
 MOST = 1024
@@ -31,7 +32,7 @@ class Records:
     """
 
     def __init__(
-        self, queue: SplitDeviceQueue, answer: RecordAnswer, clock: Callable[[], int], turn: int, *, repeatable: bool
+        self, queue: RecordQueue, answer: RecordAnswer, clock: Callable[[], int], turn: int, *, repeatable: bool
     ) -> None:
         self._queue = queue
         self._answer = answer
@@ -86,12 +87,8 @@ class Records:
         """Do without the batch method for a while."""
         self._rest = REST
 
-    def give_up(self) -> None:
-        """Do without the batch method for good: there is no NumPy."""
-        self._has_batch = False
-
     def call(self, batch: RecordBatch, deadline: int) -> object:
-        """Call the device's method for each record; see `SplitDeviceQueue.call_records`."""
+        """Call the device's method for each record; see `SplitRecordQueue.call_records`."""
         method = self._answer.method
         assert method is not None
         return self._queue.call_records(batch, method, *self._codecs, deadline, self._own_clock)

@@ -52,7 +52,7 @@ class JournalFile:
         if not self.journal.started:
             return start
         unanswered = 0 if self.fronts_region else len(self.journal.in_flight())
-        return (self.journal.next_available() - unanswered) & 0xFFFF
+        return (self.journal.position() - unanswered) & 0xFFFF
 
     def close(self) -> None:
         """Close the files; the mappings go when nobody uses them."""

@@ -26,10 +26,10 @@ class Arena:
         self._free: dict[int, list[int]] = {}
 
     def allocate(self, length: int) -> int:
-        """Give the address of ``length`` free bytes.
+        """Return the address of ``length`` free bytes.
 
         Raises:
-            LocalError: there is no such block.
+            LocalError: no block of that size is left.
         """
         block = _block(length)
         if free := self._free.get(block):
@@ -44,7 +44,7 @@ class Arena:
         return address
 
     def free(self, address: int, length: int) -> None:
-        """Take back what `allocate` gave for the same ``length``."""
+        """Take back what `allocate` returned for the same ``length``."""
         self._free.setdefault(_block(length), []).append(address)
 
 
