@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.connect import open_driver
     from pyvirtio.device import Device, Queue, Reader, Writer
-    from pyvirtio.driver import Driver
+    from pyvirtio.driver import Driver, RequestQueue
     from pyvirtio.spec.struct import Struct, chars, le16, le32, le64, raw, u8
 
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "pyvirtio.connect": ("open_driver",),
     "pyvirtio.device": ("Device", "Queue", "Reader", "Writer"),
-    "pyvirtio.driver": ("Driver",),
+    "pyvirtio.driver": ("Driver", "RequestQueue"),
     "pyvirtio.spec.struct": ("Struct", "chars", "le16", "le32", "le64", "raw", "u8"),
 }
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Driver",
     "Queue",
     "Reader",
+    "RequestQueue",
     "Struct",
     "Writer",
     "chars",
