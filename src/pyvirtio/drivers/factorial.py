@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, lgamma, log
 
 from pyvirtio.devices.factorial import DONE, EXACT, TOO_LARGE, TOO_SMALL, Config, ExactResponse, Request, Response
-from pyvirtio.driver import Driver, Queue
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError, LocalError
 
 TYPE_CHECKING = False
@@ -25,9 +25,10 @@ class FactorialDriver(Driver):
     """
 
     device_id = 45
+    device_name = "factorial"
     features = EXACT
     config = Config
-    compute = Queue(Request, Response, size=128)
+    compute = RequestQueue(Request, Response, size=128)
 
     @property
     def exact(self) -> bool:

@@ -13,11 +13,10 @@ True
 
 from __future__ import annotations
 
-import os
-
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
 from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.system.eventfd_set import EventfdSet
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.transport import DriverTransport
 
@@ -65,7 +64,7 @@ class ScriptedTransport(DriverTransport):
         self.kicks: list[int] = []
         self.devices: dict[int, RawDevice] = {}
         self._script: Callable[[RawDevice], object] = lambda _device: None
-        self._interrupt_fds: dict[int, int] = {}
+        self._interrupts = EventfdSet()
 
     def on_kick(self, script: Callable[[RawDevice], object]) -> None:
         """Have ``script`` play the device: it gets the kicked queue. A call of the driver follows."""
@@ -73,7 +72,7 @@ class ScriptedTransport(DriverTransport):
 
     def call(self, index: int = 0) -> None:
         """Interrupt the driver."""
-        os.eventfd_write(self._interrupt_fds[index], 1)
+        self._interrupts.signal(index)
 
     # What a driver asks of a transport.
 
@@ -93,7 +92,7 @@ class ScriptedTransport(DriverTransport):
     def start_queue(self, setup: QueueSetup) -> None:
         """Make the queue's `RawDevice`."""
         self.devices[setup.index] = RawDevice.of(self.memory, setup)
-        self._interrupt_fds[setup.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._interrupts.add(setup.index)
 
     def run(self) -> None:
         """Note DRIVER_OK."""
@@ -107,14 +106,11 @@ class ScriptedTransport(DriverTransport):
 
     def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
         """Take note of a call; nothing ever comes later."""
-        try:
-            return bool(os.eventfd_read(self._interrupt_fds[index]))
-        except BlockingIOError:
-            return False
+        return self._interrupts.take(index)
 
     def interrupt_fd(self, index: int) -> int:
         """Give the eventfd that `call` writes."""
-        return self._interrupt_fds[index]
+        return self._interrupts[index]
 
     def hangup_fd(self) -> int:
         """Return -1: the device cannot go away by itself."""
@@ -142,5 +138,4 @@ class ScriptedTransport(DriverTransport):
     def close(self) -> None:
         """Note that the driver is gone."""
         self.closed = True
-        while self._interrupt_fds:
-            os.close(self._interrupt_fds.popitem()[1])
+        self._interrupts.close()
