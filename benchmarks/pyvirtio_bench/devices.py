@@ -5,6 +5,9 @@ from __future__ import annotations
 from pyvirtio.device import Device, Queue, Records, lookup
 from pyvirtio.devices.factorial import WRAPPED, Request, Response
 
+QUEUE_SIZE = 1024
+"""The most entries of a queue that a workload may ask for."""
+
 
 def answer(_device: Device, request: Request) -> int:
     """Answer one request: the method of all forms."""
@@ -16,7 +19,7 @@ class Each(Device):
     """One call of a Python method a request."""
 
     device_id = 45
-    compute = Queue(Request, Response, size=128)
+    compute = Queue(Request, Response, size=QUEUE_SIZE)
 
     answer = compute.each(answer)
 
@@ -25,16 +28,16 @@ class Many(Device):
     """The same on eight queues, for several workers."""
 
     device_id = 45
-    compute = Queue(Request, Response, size=128, count=8)
+    compute = Queue(Request, Response, size=QUEUE_SIZE, count=8)
 
     answer = compute.each(answer)
 
 
 class Batch(Device):
-    """A whole batch of requests at once, where NumPy is there and enough of them wait."""
+    """A whole batch of requests at once, where NumPy is there and enough requests wait."""
 
     device_id = 45
-    compute = Queue(Request, Response, size=128)
+    compute = Queue(Request, Response, size=QUEUE_SIZE)
 
     answer = compute.each(answer)
 

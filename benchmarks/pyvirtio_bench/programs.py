@@ -1,7 +1,7 @@
 """The two C programs: the front-end that measures, and the peer on QEMU's own libvhost-user.
 
-Both are built when they are first needed and kept in the cache. The library's source is not part of pyvirtio: it is
-taken from the distribution's QEMU source package.
+Both are built when they are first needed and kept in the cache. The library's source is not part of pyvirtio: it comes
+from the distribution's QEMU source package.
 """
 
 from __future__ import annotations
@@ -12,27 +12,23 @@ import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, digest
-from pyvirtio.vm.packages import Registry, Suites
-from pyvirtio.vm.progress import Progress, Silent
-from pyvirtio.vm.sources import release_of_machine
+from pyvirtio_bench.provision import cache, packages, progress, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SOURCES = Path(str(files("pyvirtio"))) / "bench" / "c"
-FRONT_END, BACK_END = SOURCES / "frontend.c", SOURCES / "backend.c"
+SOURCES = Path(__file__).with_name("c")
+FRONTEND, BACKEND = SOURCES / "frontend.c", SOURCES / "backend.c"
 
 OPTIMISED = ("-O2",)
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 LIBRARY = "libvhost-user"
-# Where its files are among QEMU's sources, and where they go: links in its folder point to the others.
-PLACES = {
+# Which of QEMU's source files the library needs, and where they go: links in its folder point to the others.
+DESTINATIONS = {
     f"subprojects/{LIBRARY}/": "",
     "include/qemu/atomic.h": "include/atomic.h",
     "include/qemu/compiler.h": "include/compiler.h",
@@ -41,10 +37,10 @@ PLACES = {
 
 
 def compiler() -> list[str]:
-    """Give the C compiler's command: ``$CC``, or gcc.
+    """Return the C compiler's command: ``$CC``, or gcc.
 
     Raises:
-        ProvisionError: there is none.
+        ProvisionError: it is not installed.
     """
     command = shlex.split(os.environ.get("CC", "gcc"))
     if not command or shutil.which(command[0]) is None:
@@ -53,7 +49,7 @@ def compiler() -> list[str]:
 
 
 def compiler_version() -> str:
-    """Give the compiler's own first line about itself."""
+    """Return the first line that the compiler prints about its version."""
     done = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False)
     return done.stdout.partition("\n")[0]
 
@@ -62,71 +58,71 @@ def compiler_version() -> str:
 class Programs:
     """Builds the programs, and keeps them in ``cache``."""
 
-    cache: Cache
-    progress: Progress = field(default_factory=Silent)
+    cache: cache.Cache
+    progress: progress.Progress = field(default_factory=progress.Silent)
 
     def frontend(self) -> Path:
-        """Give the front-end, ready to run.
+        """Return the front-end, ready to run.
 
         Raises:
             ProvisionError: there is no compiler, or it failed.
         """
 
         def make(folder: Path) -> None:
-            compile_c(FRONT_END, folder / "frontend", "-std=gnu11", *WARNINGS)
+            compile_c(FRONTEND, folder / "frontend", "-std=gnu11", *WARNINGS)
 
-        return self._entry("bench-frontend", FRONT_END.read_bytes(), make=make) / "frontend"
+        return self._entry("bench-frontend", FRONTEND.read_bytes(), make=make) / "frontend"
 
     def backend(self) -> Path:
-        """Give the peer, ready to run.
+        """Return the peer, ready to run.
 
         Raises:
-            ProvisionError: there is no compiler, or the library's source cannot be had.
+            ProvisionError: there is no compiler, or the library's source is out of reach.
         """
         compiler()  # without one, there is no need to download anything
-        sources = self.library()
+        library = self.library()
 
         def make(folder: Path) -> None:
-            include = ["-isystem", str(sources), "-isystem", str(sources / "include")]
-            library = str(folder / "library.o")
+            include = ["-isystem", str(library), "-isystem", str(library / "include")]
+            compiled = str(folder / "library.o")
             with self.progress.step(f"compiling {LIBRARY}"):
-                compile_c(sources / f"{LIBRARY}.c", Path(library), "-std=gnu99", "-D_GNU_SOURCE", "-c", *include)
-                compile_c(BACK_END, folder / "backend", "-std=gnu11", *WARNINGS, *include, library, "-lpthread")
+                compile_c(library / f"{LIBRARY}.c", Path(compiled), "-std=gnu99", "-D_GNU_SOURCE", "-c", *include)
+                compile_c(BACKEND, folder / "backend", "-std=gnu11", *WARNINGS, *include, compiled, "-lpthread")
 
-        return self._entry("bench-backend", BACK_END.read_bytes(), sources.name.encode(), make=make) / "backend"
+        return self._entry("bench-backend", BACKEND.read_bytes(), library.name.encode(), make=make) / "backend"
 
     def library(self) -> Path:
-        """Give the folder with the library's source, and the file ``PACKAGE`` that says where it is from.
+        """Return the folder with the library's source, and the file ``PACKAGE`` that names the source package.
 
         Raises:
-            ProvisionError: it cannot be had.
+            ProvisionError: it is out of reach.
         """
-        suites = Suites(release_of_machine())
+        suites = packages.Suites(sources.release_of_machine())
 
         def make(folder: Path) -> None:
             downloaded = folder / "download"
-            archives = Registry(self.cache, self.progress).source(suites, "qemu", downloaded)
+            archives = packages.Registry(self.cache, self.progress).source(suites, "qemu", downloaded)
             description = next(path for path in archives if path.suffix == ".dsc")
             (folder / "PACKAGE").write_text(f"{description.stem.replace('_', ' ')}\n")
             with self.progress.step(f"unpacking {LIBRARY}"):
                 unpack(next(path for path in archives if ".orig.tar." in path.name), folder)
             shutil.rmtree(downloaded)
 
-        return self.cache.entry("libvhost-user", digest(suites.name, *PLACES), make)
+        return self.cache.entry("libvhost-user", cache.digest(suites.name, *DESTINATIONS), make)
 
     def library_version(self) -> str:
-        """Give the source package that the library is from."""
+        """Return the name and version of the source package that the library comes from."""
         return (self.library() / "PACKAGE").read_text().strip()
 
     def _entry(self, kind: str, *parts: bytes, make: Callable[[Path], None]) -> Path:
-        return self.cache.entry(kind, digest(*parts, compiler_version(), *OPTIMISED, *WARNINGS), make)
+        return self.cache.entry(kind, cache.digest(*parts, compiler_version(), *OPTIMISED, *WARNINGS), make)
 
 
 def compile_c(source: Path, target: Path, *options: str) -> None:
     """Compile one file.
 
     Raises:
-        ProvisionError: the compiler says no.
+        ProvisionError: the compiler refuses it.
     """
     command = [*compiler(), *OPTIMISED, str(source), *options, "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
@@ -135,14 +131,14 @@ def compile_c(source: Path, target: Path, *options: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack of QEMU's sources what the library is made of.
+    """Unpack the files that make up the library from QEMU's sources.
 
     Raises:
-        ProvisionError: it is not in there.
+        ProvisionError: the archive lacks them.
     """
     with tarfile.open(archive) as tar:
         for member in tar:
-            target, content = place(member.name), tar.extractfile(member) if member.isfile() else None
+            target, content = destination(member.name), tar.extractfile(member) if member.isfile() else None
             if target and content:
                 path = folder / target
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,14 +148,14 @@ def unpack(archive: Path, folder: Path) -> None:
         raise ProvisionError(f"{archive.name} has no {' and no '.join(missing)}; the C peer cannot be built")
 
 
-def place(name: str) -> str:
-    """Tell where a file of QEMU's sources goes; nowhere if the library does not need it.
+def destination(name: str) -> str:
+    """Return where a file of QEMU's sources goes; an empty string if the library does not need it.
 
-    >>> place("qemu-7.2.0/subprojects/libvhost-user/libvhost-user.c"), place("qemu-7.2.0/vl.c")
+    >>> destination("qemu-7.2.0/subprojects/libvhost-user/libvhost-user.c"), destination("qemu-7.2.0/vl.c")
     ('libvhost-user.c', '')
     """
     path = name.partition("/")[2]
-    for start, target in PLACES.items():
+    for start, target in DESTINATIONS.items():
         if path.startswith(start) and ".." not in path:
             return target + path[len(start) :]
     return ""

@@ -5,13 +5,13 @@
  * Any back-end that serves the device on a socket will do: a request is a chain of 36 readable bytes (le32 n, 32
  * bytes of text) and 4 writable ones (le32 n! modulo 2^32). There are two ways to do it:
  *
- * - rounds: it submits as many requests as shall be in flight and sleeps until all are answered; with one in flight
- *   the time of a round is the latency;
- * - a stream: it looks at the ring all the time, and submits a request for each answer as soon as it is there, so
- *   that as many as shall be in flight always are. It never wants an interrupt.
+ * - rounds: it submits all requests that may be in flight and sleeps until all are answered; with one in flight, the
+ *   time of a round is the latency;
+ * - sustained: it polls the ring and submits a new request for each answer as soon as it is there, so that the number
+ *   in flight stays the same. It never sleeps and disables interrupts.
  *
  * It must not be what is measured. So all that does not change from round to round is prepared beforehand, a
- * request costs it a few stores, and the clock is read twice a round. But it is no friend of the device's cache:
+ * request costs it a few stores, and the clock is read twice a round. But it is not kind to the device's cache:
  * descriptors and the order of requests are shuffled, requests and answers lie in different regions of memory.
  */
 #define _GNU_SOURCE
@@ -126,7 +126,7 @@ struct region_message {
 #define RESPONSE_SIZE 4
 #define POISON 0x5eed1e55u
 #define ALL UINT16_MAX
-#define BURST 32 /* answers that a stream takes before it submits again */
+#define BURST 32 /* answers that a sustained run takes before it submits again */
 #define VALUES 64 /* a power of two; n from 0 on, and at the end some that are far too large */
 
 static uint32_t values[VALUES], factorials[VALUES];
@@ -136,7 +136,7 @@ static struct {
 	unsigned in_flight, queue_size, regions, queues;
 	double seconds;
 	uint64_t requests, warm_up, seed;
-	bool indirect, event_idx, stream;
+	bool indirect, event_idx, sustained;
 	unsigned timeout;
 } options = { .in_flight = 1, .regions = 2, .queues = 1, .seconds = 1, .seed = 1, .event_idx = true, .timeout = 10 };
 
@@ -259,7 +259,7 @@ struct queue {
 	uint64_t started;    /* the round */
 	uint16_t next, seen; /* available and used index */
 	uint16_t kicked_at;  /* the available index when a kick was last thought of */
-	int kick, call;
+	int kick, interrupt;
 };
 
 static struct queue *queues;
@@ -322,8 +322,8 @@ static void make_queue(struct queue *queue)
 		}
 	}
 	queue->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	queue->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (queue->kick < 0 || queue->call < 0)
+	queue->interrupt = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (queue->kick < 0 || queue->interrupt < 0)
 		die("no eventfd: %s", strerror(errno));
 	free(places);
 }
@@ -347,7 +347,7 @@ static void submit(struct queue *queue)
 		slot->in_flight = true;
 		queue->available->ring[queue->next++ & mask] = slot->head;
 	}
-	if (options.event_idx && options.stream) /* far ahead: none is wanted */
+	if (options.event_idx && options.sustained) /* far ahead: none is wanted */
 		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + INT16_MAX), memory_order_relaxed);
 	else if (options.event_idx) /* one interrupt, with the last answer */
 		atomic_store_explicit(used_event(queue), (uint16_t)(queue->seen + options.in_flight - 1),
@@ -421,7 +421,7 @@ static void relax(void)
 #endif
 }
 
-/* Sleep until a device calls. A call may be spurious: a back-end may send one when it is given the eventfd. */
+/* Sleep until a device interrupts. It may be spurious: a back-end may send one when it is given the eventfd. */
 static void sleep_until_called(struct pollfd *polled)
 {
 	int ready = poll(polled, options.queues, (int)options.timeout * 1000);
@@ -434,7 +434,7 @@ static void sleep_until_called(struct pollfd *polled)
 		struct queue *queue = &queues[i];
 
 		if (ready > 0 && polled[i].revents)
-			eventfd_read(queue->call, &ignored);
+			eventfd_read(queue->interrupt, &ignored);
 		if (ready)
 			continue;
 		if (queue->missing && reap(queue, ALL))
@@ -490,7 +490,7 @@ static uint64_t run_rounds(struct pollfd *polled, double seconds, uint64_t reque
 }
 
 /* Keep all queues full, until the time or the number of requests is reached, and wait for what is in flight then. */
-static uint64_t run_stream(double seconds, uint64_t requests)
+static uint64_t run_sustained(double seconds, uint64_t requests)
 {
 	uint64_t start = now(), end = seconds > 0 ? start + (uint64_t)(seconds * 1e9) : UINT64_MAX;
 	uint64_t moment = start, progress = start, before;
@@ -536,7 +536,7 @@ static uint64_t run_stream(double seconds, uint64_t requests)
 static uint64_t run(struct pollfd *polled, double seconds, uint64_t requests)
 {
 	memset(&counts, 0, sizeof(counts));
-	return options.stream ? run_stream(seconds, requests) : run_rounds(polled, seconds, requests);
+	return options.sustained ? run_sustained(seconds, requests) : run_rounds(polled, seconds, requests);
 }
 
 /* Talking to the back-end. */
@@ -695,7 +695,7 @@ static void start_queue(unsigned index)
 	state.num = 0;
 	tell(SET_VRING_BASE, &state, sizeof(state), NULL, 0);
 	tell(SET_VRING_ADDR, &address, sizeof(address), NULL, 0);
-	tell(SET_VRING_CALL, &number, sizeof(number), &queue->call, 1);
+	tell(SET_VRING_CALL, &number, sizeof(number), &queue->interrupt, 1);
 	tell(SET_VRING_KICK, &number, sizeof(number), &queue->kick, 1);
 	state.num = 1;
 	tell(SET_VRING_ENABLE, &state, sizeof(state), NULL, 0);
@@ -858,16 +858,16 @@ static const char usage[] =
 	"usage: frontend --socket PATH [options]\n"
 	"  --in-flight K    requests submitted at once (1)\n"
 	"  --queue-size N   a power of two; 2 K at least, or K with --indirect (the next one, from 128 on)\n"
-	"  --queues N       drive so many queues, K requests in flight on each (1)\n"
+	"  --queues N       how many queues are driven, K requests in flight on each (1)\n"
 	"  --regions N      regions of memory (2)\n"
 	"  --indirect       indirect descriptors\n"
 	"  --no-event-idx   suppress notifications by flags alone\n"
-	"  --stream         keep K in flight all the time, and look at the ring instead of sleeping\n"
+	"  --sustained      keep K in flight all the time, and poll the ring instead of sleeping\n"
 	"  --seconds S      how long (1); 0: until --requests\n"
-	"  --requests N     end after so many\n"
+	"  --requests N     end after N requests\n"
 	"  --warm-up N      requests before the clock starts (10 rounds)\n"
 	"  --seed N         for whatever is shuffled (1)\n"
-	"  --timeout S      give up when nothing comes for so long (10)\n";
+	"  --timeout S      give up when nothing comes for S seconds (10)\n";
 
 static void wrong_usage(const char *why) __attribute__((noreturn));
 
@@ -883,7 +883,7 @@ static void read_options(int count, char **arguments)
 		{ "socket", required_argument, NULL, 's' },	{ "in-flight", required_argument, NULL, 'k' },
 		{ "queue-size", required_argument, NULL, 'q' }, { "queues", required_argument, NULL, 'n' },
 		{ "regions", required_argument, NULL, 'r' },	{ "indirect", no_argument, NULL, 'i' },
-		{ "no-event-idx", no_argument, NULL, 'e' },	{ "stream", no_argument, NULL, 'p' },
+		{ "no-event-idx", no_argument, NULL, 'e' },	{ "sustained", no_argument, NULL, 'p' },
 		{ "seconds", required_argument, NULL, 't' },	{ "requests", required_argument, NULL, 'c' },
 		{ "warm-up", required_argument, NULL, 'w' },	{ "seed", required_argument, NULL, 'd' },
 		{ "timeout", required_argument, NULL, 'o' },	{ NULL, 0, NULL, 0 },
@@ -901,7 +901,7 @@ static void read_options(int count, char **arguments)
 		case 'r': options.regions = (unsigned)number; break;
 		case 'i': options.indirect = true; break;
 		case 'e': options.event_idx = false; break;
-		case 'p': options.stream = true; break;
+		case 'p': options.sustained = true; break;
 		case 't': options.seconds = strtod(optarg, NULL); break;
 		case 'c': options.requests = number; break;
 		case 'w': options.warm_up = number; break;
@@ -957,7 +957,7 @@ int main(int count, char **arguments)
 	share_memory();
 	for (unsigned i = 0; i < options.queues; i++) {
 		make_queue(&queues[i]);
-		polled[i] = (struct pollfd){ .fd = queues[i].call, .events = POLLIN };
+		polled[i] = (struct pollfd){ .fd = queues[i].interrupt, .events = POLLIN };
 		start_queue(i);
 	}
 	run(polled, 0, options.warm_up);

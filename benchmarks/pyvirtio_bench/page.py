@@ -39,7 +39,7 @@ class Table:
     data: list[dict[str, Any]] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """Draw it, so that it can be read on a terminal as well.
+        """Return it in Markdown, aligned so that it reads well on a terminal too.
 
         >>> print(Table("t", "What it is", ["a", "b"], [["long cell", "1"]]).markdown())
         What it is:
@@ -58,12 +58,12 @@ class Table:
         return "\n".join([f"{self.title}:", "", line(self.header), rule, *map(line, self.rows)])
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for JSON."""
+        """Return it as JSON data."""
         return {"title": self.title, "header": list(self.header), "rows": [*map(list, self.rows)], "data": self.data}
 
 
 def replace_tables(text: str, tables: Iterable[Table]) -> str:
-    r"""Put the tables into a page, each in its place.
+    r"""Return the text of a page with these tables, each in its place.
 
     >>> page = "Before\n<!-- bench: t -->\nold\n<!-- end -->\nafter"
     >>> print(replace_tables(page, [Table("t", "New", ["a"], [["1"]])]))
@@ -78,7 +78,7 @@ def replace_tables(text: str, tables: Iterable[Table]) -> str:
     after
 
     Raises:
-        LocalError: the page has no place for one.
+        LocalError: the page has no place for one of them.
     """
     for table in tables:
         place = re.compile(rf"(<!-- bench: {re.escape(table.name)} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -93,10 +93,10 @@ def write_page(path: Path, tables: Iterable[Table]) -> None:
     """Replace the tables of a page.
 
     Raises:
-        LocalError: there is no such page, or it has no place for a table.
+        LocalError: the page cannot be read, or has no place for a table.
     """
     try:
         text = path.read_text()
     except OSError as error:
-        raise LocalError(f"the page {path} cannot be read: {error.strerror}; give it with --write PATH") from None
+        raise LocalError(f"the page {path} cannot be read: {error.strerror}; name another with --write PATH") from error
     path.write_text(replace_tables(text, tables))

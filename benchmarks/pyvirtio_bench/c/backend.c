@@ -96,7 +96,7 @@ static void serve_queue(VuDev *device, int index)
 		if (pushed)
 			vu_queue_notify(device, queue);
 		vu_queue_set_notification(device, queue, 1);
-		/* What came before kicks were allowed again kicks nobody: look once more. */
+		/* What came before kicks were enabled again came without one: look once more. */
 	} while (!device->broken && !vu_queue_empty(device, queue));
 }
 
@@ -226,7 +226,7 @@ static void serve_connection(int socket, int queues)
 	while (connected) {
 		if (poll(polled, number_of_watches, -1) < 0 && errno != EINTR)
 			break;
-		/* A call may change the table: then the rest waits for the next turn. */
+		/* A callback may change the table: the rest then waits for the next turn. */
 		for (unsigned i = 0, seen = number_of_watches; i < seen && seen == number_of_watches && connected; i++)
 			if (polled[i].revents)
 				watches[i].call(&device, polled[i].revents, watches[i].data);

@@ -10,16 +10,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtio.bench.figures import Spread, ratio
-from pyvirtio.bench.page import Table
+import pyvirtio
 from pyvirtio.errors import LocalError
+from pyvirtio_bench.page import Table
+from pyvirtio_bench.statistics import Quartiles, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyvirtio.bench.runs import Bench
+    from pyvirtio_bench.runs import Bench
 
-PACKAGE = Path(__file__).parents[2]
+PACKAGE = Path(pyvirtio.__file__).parent
 NUMBER = 5
 REPETITIONS = 3  # for each repetition of the other tables: these are short
 
@@ -27,13 +28,13 @@ REPETITIONS = 3  # for each repetition of the other tables: these are short
 def measure(bench: Bench) -> list[Table]:
     """Run both by turns.
 
-    What was installed is compiled. A checkout whose files have changed since is not, where Python is told not to write
-    byte code; then every start would compile it anew.
+    The package is compiled first: an installed one is, but a checkout whose files have changed may not be, and where
+    Python must not write byte code, every start would compile it again.
     """
     _run([sys.executable, "-m", "compileall", "-q", str(PACKAGE)])
     nothing: list[tuple[float, float]] = []
     answer: list[tuple[float, float]] = []
-    count = bench.pace.repetitions * REPETITIONS
+    count = bench.schedule.repetitions * REPETITIONS
     with bench.progress.step("start") as update:
         for number in range(count):
             nothing.append(_run([sys.executable, "-c", "pass"]))
@@ -59,7 +60,7 @@ def _command() -> list[str]:
 
 
 def _run(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command; give the seconds by the clock, and those of the processor in all of its processes."""
+    """Run a command; return the seconds by the clock, and those of the processor in all of its processes."""
     before, start = _children(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     end = time.perf_counter()
@@ -74,4 +75,4 @@ def _children() -> float:
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
-    return str(Spread.of(1000 * value for value in seconds))
+    return str(Quartiles.of(1000 * value for value in seconds))

@@ -14,7 +14,7 @@ PROC = Path("/proc")
 
 
 def tree(pid: int) -> list[int]:
-    """Give the process and its descendants; nothing where it is gone."""
+    """Return the process and its descendants; an empty list where it has ended."""
     try:
         children = (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()
     except OSError:
@@ -23,7 +23,7 @@ def tree(pid: int) -> list[int]:
 
 
 def processor_time(pid: int) -> int:
-    """Give the nanoseconds that the process and its descendants have run so far, all threads of each."""
+    """Return the nanoseconds that all threads of the process and its descendants have run so far."""
     total = 0
     for member in tree(pid):
         for thread in (PROC / str(member) / "task").glob("*/schedstat"):
@@ -32,18 +32,18 @@ def processor_time(pid: int) -> int:
     return total
 
 
-def apart() -> tuple[set[int], set[int]]:
-    """Give the processors for the front-end and those for the back-ends: one, and the others if there are any.
+def split_cpus() -> tuple[set[int], set[int]]:
+    """Return the processors for the front-end and those for the back-ends: one, and the others if there are any.
 
-    Left to the kernel, the two processes would now share a processor and now not, which makes a latency of 5 or of
-    50 microseconds.
+    Without pinning, the scheduler sometimes puts both processes on one processor and sometimes does not, which makes a
+    latency of 5 or of 50 microseconds.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     return {first}, set(others) or {first}
 
 
 @contextlib.contextmanager
-def placed(processors: set[int]) -> Iterator[None]:
+def pinned(processors: set[int]) -> Iterator[None]:
     """Run this thread, and the processes that it starts meanwhile, on these processors."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)

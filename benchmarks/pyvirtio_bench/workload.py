@@ -1,4 +1,4 @@
-"""One measurement: what the front-end shall do, and what it found."""
+"""One measurement: what the front-end does, and what it found."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LONGEST = 3600.0  # seconds that a measurement may take, whatever happens
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """What the front-end does.
 
     Attributes:
-        in_flight: requests that are in flight: submitted at once, and all waited for.
-        stream: keep them in flight instead, a new one for each answer, and look at the ring without sleeping.
+        in_flight: requests in flight: the front-end submits them at once and waits for all of them.
+        sustained: instead, keep them in flight: submit a new one for each response, and poll the ring without sleeping.
         seconds: how long; 0: until `requests`.
         requests: the end, where it comes before `seconds` are over; 0: no end.
-        queue_size: entries of a queue; 0: twice what is in flight, and 128 at least.
+        queue_size: entries of a queue; 0: two for each request in flight, and 128 at least.
         queues: how many queues are driven, `in_flight` requests on each.
-        regions: pieces of memory, far apart in guest addresses.
-        indirect: descriptors in a table of their own.
+        regions: regions of memory, far apart in guest addresses.
+        indirect: each request's descriptors are in a table of their own.
         warm_up: requests before the clock starts; 0: ten rounds.
     """
 
@@ -39,13 +39,13 @@ class Load:
     regions: int = 2
     indirect: bool = False
     warm_up: int = 0
-    stream: bool = False
+    sustained: bool = False
 
     def arguments(self) -> list[str]:
-        """Give the front-end's arguments.
+        """Return the front-end's arguments.
 
-        >>> Load(in_flight=32, seconds=0.5, indirect=True, stream=True).arguments()
-        ['--in-flight=32', '--seconds=0.5', '--queues=1', '--regions=2', '--indirect', '--stream']
+        >>> Workload(in_flight=32, seconds=0.5, indirect=True, sustained=True).arguments()
+        ['--in-flight=32', '--seconds=0.5', '--queues=1', '--regions=2', '--indirect', '--sustained']
         """
         always = {
             "in-flight": self.in_flight,
@@ -55,13 +55,13 @@ class Load:
         }
         others = {"requests": self.requests, "queue-size": self.queue_size, "warm-up": self.warm_up}
         pairs = always | {name: value for name, value in others.items() if value}
-        flags = {"--indirect": self.indirect, "--stream": self.stream}
+        flags = {"--indirect": self.indirect, "--sustained": self.sustained}
         return [*(f"--{name}={value}" for name, value in pairs.items()), *(name for name in flags if flags[name])]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a process of the back-end has resident, without memory that it shares, in KiB."""
+    """The resident memory of one process of the back-end, without memory that it shares, in KiB."""
 
     pid: int
     before: int
@@ -73,12 +73,12 @@ class Sample:
     """What one measurement found. Times are nanoseconds.
 
     Attributes:
-        requests: how many were answered, each rightly.
-        wall: for a request, by the clock.
-        cpu: for a request, of the processor in all of the back-end's processes; None where that cannot be known.
-        p50: the median of a round, from its submission until all of its answers were there; None for a stream.
+        requests: how many were answered, each of them correctly.
+        wall: elapsed time per request.
+        cpu: processor time per request in all of the back-end's processes; None where it is unknown.
+        p50: the median of a round, from its submission to its last response; None for a sustained workload.
         p99: the same for the slowest hundredth.
-        frontend: for a request, of the processor in the front-end.
+        frontend: processor time per request in the front-end.
         memory: of each process, the back-end's first process first.
     """
 
@@ -92,12 +92,12 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Requests in a second."""
+        """Requests per second."""
         return 1e9 / self.wall
 
     @classmethod
     def parse(cls, text: str) -> Sample:
-        """Read what the front-end printed."""
+        """Return what the front-end printed as a sample."""
         found = json.loads(text)
         return cls(
             requests=found["requests"],
@@ -113,7 +113,7 @@ class Sample:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for JSON."""
+        """Return it as JSON data."""
         return {
             "requests": self.requests,
             "wall_ns": self.wall,
@@ -126,15 +126,15 @@ class Sample:
 
 
 class Frontend(Protocol):
-    """Whatever can measure a back-end. ``streams`` says whether it can keep requests in flight."""
+    """Whatever can measure a back-end. ``can_sustain`` says whether it can keep requests in flight."""
 
-    streams: ClassVar[bool]
+    can_sustain: ClassVar[bool]
 
-    def measure(self, socket: Path, load: Load) -> Sample:
-        """Drive the back-end that listens on `socket`.
+    def measure(self, socket: Path, workload: Workload) -> Sample:
+        """Return what driving the back-end that listens on `socket` has shown.
 
         Raises:
-            DeviceError: an answer was wrong, or did not come.
+            DeviceError: a response was wrong or missing.
         """
 
 
@@ -142,12 +142,16 @@ class Frontend(Protocol):
 class CFrontend:
     """The front-end in C."""
 
-    streams: ClassVar[bool] = True
+    can_sustain: ClassVar[bool] = True
     program: Path
 
-    def measure(self, socket: Path, load: Load) -> Sample:
-        """Drive the back-end that listens on `socket`; raises DeviceError where an answer is wrong or missing."""
-        command = [str(self.program), "--socket", str(socket), *load.arguments()]
+    def measure(self, socket: Path, workload: Workload) -> Sample:
+        """Return what driving the back-end that listens on `socket` has shown.
+
+        Raises:
+            DeviceError: a response was wrong or missing.
+        """
+        command = [str(self.program), "--socket", str(socket), *workload.arguments()]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=LONGEST
         )

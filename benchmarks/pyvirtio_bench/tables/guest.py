@@ -9,27 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtio.bench.backends import C_PEER, TITLES, Backend, c_peer, engines, ours
-from pyvirtio.bench.figures import Spread, brief, ratio
-from pyvirtio.bench.page import Table
 from pyvirtio.errors import GuestError
 from pyvirtio.vm.guest import Guest
 from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.launch import GuestOptions
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio_bench.backends import C_PEER, Backend, c_peer, pyvirtio_backend
+from pyvirtio_bench.engines import TITLES, engines
+from pyvirtio_bench.page import Table
+from pyvirtio_bench.statistics import Quartiles, format3, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pyvirtio.bench.runs import Bench
-    from pyvirtio.vm.launch import GuestBuilder, GuestOptions
+    from pyvirtio.vm.launch import GuestBuilder
+    from pyvirtio_bench.runs import Bench
 
 PROGRAM = Path(__file__).parents[1] / "guest_load"
 MARK = "guest-load: "
 KINDS = ("request", "nothing")
 WRITERS = (1, 4)
-BOOT = 60.0  # seconds more than the measurements take
-# Of the devices' configuration spaces; the C peer has the tutorial's.
-CONFIG_SIZE = {C_PEER: 12}
+BOOT = 60.0  # seconds that the guest may take beside the measurements
+CONFIG_SIZE = 16
+CONFIG_SIZES = {C_PEER: 12}  # the tutorial's
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,21 @@ class Line:
 
     @property
     def each(self) -> float:
-        """Nanoseconds for a request."""
+        """Nanoseconds per request."""
         return self.nanoseconds / self.requests
 
 
-def measure(bench: Bench, builder: GuestBuilder, guest_options: GuestOptions) -> list[Table]:
+def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
     """Boot a guest with a device of each back-end, and have it measure them by turns."""
+    guest_options = GuestOptions()
     backends = [*([c_peer(bench.peer)] if bench.peer else []), *_ours()]
     paths = [f"/dev/virtio_misc{number or ''}" for number in range(len(backends))]
-    lines, accel = _run(bench, builder, guest_options, backends, paths)
+    lines, accelerator = _run(bench, builder, guest_options, backends, paths)
     return [
         _table(
-            lines, {path: one.name for path, one in zip(paths, backends, strict=True)}, f"{guest_options.arch}, {accel}"
+            lines,
+            {path: one.name for path, one in zip(paths, backends, strict=True)},
+            f"{guest_options.arch}, {accelerator}",
         )
     ]
 
@@ -63,34 +68,37 @@ def measure(bench: Bench, builder: GuestBuilder, guest_options: GuestOptions) ->
 def _ours() -> list[Backend]:
     best = engines()[0]
     chosen = dict.fromkeys([best, "reference"])
-    return [ours(f"{TITLES[name]}, exact device", "factorial", engine_name=name) for name in chosen]
+    return [pyvirtio_backend(f"{TITLES[name]}, exact device", "factorial", engine_name=name) for name in chosen]
 
 
 def _run(
     bench: Bench, builder: GuestBuilder, guest_options: GuestOptions, backends: Sequence[Backend], paths: Sequence[str]
 ) -> tuple[list[Line], str]:
-    pace = bench.pace
-    duration = pace.seconds * pace.repetitions * len(backends) * len(WRITERS) * len(KINDS)
+    schedule = bench.schedule
+    duration = schedule.seconds * schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS)
     overlay = Initramfs()
     overlay.file("bin/guest_load", PROGRAM.read_bytes(), 0o755)
-    overlay.file("command", f"guest_load {pace.seconds} {pace.repetitions} {' '.join(paths)}\n".encode())
+    overlay.file("command", f"guest_load {schedule.seconds} {schedule.repetitions} {' '.join(paths)}\n".encode())
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, contextlib.ExitStack() as stack:
         devices = []
         for number, backend in enumerate(backends):
             socket = stack.enter_context(backend.running(Path(folder)))
-            size = CONFIG_SIZE.get(backend.name, 16)
+            size = CONFIG_SIZES.get(backend.name, CONFIG_SIZE)
             devices.append(VhostUserDevice(socket, id=45, queues=1, size=128, config_size=size, name=f"device{number}"))
-        setup = replace(builder.prepare(guest_options, devices=devices), overlay=overlay)
-        with bench.progress.step("a guest measures"), Guest(setup) as guest:
+        config = replace(builder.prepare(guest_options, devices=devices), overlay=overlay)
+        with bench.progress.step("a guest measures"), Guest(config) as guest:
             result = guest.result(2 * duration + BOOT)
     lines = list(parse(result.lines))
-    if result.status or len(lines) != pace.repetitions * len(backends) * len(WRITERS) * len(KINDS):
-        raise GuestError("the guest could not measure:" + "".join(f"\n  | {line}" for line in result.lines[-10:]))
-    return lines, setup.accel
+    if result.status or len(lines) != schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS):
+        raise GuestError(
+            "the guest's program failed; its console's last lines:"
+            + "".join(f"\n  | {line}" for line in result.lines[-10:])
+        )
+    return lines, config.accel
 
 
 def parse(lines: Iterable[str]) -> Iterable[Line]:
-    """Read what the program in the guest printed, among other things.
+    """Return the measurements among the lines that the guest printed.
 
     >>> list(parse(["[ 1.0] hello", "guest-load: 0 /dev/virtio_misc request 4 100 2000"]))
     [Line(path='/dev/virtio_misc', kind='request', writers=4, requests=100, nanoseconds=2000)]
@@ -114,9 +122,9 @@ def _table(lines: Iterable[Line], names: dict[str, str], guest: str) -> Table:
                 [
                     name,
                     str(writers),
-                    brief(1e9 / Spread.of(asked).median),
-                    brief(Spread.of(asked).median / 1000),
-                    brief(Spread.of(idle).median / 1000),
+                    format3(1e9 / Quartiles.of(asked).median),
+                    format3(Quartiles.of(asked).median / 1000),
+                    format3(Quartiles.of(idle).median / 1000),
                     str(ratio(asked, peer)) if peer and name != C_PEER else "-",
                 ]
             )

@@ -8,16 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtio.bench.backends import engines, ours
-from pyvirtio.bench.figures import Spread, ratio
-from pyvirtio.bench.page import Table
-from pyvirtio.bench.processes import apart, placed
 from pyvirtio.devices.factorial import ExactResponse, Request
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.vhost_user.client import VhostUserTransport
+from pyvirtio_bench.backends import pyvirtio_backend
+from pyvirtio_bench.engines import engines
+from pyvirtio_bench.page import Table
+from pyvirtio_bench.processes import pinned, split_cpus
+from pyvirtio_bench.statistics import Quartiles, ratio
 
 if TYPE_CHECKING:
-    from pyvirtio.bench.runs import Bench
+    from pyvirtio_bench.runs import Bench
 
 NUMBERS = (100, 1000, 5000, 20000)
 
@@ -25,19 +26,19 @@ NUMBERS = (100, 1000, 5000, 20000)
 def measure(bench: Bench) -> list[Table]:
     """Ask the device and compute here, by turns."""
     times: dict[int, list[tuple[float, float]]] = {number: [] for number in NUMBERS}
-    backend = ours("exact", "factorial", engine_name=engines()[0])
-    one_processor, _ = apart()  # they take turns, and two processors may run at two speeds
+    backend = pyvirtio_backend("exact", "factorial", engine_name=engines()[0])
+    one_processor, _ = split_cpus()  # they take turns, and two processors may run at two speeds
     with (
-        placed(one_processor),
+        pinned(one_processor),
         tempfile.TemporaryDirectory(prefix="pv-") as folder,
         backend.running(Path(folder)) as socket,
         FactorialDriver(VhostUserTransport.connect(str(socket))) as driver,
         bench.progress.step("exact") as update,
     ):
-        for repetition in range(3 * bench.pace.repetitions):
+        for repetition in range(3 * bench.schedule.repetitions):
             for number in NUMBERS:
                 times[number].append((_ask(driver, number), _compute(number)))
-            update((repetition + 1) / (3 * bench.pace.repetitions))
+            update((repetition + 1) / (3 * bench.schedule.repetitions))
     rows = []
     for number, pairs in times.items():
         asked, computed = zip(*pairs, strict=True)
@@ -49,9 +50,9 @@ def measure(bench: Bench) -> list[Table]:
 
 
 def _ask(driver: FactorialDriver, number: int) -> float:
-    room = ExactResponse.nbytes + math.factorial(number).bit_length() // 8 + 1
+    capacity = ExactResponse.nbytes + math.factorial(number).bit_length() // 8 + 1
     start = time.perf_counter()
-    driver.compute.submit(Request(number), room=room).data()
+    driver.compute.submit(Request(number), room=capacity).data()
     return time.perf_counter() - start
 
 
@@ -63,4 +64,4 @@ def _compute(number: int) -> float:
 
 
 def _microseconds(seconds: tuple[float, ...]) -> str:
-    return str(Spread.of(1e6 * value for value in seconds))
+    return str(Quartiles.of(1e6 * value for value in seconds))

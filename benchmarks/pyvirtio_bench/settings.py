@@ -1,4 +1,4 @@
-"""On what was measured: the machine and the versions of everything that has a part in it."""
+"""On what was measured: the machine, and the versions of everything involved."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio import __version__
-from pyvirtio.bench.page import Table
+from pyvirtio_bench.page import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def processor() -> str:
-    """Give the name of the processor, or its architecture where it has none."""
+    """Return the name of the processor, or its architecture where it has no name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def settings() -> dict[str, str]:
-    """Give what this process can tell."""
+    """Return what this process knows about machine and versions."""
     try:
         numpy = version("numpy")
     except PackageNotFoundError:
@@ -43,10 +43,10 @@ def settings() -> dict[str, str]:
 
 
 def load_average() -> str:
-    """Give the load averages of the last 1, 5 and 15 minutes."""
+    """Return the load averages of the last 1, 5 and 15 minutes."""
     return " ".join(f"{number:.1f}" for number in os.getloadavg())
 
 
 def settings_table(found: Mapping[str, str]) -> Table:
-    """Show the settings as a table."""
+    """Return the settings as a table."""
     return Table("settings", "Measured with", ["what", "which"], [[name, text] for name, text in found.items()])
