@@ -108,21 +108,6 @@ def test_a_given_socket_is_measured(frontend: CFrontend, tmp_path: Path, capfd: 
     assert "processors" in found["settings"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (["nonsense"], "there is no table 'nonsense'"),
-        (["workers", "--socket", "x"], "there is no table 'workers' to measure; there are requests, memory"),
-        (["--guest", "--socket", "x"], "leave out --socket"),
-    ],
-)
-def test_wrong_usage(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", *arguments])
-    assert ended.value.code == 2
-    assert why in capsys.readouterr().err
-
-
 def test_turns_rotate_and_what_is_not_applicable_is_left_out(tmp_path: Path):
     order = []
 
