@@ -57,6 +57,4 @@ def format3(value: float) -> str:
     >>> format3(0.0123), format3(1.234), format3(12.34), format3(123.4), format3(12345.6)
     ('0.0123', '1.23', '12.3', '123', '12346')
     """
-    if value == 0 or value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+    return f"{value:#.3g}" if 0 < value < 99.95 else f"{value:.0f}"

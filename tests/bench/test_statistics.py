@@ -24,7 +24,17 @@ def test_repetitions_must_match():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.1234, "0.123"), (9.999, "10.00"), (99.94, "99.9"), (1234567, "1234567")]
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.1234, "0.123"),
+        (0.9996, "1.00"),
+        (0.1, "0.100"),
+        (9.999, "10.0"),
+        (99.94, "99.9"),
+        (99.96, "100"),
+        (1234567, "1234567"),
+    ],
 )
 def test_three_digits_are_enough(value: float, text: str):
     assert format3(value) == text

@@ -377,7 +377,7 @@ static void kick(struct queue *queue)
 		die("the kick failed: %s", strerror(errno));
 }
 
-/* Take the answers that are there, `most` at most, and check each; gives whether none is missing. */
+/* Take the answers that are there, `most` at most, and check each; return whether all are there. */
 static bool reap(struct queue *queue, unsigned most)
 {
 	uint16_t idx = atomic_load_explicit(&queue->used->idx, memory_order_acquire);
