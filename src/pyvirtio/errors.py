@@ -4,6 +4,7 @@
 
     VirtioError
     ├── LocalError             your call is wrong (also a ValueError)
+    │   ├── UsageError         ... because what it names does not exist
     │   └── NegotiationError   the two sides cannot agree on features or queues
     ├── PeerError              the other side broke the rules
     │   ├── ShortData          ... it sent fewer bytes than a structure takes
@@ -44,6 +45,10 @@ class VirtioError(Exception):
 
 class LocalError(VirtioError, ValueError):
     """The caller of pyvirtio asked for something impossible; the peer did nothing wrong."""
+
+
+class UsageError(LocalError):
+    """A device or an option was named that does not exist; the message lists those that do."""
 
 
 class NegotiationError(LocalError):

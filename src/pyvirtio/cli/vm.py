@@ -110,11 +110,11 @@ def _setup(options: argparse.Namespace) -> Iterator[LaunchConfig]:
 
 @contextlib.contextmanager
 def _served(name: str) -> Iterator[VhostUserDevice]:
-    from pyvirtio.host.loader import load_device
+    from pyvirtio.host.loader import DeviceLoader
     from pyvirtio.host.serve import backend_at
     from pyvirtio.vm.machine import VhostUserDevice
 
-    description = load_device(name).description()
+    description = DeviceLoader(name).new_device().description()
     with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
         path = Path(folder, "device.sock")
         with backend_at(name, str(path)):

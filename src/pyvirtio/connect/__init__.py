@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from pyvirtio.connect.in_process import InProcessTransport
+from pyvirtio.connect.own_process import serving
 from pyvirtio.device import Device
 from pyvirtio.errors import LocalError
 from pyvirtio.memory.files import PAGE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     D = TypeVar("D", bound=Driver)
 
-__all__ = ["open_driver", "open_transport"]
+__all__ = ["open_driver", "open_transport", "serving"]
 
 
 def open_driver(driver: type[D], device: Device | str, *, memory: int | None = None, **options: Any) -> D:

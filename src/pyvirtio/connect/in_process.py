@@ -155,8 +155,13 @@ class InProcessTransport(DriverTransport):
 
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()
+
+        def interrupted() -> None:
+            if not arrived.done():
+                arrived.set_result(None)
+
         for fd in self._fds.values():
-            loop.add_reader(fd, lambda: arrived.done() or arrived.set_result(None))
+            loop.add_reader(fd, interrupted)
         try:
             await asyncio.wait([arrived], timeout=None if deadline is None else deadline - time.monotonic())
         finally:

@@ -95,7 +95,9 @@ class BatchMethod:
 def _as_records(np: Any, answers: Any, kind: Any, number: int) -> Any:
     """Check what a batch method returned, and return it as the wire has it."""
     if not isinstance(answers, np.ndarray) or answers.shape != (number,):
-        raise TypeError(f"the device's batch method has to return an array of {number} answers; it returned {answers!r}")
+        raise TypeError(
+            f"the device's batch method has to return an array of {number} answers; it returned {answers!r}"
+        )
     if answers.dtype == kind or (answers.dtype == kind[0] and len(kind) == 1):
         return np.ascontiguousarray(answers)
     if kind.names is None or len(kind.names) != 1 or answers.dtype.names is not None:

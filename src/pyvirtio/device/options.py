@@ -12,7 +12,7 @@ The options are the typed parameters of the device's constructor, so there is no
 
 from __future__ import annotations
 
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     """Split ``NAME,key=value,…`` into the name and its options; a comma in a value is written twice, as for QEMU.
 
     Raises:
-        LocalError: an option is given twice. One without a value, like ``readonly``, means ``readonly=on``.
+        UsageError: an option is given twice. One without a value, like ``readonly``, means ``readonly=on``.
     """
     name, *parts = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
     options: dict[str, str] = {}
     for part in parts:
         key, has_value, value = part.partition("=")
         if key in options:
-            raise LocalError(f"the option {key!r} is given twice in {text!r}")
+            raise UsageError(f"the option {key!r} is given twice in {text!r}")
         options[key] = value if has_value else "on"
     return name, options
 
@@ -44,16 +44,16 @@ def construct(kind: type[D], options: dict[str, str]) -> D:
     """Make an instance of ``kind`` from options as text.
 
     Raises:
-        LocalError: an option is unknown, missing, or has an impossible value; the message lists what there is.
+        UsageError: an option is unknown, missing, or has an impossible value; the message lists what there is.
     """
     if not options and kind.__init__ is object.__init__:
         return kind()
     parameters = parameters_of(kind)
     if unknown := options.keys() - parameters.keys():
-        raise LocalError(f"{kind.__name__} has no option {', '.join(sorted(unknown))}; {_choice(parameters)}")
+        raise UsageError(f"{kind.__name__} has no option {', '.join(sorted(unknown))}; {_choice(parameters)}")
     missing = [key for key, one in parameters.items() if one.default is one.empty and key not in options]
     if missing:
-        raise LocalError(f"{kind.__name__} needs the option {', '.join(missing)}; {_choice(parameters)}")
+        raise UsageError(f"{kind.__name__} needs the option {', '.join(missing)}; {_choice(parameters)}")
     return kind(**{key: _value(key, text, parameters[key].annotation) for key, text in options.items()})
 
 
@@ -118,7 +118,7 @@ def _value(key: str, text: str, annotation: Any) -> Any:
             return _convert(text, kind)
         except ValueError as error:
             tried.append(str(error))
-    raise LocalError(f"{key}={text}: {'; '.join(dict.fromkeys(tried))}")
+    raise UsageError(f"{key}={text}: {'; '.join(dict.fromkeys(tried))}")
 
 
 def _convert(text: str, kind: Any) -> Any:

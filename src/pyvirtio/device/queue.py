@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyvirtio.device import handlers
-from pyvirtio.device.outgoing import OutgoingPort
 from pyvirtio.errors import LocalError
 from pyvirtio.spec import split
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeVar
 
     from pyvirtio.device.handlers import Handler
+    from pyvirtio.device.outgoing import OutgoingPort
     from pyvirtio.device.streams import Writer
     from pyvirtio.spec.struct import ByteOrder, Struct
 
@@ -175,7 +175,7 @@ class OutgoingQueue(AnyQueue):
     def __get__(self, device: Any, _owner: type) -> Self | OutgoingPort | list[OutgoingPort]:
         if device is None:
             return self
-        ports = device.ports(self)
+        ports: list[OutgoingPort] = device.ports(self)
         return ports if len(ports) != 1 else ports[0]
 
 

@@ -124,14 +124,14 @@ class Reader(_Stream):
 
 
 class Writer(_Stream):
-    """Writes the device-writable bytes of a request, in order.
+    r"""Writes the device-writable bytes of a request, in order.
 
     >>> from pyvirtio.ring import Chain
     >>> memory = bytearray(8)
     >>> writer = Writer(Chain(0, 0, [], [memoryview(memory)]))
     >>> writer.write(b"done")
     >>> writer.room, bytes(memory)
-    (4, b'done\\x00\\x00\\x00\\x00')
+    (4, b'done\x00\x00\x00\x00')
     """
 
     __slots__ = ()

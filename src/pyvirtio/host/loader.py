@@ -14,7 +14,7 @@ import sys
 
 from pyvirtio.device import Device, options
 from pyvirtio.devices import SHIPPED
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DeviceLoader:
         where = SHIPPED.get(name, name)
         place, _, class_name = where.rpartition(":")
         if not place or not class_name:
-            raise LocalError(
+            raise UsageError(
                 f"there is no device {name!r}; there are: {', '.join(sorted(SHIPPED))}. "
                 "Or give your own as file.py:Class"
             )
@@ -68,13 +68,13 @@ class DeviceLoader:
         if not (isinstance(found, type) and issubclass(found, Device)):
             classes = [key for key, item in vars(module).items() if isinstance(item, type) and issubclass(item, Device)]
             choice = ", ".join(item for item in classes if item != "Device") or "none"
-            raise LocalError(f"{place} has no device {class_name!r}; its devices are: {choice}")
+            raise UsageError(f"{place} has no device {class_name!r}; its devices are: {choice}")
         return found
 
     def _import_file(self, path: str) -> ModuleType:
         path = os.path.abspath(path)
         if path not in self.sources and not os.path.isfile(path):
-            raise LocalError(f"there is no file {path}; give a device as file.py:Class")
+            raise UsageError(f"there is no file {path}; give a device as file.py:Class")
         folder, file = os.path.split(path)
         name, suffix = os.path.splitext(file)
         if suffix != ".py":
@@ -115,7 +115,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._sources = sources
 
-    def path_stats(self, path: str) -> dict[str, float]:  # type: ignore[override]  # (it never returns)
+    def path_stats(self, path: str) -> dict[str, float]:
         """Raise: compiled code is not used, for it may be of another version of the file."""
         raise OSError(path)
 

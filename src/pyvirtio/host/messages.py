@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "memory": ("drop", "add"),  # regions that went, and [number, base, size, offset] of those whose fds come along
-    "start": ("setup", "journal", "fds"),  # a queue, the places of its journal, the names of the fds that come along
+    "start": ("setup", "journal", "names"),  # a queue, the places of its journal, the names of the fds that come along
     "stop": ("queue", "fail_suspects"),  # a queue; whether requests that a worker may have died of are not tried again
     "kick": ("queue",),  # serve a queue
     "set_kick": ("queue",),  # another kick descriptor, or none
@@ -29,7 +29,7 @@ COMMANDS = {
 
 REPORTS = {
     "ready": ("description", "patience", "speaks_first", "sources"),  # the device is loaded
-    "failed": ("why",),  # it cannot be
+    "failed": ("why", "usage"),  # it cannot be
     "done": ("number", "result"),  # a command was carried out
     "broken": ("queue",),  # a queue is not served any more
     "config": ("changes",),  # the device changed its configuration space

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     class SlotEvents(Protocol):
         """What happens to a slot's worker; the supervisor deals with it."""
 
-        def is_ready(self, slot: WorkerSlot, fields: dict[str, Any]) -> bool:
+        def is_ready(self, fields: dict[str, Any]) -> bool:
             """Take a worker that is loaded; return False to refuse it."""
             ...
 
@@ -68,16 +68,17 @@ TRANSITIONS = {
 class WorkerSlot:
     """Keeps one worker alive.
 
-    ``new_worker`` starts a process; it may raise OSError where there are no processes or descriptors left. The worker
-    serves from `serve` on: until then, nothing is asked of it.
+    ``new_worker(changed)`` starts a process, with the code of its predecessor or with what changed; it may raise
+    OSError where there are no processes or descriptors left. The worker serves from `serve` on: until then, nothing is
+    asked of it.
     """
 
-    def __init__(self, number: int, new_worker: Callable[[], WorkerProcess], events: SlotEvents) -> None:
+    def __init__(self, number: int, new_worker: Callable[[bool], WorkerProcess], events: SlotEvents) -> None:
         self.number = number
         self.state = SlotState.STARTING
         self._new_worker = new_worker
         self._events = events
-        self.worker = new_worker()
+        self.worker = new_worker(False)
         self._loaded_by = time.monotonic() + START_TIME
         self.replacement: WorkerProcess | None = None
         self._replaced_by = 0.0
@@ -135,7 +136,7 @@ class WorkerSlot:
     def _loaded(self, process: WorkerProcess, fields: dict[str, Any]) -> None:
         if process.state is not ProcessState.STARTING:
             return
-        if not self._events.is_ready(self, fields):
+        if not self._events.is_ready(fields):
             process.kill()
             return
         process.go(ProcessState.READY)
@@ -147,6 +148,10 @@ class WorkerSlot:
             self.worker.ask("leave")
         elif self.state is SlotState.PAUSING:
             self._take_replacement(process)
+
+    def take_first(self, fields: dict[str, Any]) -> None:
+        """Take the introduction of the first worker, which somebody waited for."""
+        self._loaded(self.worker, fields)
 
     def serve(self) -> None:
         """Hand everything to the worker, which is ready."""
@@ -161,7 +166,7 @@ class WorkerSlot:
             self.replacement.reap()
             self.replacement = None
         try:
-            self.replacement = self._new_worker()
+            self.replacement = self._new_worker(True)
         except OSError as error:
             log.warning(f"the changed device cannot be started: {error.strerror}")
         self._replaced_by = time.monotonic() + START_TIME
@@ -207,7 +212,7 @@ class WorkerSlot:
 
     def _restart(self) -> None:
         try:
-            self.worker = self._new_worker()
+            self.worker = self._new_worker(False)
         except OSError as error:  # no descriptors or processes are left: they may be again
             log.warning(f"worker {self.number} cannot be started: {error.strerror}; trying again")
             self._deaths = max(self._deaths, FREE_DEATHS) + 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import select
 import time
 
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import JournalFile
 from pyvirtio.host.loader import DeviceLoader
 from pyvirtio.host.messages import description_from_json, setup_to_json
@@ -53,9 +53,7 @@ class Supervisor(DeviceHost):
         LocalError: the device cannot be loaded; the message says why.
     """
 
-    def __init__(
-        self, spec: str, *, workers: int = 1, device_id: int | None = None, busy_poll_us: int = 0
-    ) -> None:
+    def __init__(self, spec: str, *, workers: int = 1, device_id: int | None = None, busy_poll_us: int = 0) -> None:
         self._spec = spec
         self._device_id = device_id
         self._busy_poll_us = busy_poll_us
@@ -71,12 +69,13 @@ class Supervisor(DeviceHost):
         self.watched: list[str] = []
         """The source files whose change means that the device changed."""
         self.description: DeviceDescription = None  # type: ignore[assignment]  # until the first worker has told
+        self.config = ConfigSpace(b"", b"")
+        self._speaks_first = False
         try:
             self._start(workers)
         except BaseException:
             self.close()
             raise
-        self.config = ConfigSpace(self.description.config, self.description.writable)
 
     def _start(self, workers: int) -> None:
         """Start the first worker, learn from it what the device is, and start the others."""
@@ -94,8 +93,9 @@ class Supervisor(DeviceHost):
         for slot in self._slots[1:]:
             self._await_ready(slot)
 
-    def _new_worker(self) -> WorkerProcess:
-        spec, device_id, sources = self._spec, self._device_id, self._sources
+    def _new_worker(self, changed: bool) -> WorkerProcess:
+        """Start a worker that runs the code of the others, or ``changed`` code from the files."""
+        spec, device_id, sources = self._spec, self._device_id, None if changed else self._sources
         busy_poll_us = self._busy_poll_us
         return WorkerProcess(
             lambda channel, heartbeat: run_worker(
@@ -110,12 +110,14 @@ class Supervisor(DeviceHost):
         while slot.worker.wait(deadline - time.monotonic()):
             for kind, fields in slot.worker.reports(1):
                 if kind == "failed":
-                    raise LocalError(fields["why"])
+                    raise (UsageError if fields["usage"] else LocalError)(fields["why"])
                 slot.take_first(fields)
                 return
             if slot.worker.is_gone:
                 break
-        raise LocalError(f"the device {self._spec} ended its process, or hung, while it was loaded; see what it printed")
+        raise LocalError(
+            f"the device {self._spec} ended its process, or hung, while it was loaded; see what it printed"
+        )
 
     def _slot_of(self, index: int) -> WorkerSlot:
         return self._slots[index % len(self._slots)]
@@ -151,7 +153,7 @@ class Supervisor(DeviceHost):
         fds = {"ledger": queue.journal.ledger_fd, "region": region_fd}
         fds |= {name: fd for name, fd in (("kick", setup.kick_fd), ("interrupt", setup.interrupt_fd)) if fd >= 0}
         slot.worker.ask(
-            "start", list(fds.values()), setup=setup_to_json(setup), journal=[offset, length], fds=list(fds)
+            "start", list(fds.values()), setup=setup_to_json(setup), journal=[offset, length], names=list(fds)
         )
 
     def kick(self, index: int) -> None:
@@ -262,17 +264,14 @@ class Supervisor(DeviceHost):
     def _poll_channels(self) -> None:
         wanted = {process.fileno() for slot in self._slots for process in slot.processes()}
         for fd in self._polled - wanted:
-            try:
+            with contextlib.suppress(OSError):  # it may be closed, by which it left
                 self._epoll.unregister(fd)
-            except OSError:
-                pass  # it was closed, by which it left
         for fd in wanted - self._polled:
             self._epoll.register(fd, select.EPOLLIN)
         self._polled = wanted
 
     def reload(self) -> None:
         """The device's source changed: start workers with the new code, which take over once they are ready."""
-        self._sources = None
         for slot in self._slots:
             slot.reload()
 
@@ -288,7 +287,7 @@ class Supervisor(DeviceHost):
 
     # What happens to workers.
 
-    def is_ready(self, slot: WorkerSlot, fields: dict[str, Any]) -> bool:
+    def is_ready(self, fields: dict[str, Any]) -> bool:
         """Take over what a worker says of the device; refuse one that the driver knows otherwise."""
         description = description_from_json(fields["description"])
         if self.description is not None and (different := self.description.differences(description)):
@@ -299,11 +298,11 @@ class Supervisor(DeviceHost):
             return False
         if self.description is None:
             self.description = description
+            self.config = ConfigSpace(description.config, description.writable)
             self._speaks_first = fields["speaks_first"]
         self._patience = fields["patience"]
         self.watched = fields["sources"]
-        if fields["fds"]:
-            self._sources = _read_sources(fields["fds"][0])
+        self._sources = _sources(fields["files"])
         return True
 
     def serves_again(self, slot: WorkerSlot) -> None:
@@ -383,8 +382,7 @@ class Supervisor(DeviceHost):
         self._stopped(queue, queue.journal.position)
 
 
-def _read_sources(fd: int) -> dict[str, bytes]:
-    """Read the sources that a worker has imported."""
-    text = os.pread(fd, os.fstat(fd).st_size, 0)
-    found: dict[str, str] = json.loads(text)
+def _sources(files: list[bytes]) -> dict[str, bytes]:
+    """Return the sources that a worker has imported, from the file that came with its introduction."""
+    found: dict[str, str] = json.loads(files[0]) if files else {}
     return {path: content.encode("latin-1") for path, content in found.items()}

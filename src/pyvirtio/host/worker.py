@@ -6,9 +6,8 @@ import json
 import os
 import signal
 
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import map_journal
-from pyvirtio.host.loader import DeviceLoader
 from pyvirtio.host.messages import description_to_json, setup_from_json
 from pyvirtio.memory.files import shared_file
 from pyvirtio.runtime import DeviceRunner
@@ -19,25 +18,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
     from pyvirtio.device import Device
     from pyvirtio.host.channel import Channel
+    from pyvirtio.host.loader import DeviceLoader
     from pyvirtio.ring import Journal
     from pyvirtio.transport import QueueSetup
 
     Done = Callable[[object], None]
 
 
-def run_worker(channel: Channel, heartbeat: memoryview, new_loader: Callable[[], DeviceLoader], busy_poll_us: int) -> None:
+def run_worker(
+    channel: Channel, heartbeat: memoryview, new_loader: Callable[[], DeviceLoader], busy_poll_us: int
+) -> None:
     """Load the device, introduce it to the keeper, and serve until the keeper says otherwise."""
     try:
         loader = new_loader()
         worker = Worker(channel, heartbeat, loader, busy_poll_us)
     except LocalError as error:
-        channel.send("failed", why=str(error))
+        channel.send("failed", why=str(error), usage=isinstance(error, UsageError))
         return
     except Exception as error:  # noqa: BLE001  # a constructor may raise anything; the keeper must be told
         log.warning(f"the device cannot be made: {error!r}", error)
-        channel.send("failed", why=f"the device cannot be made: {type(error).__name__}: {error}")
+        channel.send("failed", why=f"the device cannot be made: {type(error).__name__}: {error}", usage=False)
         return
     worker.introduce(loader)
     worker.run()
@@ -52,7 +55,7 @@ class Worker:
         self._patience = device.patience
         self._speaks_first = device.speaks_first
         self._regions: dict[int, FileRegion] = {}
-        self._journals: dict[int, Journal] = {}
+        self._files: dict[int, Callable[[], Journal]] = {}
         self._fds: dict[int, dict[str, int]] = {}
         self._left = False
         self._loop = self._new_loop(device, heartbeat)
@@ -60,7 +63,7 @@ class Worker:
             device,
             log.warning,
             loop=self._loop,
-            new_journal=lambda setup: self._journals.pop(setup.index),
+            new_journal=lambda setup: self._files.pop(setup.index)(),
             renew=loader.new_device,
             stuck=_die,
             heartbeat=heartbeat,
@@ -165,18 +168,17 @@ class Worker:
         descriptors: list[int],
         setup: list[int],
         journal: list[int],
-        fds: list[str],
+        names: list[str],
     ) -> None:
-        own = dict(zip(fds, descriptors, strict=True))
+        own = dict(zip(names, descriptors, strict=True))
         ledger, region = own.pop("ledger"), own.pop("region")
         queue: QueueSetup = setup_from_json(setup, kick_fd=own.get("kick", -1), interrupt_fd=own.get("interrupt", -1))
-        try:
-            self._journals[queue.index] = map_journal(queue.size, ledger, (region, *journal))
-        finally:
-            os.close(ledger)
-            os.close(region)
+        offset, length = journal
         self._fds[queue.index] = own
+        self._files[queue.index] = lambda: map_journal(queue.size, ledger, (region, offset, length))
         self._runner.start_queue(queue)
+        os.close(ledger)
+        os.close(region)
         done(None)
 
     def _stop(self, done: Done, _fds: list[int], queue: int, fail_suspects: bool) -> None:
@@ -215,9 +217,7 @@ class Worker:
         if fds:
             own[name] = fds[0]
 
-    def _load_config(
-        self, done: Done, _fds: list[int], changes: list[tuple[int, int]], by_driver: bool
-    ) -> None:
+    def _load_config(self, done: Done, _fds: list[int], changes: list[tuple[int, int]], by_driver: bool) -> None:
         self._runner.config.apply(changes)
         self._runner.load_config(by_driver=by_driver)
         done(None)

@@ -43,8 +43,8 @@ TRANSITIONS = {
 class WorkerProcess:
     """A worker from its start until it is reaped.
 
-    ``run(channel, heartbeat)`` is what the forked process does. ``heartbeat`` is a word of memory that both share: since
-    when, in nanoseconds, the worker has been busy with one thing, and 0 while it waits.
+    ``run(channel, heartbeat)`` is what the forked process does. ``heartbeat`` is a word of memory that both share:
+    since when, in nanoseconds, the worker has been busy with one thing, and 0 while it waits.
 
     Raises:
         OSError: there are no processes or descriptors left.
@@ -93,7 +93,8 @@ class WorkerProcess:
         The completion has the result, or None where the worker died before it was done.
         """
         self._number += 1
-        asked = self._asked[self._number] = Completion[Any]()
+        asked: Completion[Any] = Completion()
+        self._asked[self._number] = asked
         try:
             self._channel.send(kind, fds or (), number=self._number, **fields)
         except OSError:
@@ -111,8 +112,7 @@ class WorkerProcess:
                 self.go(ProcessState.GONE)
                 break
             kind, fields, fds = received
-            for fd in fds:
-                os.close(fd)
+            fields["files"] = [_content(fd) for fd in fds]
             if kind == "done":
                 self._complete(fields["number"], fields["result"])
             else:
@@ -160,3 +160,13 @@ class WorkerProcess:
         asked, self._asked = self._asked, {}
         for completion in asked.values():
             completion.complete(None)
+
+
+def _content(fd: int) -> bytes:
+    """Return the content of a file that came with a message, and close it."""
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class ConfigSpace:
-    """The one configuration space of a device, or one process's copy of it.
+    r"""The one configuration space of a device, or one process's copy of it.
 
     ``content`` is how it begins, ``writable`` a byte of 255 for each byte that a driver may write.
 
-    >>> space = ConfigSpace(b"ab", b"\\x00\\xff")
+    >>> space = ConfigSpace(b"ab", b"\x00\xff")
     >>> space.write(0, b"xy")
     [(1, 121)]
     >>> space.read(0, 2), space.generation

@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     class Steppable(Protocol):
         """What can be run by a loop."""
 
-        def fileno(self) -> int: ...
-        def step(self) -> bool: ...
-        def timeout(self) -> float | None: ...
+        def fileno(self) -> int:
+            """Return a descriptor that is readable when `step` has something to do."""
+            ...
+
+        def step(self) -> bool:
+            """Do what there is to do; return whether there is more."""
+            ...
+
+        def timeout(self) -> float | None:
+            """Return the seconds until `step` has something to do by itself, None for never."""
+            ...
 
 
 class Attachment:

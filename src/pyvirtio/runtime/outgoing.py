@@ -8,7 +8,7 @@ from pyvirtio.runtime.service import QueueService, QueueState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.device.outgoing import OutgoingPort
-    from pyvirtio.ring import DeviceQueue
+    from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.runtime.service import Surroundings
     from pyvirtio.system.eventfd import Notifier
 
@@ -45,7 +45,7 @@ class OutgoingService(QueueService):
                         return None
                     continue
                 chain = chains[0]
-                room = chain.room
+                room: int = chain.room
                 if chain.error or (not room and data):
                     self.report_once(f"a buffer that cannot be used is returned empty: {chain.error or 'no room'}")
                     self._push(chains)
@@ -68,6 +68,7 @@ class OutgoingService(QueueService):
         self._port.refilled()
 
     def has_more(self) -> bool:
+        """Return False: a turn does nothing but wake whoever waits."""
         return False  # buffers wait on the ring for as long as there is nothing to say
 
     def _give_back(self, *, fail_suspects: bool) -> None:  # noqa: ARG002  # there are none

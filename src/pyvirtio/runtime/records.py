@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from pyvirtio.device import Device
     from pyvirtio.device.queue import Queue
-    from pyvirtio.ring.queue import RecordBatch, RecordQueue
+    from pyvirtio.ring.queue import RecordQueue
+    from pyvirtio.ring.records import RecordBatch
 
 MAX_BATCH = 1024
 """The most requests that a device's batch method is given at once."""

@@ -10,9 +10,9 @@ begun alone: if the worker dies once more, it is known whose fault it was.
 from __future__ import annotations
 
 from pyvirtio.device.handlers import StillInUse, write_response
-from pyvirtio.device.queue import Queue
 from pyvirtio.device.streams import Writer
 from pyvirtio.errors import PeerError
+from pyvirtio.ring.queue import record_queue
 from pyvirtio.runtime.records import RecordDispatcher
 from pyvirtio.runtime.service import TIME_SLICE_NS, QueueService, QueueState
 from pyvirtio.transport import MAXIMUM_STRIKES, Completion
@@ -20,12 +20,13 @@ from pyvirtio.transport import MAXIMUM_STRIKES, Completion
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from pyvirtio.device import Device
     from pyvirtio.device.handlers import Handler
-    from pyvirtio.ring import Chain, DeviceQueue
-    from pyvirtio.ring.queue import RecordBatch
+    from pyvirtio.device.queue import Queue
+    from pyvirtio.ring import Chain
+    from pyvirtio.ring.queue import DeviceQueue
+    from pyvirtio.ring.records import RecordBatch
     from pyvirtio.runtime.service import Surroundings
     from pyvirtio.runtime.tasks import Tasks, _Slot
     from pyvirtio.system.eventfd import Notifier
@@ -48,7 +49,7 @@ class TookTooLong(Exception):
 class _Running:
     """A request inside an ``async def`` method that waits: since when, and the task that runs it."""
 
-    __slots__ = ("chain", "cancelled", "since", "slot")
+    __slots__ = ("cancelled", "chain", "since", "slot")
 
     def __init__(self, chain: Chain, since: int, slot: _Slot) -> None:
         self.chain = chain
@@ -87,9 +88,8 @@ class RequestService(QueueService):
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
         self._records: RecordDispatcher | None = None
-        if queue.has_records and RecordDispatcher.suits(declared, device):
-            # A batch that fails is answered again, one by one: nothing for what must not be done twice.
-            self._records = RecordDispatcher(queue, declared, device, self._clock, TIME_SLICE_NS)
+        if (records := record_queue(queue)) is not None and RecordDispatcher.suits(declared, device):
+            self._records = RecordDispatcher(records, declared, device, self._clock, TIME_SLICE_NS)
         self._take_over_unfinished()
 
     def _take_over_unfinished(self) -> None:
@@ -113,9 +113,9 @@ class RequestService(QueueService):
             if not self._running:
                 self._serve_chains([self._alone.pop(0)], now, 0)
             return
-        if self._records and not self._waiting and self.state is QueueState.SERVING:
-            if self._serve_records(self._records, now, deadline):
-                return
+        records = self._records if not self._waiting and self.state is QueueState.SERVING else None
+        if records is not None and self._serve_records(records, now, deadline):
+            return
         chains = self._waiting
         if not chains and self.state is QueueState.SERVING:
             chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
@@ -130,6 +130,7 @@ class RequestService(QueueService):
         return chains[begun:]
 
     def has_more(self) -> bool:
+        """Return whether there is a request that can be begun now."""
         if self._alone:
             return not self._running
         if self._waiting or (self._records and self._records.open):
@@ -162,6 +163,7 @@ class RequestService(QueueService):
         batch, fresh, records.open = records.open, records.open is None, None
         if batch is None and (batch := records.pop()) is None:
             return False
+        # A batch that fails is answered again, one by one: nothing for what must not be done twice.
         if fresh and self._repeatable and records.is_batch(len(batch)):
             try:
                 records.answer_batch(batch, now)
@@ -293,7 +295,7 @@ class RequestService(QueueService):
                 self._hold(request.chain, TookTooLong(f"{self._overdue}, and ignores that it was cancelled"))
 
     def _hold(self, chain: Chain, error: Exception) -> None:
-        """Keep a request whose memory is still being used: the driver must not get it back before the worker is gone."""
+        """Keep a request whose memory is still used: the driver must not get it back before this process is gone."""
         self._around.stuck(f"queue {self.index}: the request at descriptor {chain.head} cannot be ended: {error}")
 
     # Failure.
@@ -323,7 +325,7 @@ class RequestService(QueueService):
     # The end.
 
     def stop_at_once(self) -> Completion[int]:
-        """Stop without answering: the driver is gone, or has reset the device. What runs is cancelled and not answered."""
+        """Stop without answering: the driver is gone, or has reset the device. What runs is cancelled."""
         self._waiting.clear()
         self._alone.clear()
         for request in self._running.values():

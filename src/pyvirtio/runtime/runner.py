@@ -226,9 +226,9 @@ class DeviceRunner(DeviceHost):
         """Run a queue from its journal on."""
         index = setup.index
         assert index not in self._services, f"queue {index} runs already"
-        journal = self._new_journal(setup)
         self._negotiate(setup.features)
         try:
+            journal = self._new_journal(setup)
             service = self._new_service(setup, journal)
         except PeerError as error:
             self.report(f"queue {index} is not served until it is set up again: {error}")

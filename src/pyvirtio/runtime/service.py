@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from pyvirtio.ring import Chain, DeviceQueue
+    from pyvirtio.ring import Chain
+    from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.system.eventfd import Notifier
 
     class Surroundings(Protocol):

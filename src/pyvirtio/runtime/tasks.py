@@ -18,7 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio import _enter_task, _leave_task, current_task  # documented under "Extending asyncio"; private to keep others away
+from asyncio import (
+    _enter_task,
+    _leave_task,
+    current_task,
+)  # documented under "Extending asyncio"; private to keep others away
 from collections.abc import Coroutine
 
 TYPE_CHECKING = False
@@ -48,7 +52,7 @@ class _Slot:
         self._bell: asyncio.Future[None] | None = None
         self.done: Done | None = None
         """Called with what the coroutine ended with: an exception, or None."""
-        self.task: asyncio.Task[None] = tasks.loop.create_task(self, context=context)  # type: ignore[arg-type]  # it has all methods of a coroutine that a task uses
+        self.task: asyncio.Task[None] = tasks.loop.create_task(self, context=context)
 
     def take_over(self, work: Work, awaited: Any) -> None:
         """Go on with a coroutine that waits for ``awaited``."""

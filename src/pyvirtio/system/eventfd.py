@@ -35,3 +35,12 @@ class Notifier:
 def signal(fd: int) -> None:
     """Signal an eventfd once."""
     Notifier(fd).notify()
+
+
+def drain(fd: int) -> None:
+    """Read what has arrived on a kick descriptor that is not an eventfd, and would run full."""
+    try:
+        while len(os.read(fd, 4096)) == 4096:
+            pass
+    except BlockingIOError:
+        pass

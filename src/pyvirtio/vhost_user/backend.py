@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from pyvirtio.transport import DeviceHost
+    from pyvirtio.transport import DeviceHost, HostEvents
 
     Reply = tuple[bytes, list[int]]
 
@@ -46,6 +46,8 @@ class BackendSession:
 
     def __init__(self, host: DeviceHost, refused: Callable[[str], None]) -> None:
         self.host = host
+        self.events: HostEvents = self
+        self.wake: Callable[[], object] = lambda: None
         self.features = 0
         self.protocol = m.Protocol(0)
         self.status = Status(0)
