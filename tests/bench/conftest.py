@@ -12,7 +12,7 @@ from pyvirtio.bench.backends import Backend, c_peer
 from pyvirtio.bench.load import CFrontend
 from pyvirtio.bench.programs import LIBRARY, Programs
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, default_root
+from pyvirtio.provision.cache import Cache, default_root
 
 if TYPE_CHECKING:
     from pathlib import Path

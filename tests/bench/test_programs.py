@@ -14,7 +14,7 @@ from pyvirtio.bench.programs import BACK_END, FRONT_END, Programs, compile_c, co
 from pyvirtio.bench.python_frontend import PythonFrontend
 from pyvirtio.bench.runs import Pace
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache
+from pyvirtio.provision.cache import Cache
 from pyvirtio.vm.launch import GuestBuilder
 
 if TYPE_CHECKING:

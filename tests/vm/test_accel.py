@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import GuestError, LocalError
+from pyvirtio.provision.cache import Cache
 from pyvirtio.vm import accel
 from pyvirtio.vm.accel import choose_accelerator, kvm_obstacle, try_kvm
-from pyvirtio.vm.cache import Cache
 from pyvirtio.vm.machine import MACHINES
 from pyvirtio.vm.qemu import Qemu
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
+from pyvirtio.provision.cache import Cache
 from pyvirtio.vm import doctor
-from pyvirtio.vm.cache import Cache
 from pyvirtio.vm.doctor import MISSING, OK, OPTIONAL, examine, mend
 from pyvirtio.vm.launch import GuestBuilder
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
+from pyvirtio.vm.guest_packages import relocate
 from pyvirtio.vm.kernel import Kernel, release_of
-from pyvirtio.vm.provision import relocate
 from pyvirtio.vm.rootfs import find_module
 
 if TYPE_CHECKING:

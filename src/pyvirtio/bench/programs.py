@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, digest
-from pyvirtio.vm.packages import Registry, Suites
-from pyvirtio.vm.progress import Progress, Silent
-from pyvirtio.vm.sources import release_of_machine
+from pyvirtio.provision.cache import Cache, digest
+from pyvirtio.provision.packages import Registry, Suites
+from pyvirtio.provision.progress import Progress, Silent
+from pyvirtio.provision.sources import release_of_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from pyvirtio.bench.figures import Spread
 from pyvirtio.bench.figures import ratio as ratio_of
 from pyvirtio.bench.processes import apart, placed
 from pyvirtio.errors import DeviceError
-from pyvirtio.vm.progress import Progress, Silent
+from pyvirtio.provision.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from pyvirtio.bench.page import write_page
     from pyvirtio.bench.suite import FULL, QUICK, Wanted
     from pyvirtio.bench.suite import run as measure
+    from pyvirtio.provision.progress import for_terminal
     from pyvirtio.vm.launch import default_builder
-    from pyvirtio.vm.progress import for_terminal
 
     wanted = Wanted(
         names, QUICK if options.quick else FULL, options.long, Path(options.socket) if options.socket else None

@@ -23,10 +23,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at."""
+    from pyvirtio.provision.progress import for_terminal
     from pyvirtio.ring.engine import ENGINES, engine
     from pyvirtio.vm.doctor import MISSING, OK, Finding, examine, mend
     from pyvirtio.vm.launch import default_builder
-    from pyvirtio.vm.progress import for_terminal
 
     builder = default_builder(for_terminal())
     findings = [Finding("ring engine", OK, ENGINES[engine()])]

@@ -99,8 +99,8 @@ def run_shell(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _setup(options: argparse.Namespace) -> Iterator[LaunchConfig]:
     """Make everything ready, and serve the device while the guest runs."""
+    from pyvirtio.provision.progress import for_terminal
     from pyvirtio.vm.launch import GuestOptions, default_builder
-    from pyvirtio.vm.progress import for_terminal
 
     guest_options = GuestOptions(options.arch, options.transport, options.accel, options.qemu, options.kernel)
     builder = default_builder(for_terminal())

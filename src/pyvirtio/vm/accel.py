@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import GuestError, LocalError
-from pyvirtio.vm.cache import Cache, digest
+from pyvirtio.provision.cache import Cache, digest
 from pyvirtio.vm.console import Console
 from pyvirtio.vm.machine import Boot
 
 if TYPE_CHECKING:
+    from pyvirtio.provision.progress import Progress
     from pyvirtio.vm.machine import Machine
-    from pyvirtio.vm.progress import Progress
     from pyvirtio.vm.qemu import Qemu
 
 ACCELERATORS = ("auto", "kvm", "tcg")

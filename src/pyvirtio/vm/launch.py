@@ -15,16 +15,16 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pyvirtio.provision.cache import Cache, default_root
+from pyvirtio.provision.packages import Registry
+from pyvirtio.provision.progress import Progress, Silent
 from pyvirtio.vm.accel import choose_accelerator
-from pyvirtio.vm.cache import Cache, default_root
 from pyvirtio.vm.guest import Guest, LaunchConfig, Result
+from pyvirtio.vm.guest_packages import DEFAULT_KERNEL, GuestPackages
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
 from pyvirtio.vm.module import build_module
-from pyvirtio.vm.packages import Registry
-from pyvirtio.vm.progress import Progress, Silent
-from pyvirtio.vm.provision import DEFAULT_KERNEL, Provision
 from pyvirtio.vm.qemu import Qemu, find_qemu
 from pyvirtio.vm.rootfs import DRIVER_SOURCES, Contents, build_initramfs, compiled_library
 
@@ -62,9 +62,9 @@ class GuestBuilder:
     progress: Progress = field(default_factory=Silent)
 
     @property
-    def provision(self) -> Provision:
+    def provision(self) -> GuestPackages:
         """What the machine's registry of packages can give."""
-        return Provision(Registry(self.cache, self.progress))
+        return GuestPackages(Registry(self.cache, self.progress))
 
     def qemu(self, guest_options: GuestOptions) -> Qemu:
         """The QEMU for the guest; one is provisioned if none is suitable."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, digest
+from pyvirtio.provision.cache import Cache, digest
+from pyvirtio.vm.guest_packages import PYTHON
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.provision import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

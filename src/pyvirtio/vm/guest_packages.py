@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
-from pyvirtio.vm.cache import digest
+from pyvirtio.provision.cache import digest
+from pyvirtio.provision.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
 from pyvirtio.vm.kernel import Kernel
-from pyvirtio.vm.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ PRUNED = (
 
 
 @dataclass(frozen=True)
-class Provision:
+class GuestPackages:
     """Provisions what a guest needs, once.
 
     Each method returns at once if the cache has what is asked for, and otherwise raises ProvisionError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, cannot_write, default_root, digest, says_no_room
+from pyvirtio.provision.cache import Cache, cannot_write, default_root, digest, says_no_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def test_an_interrupted_entry_leaves_nothing(tmp_path: Path, error: type[BaseExc
 
 def test_what_a_killed_process_left_is_not_taken_for_an_entry(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from pyvirtio.vm.cache import Cache\n"
+        "import os, signal, sys; from pathlib import Path; from pyvirtio.provision.cache import Cache\n"
         "def make(folder):\n"
         "    (folder / 'file').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
