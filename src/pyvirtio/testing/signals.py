@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let the programs that the block starts begin with SIGINT at its default.
+    r"""Let the programs that the block starts begin with SIGINT at its default.
 
     A shell starts background jobs with SIGINT ignored, and every program that they start inherits that:
     a test that interrupts such a program would wait in vain. What this process does at SIGINT stays as it
@@ -24,7 +24,7 @@ def interruptible() -> Iterator[None]:
     >>> before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     >>> with interruptible():
     ...     subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    'True\\n'
+    'True\n'
     >>> signal.signal(signal.SIGINT, before) is signal.SIG_IGN
     True
     """
