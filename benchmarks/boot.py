@@ -15,10 +15,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from pyvirtio.devices.factorial import Factorial
 from pyvirtio.host.serve import backend_at
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ def seconds(setup: LaunchConfig, until: bytes) -> float:
         start = time.monotonic()
         with subprocess.Popen(
             setup.command(initrd, serial="stdio"),
-            env=setup.qemu.variables,
             pass_fds=[initrd],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -66,9 +67,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bare, path = Path(folder, "off.cpio"), Path(folder, "s")
         bare.write_bytes(off.to_bytes())
-        device = VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)
+        device = VhostUserDevice.of(Factorial.description(), path, driver_ids=DRIVER_IDS)
         with backend_at("factorial", str(path)):
-            setup = replace(builder.prepare(guest_options, [device]), overlay=ask)
+            setup = replace(builder.prepare(guest_options, [device], sources=DRIVER_SOURCES), overlay=ask)
             only_off = replace(setup, initramfs=bare, overlay=None, devices=())
             pairs = [(seconds(only_off, b""), seconds(setup, b"5! = 120")) for _ in range(runs)]
     offs, answers = zip(*pairs, strict=True)

@@ -13,6 +13,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def prepared() -> Callable[..., LaunchConfig]:
         overlay = Initramfs()
         overlay.file("bin/driver_check", (PROGRAMS / "driver_check.py").read_bytes(), mode=0o755)
         try:
-            setup = builder.prepare(GuestOptions(arch=arch, transport=transport, accel="tcg"))
+            setup = builder.prepare(GuestOptions(arch=arch, transport=transport, accel="tcg"), sources=DRIVER_SOURCES)
         except ProvisionError as error:
             pytest.skip(f"nothing can be provisioned here: {error}")
         return replace(setup, overlay=overlay)

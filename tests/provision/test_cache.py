@@ -130,6 +130,18 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     assert "Permission denied" in str(cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
 
 
+def test_a_note_is_kept_until_its_key_changes(tmp_path: Path) -> None:
+    cache, answers = Cache(tmp_path), iter("abc")
+    assert [cache.note("name", key, lambda: next(answers)) for key in ("1", "1", "2", "2", "1")] == [*"aabbc"]
+    assert not list((tmp_path / "notes").glob(".*")), "no partial file is left"
+
+
+def test_a_note_that_cannot_be_kept_is_found_out_each_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answers = iter("ab")
+    assert [Cache(tmp_path / "file").note("name", "1", lambda: next(answers)) for _ in range(2)] == ["a", "b"]
+
+
 def test_only_the_latest_entries_are_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for age, key in enumerate("abcd"):

@@ -21,12 +21,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 
 def test_an_unknown_kernel_version(machine: FakeMachine) -> None:
-    with pytest.raises(LocalError, match=r"no recipe for kernel 2\.6; there are 6\.1"):
+    with pytest.raises(LocalError, match=r"2\.6.*6\.1"):
         GuestPackages(machine.registry()).kernel("x86_64", "2.6")
 
 
 def test_a_provision_without_qemu_is_an_error(machine: FakeMachine) -> None:
-    with pytest.raises(ProvisionError, match="no dynamic loader"):
+    with pytest.raises(ProvisionError, match="remove that folder"):
         find_qemu(find_machine("x86_64"), "", GuestPackages(machine.registry()).qemu)
 
 

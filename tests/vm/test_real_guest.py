@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyvirtio.devices.factorial import Factorial
 from pyvirtio.errors import GuestError, ProvisionError
 from pyvirtio.testing.served import served
 from pyvirtio.vm.guest import Guest, LaunchConfig
@@ -44,13 +45,13 @@ def builder() -> GuestBuilder:
 
 def prepare(builder: GuestBuilder, guest_options: GuestOptions) -> LaunchConfig:
     try:
-        return builder.prepare(guest_options)
+        return builder.prepare(guest_options, sources=DRIVER_SOURCES)
     except ProvisionError as error:
         pytest.skip(f"nothing can be provisioned here: {error}")
 
 
 def attached(setup: LaunchConfig, path: Path) -> LaunchConfig:
-    return replace(setup, devices=[VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)])
+    return replace(setup, devices=[VhostUserDevice.of(Factorial.description(), path)])
 
 
 def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> No
         assert run_once(attached(setup, path), ["factorial", "8"]).lines == ["8! = 40320"]
 
 
-def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(builder: GuestBuilder) -> None:
+def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console(builder: GuestBuilder) -> None:
     setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
     broken = replace(setup, kernel_options=("rdinit=/missing",))
     with (

@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,30 @@ class Cache:
         with contextlib.suppress(OSError):  # in a cache that may only be read
             os.utime(final)
         return final
+
+    def note(self, name: str, key: str, find_out: Callable[[], str]) -> str:
+        """Return a line of text that takes long to find out, and keep it for as long as `key` stays the same.
+
+        Where the cache cannot be written, `find_out` is called each time.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as scratch:
+        ...     cache = Cache(Path(scratch))
+        ...     cache.note("colour", "1", lambda: "red"), cache.note("colour", "1", lambda: "blue")
+        ('red', 'red')
+        """
+        path = self.root / "notes" / name
+        with contextlib.suppress(OSError, ValueError):
+            known_key, text = path.read_text().split("\n", 1)
+            if known_key == key:
+                return text
+        text = find_out()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{name}.{os.getpid()}.{threading.get_native_id()}")
+            partial.write_text(f"{key}\n{text}")
+            partial.replace(path)
+        return text
 
     def keep_latest(self, kind: str, count: int) -> None:
         """Remove all but the `count` entries of a kind that were used last."""

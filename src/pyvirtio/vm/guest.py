@@ -223,7 +223,6 @@ class Guest:
             with self.setup.memory_file() as initrd:
                 self._process = subprocess.Popen(
                     self.setup.command(initrd, serial="stdio"),
-                    env=self.setup.qemu.variables,
                     stdin=subprocess.PIPE,
                     stdout=writing,
                     stderr=writing,  # QEMU's own complaints belong into the story
@@ -299,7 +298,7 @@ def interact(setup: LaunchConfig) -> int:
         stack.enter_context(exit_on_sigterm())
         initrd = stack.enter_context(setup.memory_file())
         command = setup.command(initrd, serial="mon:stdio", more_options=("pyvirtio=shell",))
-        process = subprocess.Popen(command, env=setup.qemu.variables, pass_fds=[initrd])
+        process = subprocess.Popen(command, pass_fds=[initrd])
         stack.callback(process.wait)
         stack.callback(process.kill)
         return process.wait()

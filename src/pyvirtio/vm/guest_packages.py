@@ -1,4 +1,4 @@
-"""What a guest needs, from the machine's package registry: QEMU, a kernel, a toolchain, programs.
+"""What a guest needs, from the machine's package registry: QEMU, kernels, a toolchain, programs.
 
 Each is a folder of unpacked packages in the cache, made when it is first asked for.
 """
@@ -15,6 +15,7 @@ from pyvirtio.errors import LocalError
 from pyvirtio.provision.cache import digest
 from pyvirtio.provision.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
 from pyvirtio.vm.kernel import Kernel
+from pyvirtio.vm.qemu import STARTER, write_starters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True)}
 DEFAULT_KERNEL = "6.1"
 
 EMULATORS = ("qemu-system-x86", "qemu-system-arm")
+QEMU_KEY = digest(EMULATOR.name, *EMULATORS, STARTER)
 PYTHON = "python3.11"
 PROGRAMS = (
     "busybox-static",
@@ -54,37 +56,38 @@ PRUNED = (
 class GuestPackages:
     """Provisions what a guest needs, once.
 
-    Each method returns at once if the cache has what is asked for, and otherwise raises ProvisionError
-    if it cannot be had.
+    Each method returns at once if the cache has what is asked for. Otherwise it downloads that, and raises
+    ProvisionError where it cannot.
     """
 
     registry: Registry
 
     def has_qemu(self) -> bool:
-        """Whether QEMU was provisioned."""
-        return self.registry.cache.has("qemu", digest(EMULATOR.name, *EMULATORS))
+        """Return whether QEMU was provisioned."""
+        return self.registry.cache.has("qemu", QEMU_KEY)
 
     def qemu(self) -> Path:
-        """The folder with QEMU's packages, for every architecture of a guest."""
+        """Return the folder with QEMU's packages, for every architecture of a guest."""
 
         def make(folder: Path) -> None:
             self.registry.unpack(EMULATOR, EMULATORS, folder, dependencies=True)
             prune(folder)
+            write_starters(folder)
 
-        return self.registry.cache.entry("qemu", digest(EMULATOR.name, *EMULATORS), make)
+        return self.registry.cache.entry("qemu", QEMU_KEY, make)
 
     def has_kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> bool:
-        """Whether the kernel was provisioned."""
+        """Return whether the kernel was provisioned."""
         return self.registry.cache.has("kernel", _kernel_key(arch, version))
 
     def kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> Kernel:
-        """A kernel for virtual machines, with its modules and headers.
+        """Return a kernel for virtual machines, with its modules and headers.
 
         Raises:
             LocalError: there is no recipe for the version.
         """
         if version not in KERNELS:
-            raise LocalError(f"no recipe for kernel {version}; there are {', '.join(KERNELS)}")
+            raise LocalError(f"there is no recipe for kernel {version}; give one of {', '.join(KERNELS)}")
         suites, architecture = KERNELS[version], DEBIAN_NAMES[arch]
 
         def make(folder: Path) -> None:
@@ -102,7 +105,7 @@ class GuestPackages:
         return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
 
     def programs(self, arch: str) -> Path:
-        """The folder with the programs of a guest: busybox, and Python with the libraries it needs.
+        """Return the folder with the programs of a guest: busybox, and Python with the libraries it needs.
 
         The rest of Python's standard library is in its folder ``standard-library``.
         """
@@ -119,7 +122,7 @@ class GuestPackages:
         return self.registry.cache.entry("programs", key, make)
 
     def toolchain(self, arch: str) -> Path:
-        """The folder with make, and with a compiler on this machine for kernel modules of `arch`."""
+        """Return the folder with make, and with a compiler on this machine for kernel modules of `arch`."""
         architecture, native = DEBIAN_NAMES[arch], native_architecture()
         cross = f"-{COMPILERS[architecture]}" if architecture != native else ""
         packages = (f"{COMPILER}{cross}", "make", "libelf1")
@@ -135,7 +138,7 @@ class GuestPackages:
         return self.registry.cache.entry("toolchain", key, make)
 
     def _newest(self, suites: Suites, package: str, architecture: str) -> str:
-        """The package with the version in its name, to which a package without one leads."""
+        """Return the package with a version in its name on which the package without one depends."""
         prefix = package.split("-cloud-", maxsplit=1)[0] + "-"
         needed = self.registry.depends(suites, f"{package}:{architecture}")
         return next(name for name in needed if name.startswith(prefix))

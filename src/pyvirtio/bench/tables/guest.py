@@ -16,6 +16,7 @@ from pyvirtio.errors import GuestError
 from pyvirtio.vm.guest import Guest
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,11 +77,11 @@ def _run(
     overlay.file("command", f"guest_load {pace.seconds} {pace.repetitions} {' '.join(paths)}\n".encode())
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, contextlib.ExitStack() as stack:
         devices = []
-        for number, backend in enumerate(backends):
+        for backend in backends:
             socket = stack.enter_context(backend.running(Path(folder)))
             size = CONFIG_SIZE.get(backend.name, 16)
-            devices.append(VhostUserDevice(socket, id=45, queues=1, size=128, config_size=size, name=f"device{number}"))
-        setup = replace(builder.prepare(guest_options, devices=devices), overlay=overlay)
+            devices.append(VhostUserDevice(socket, 45, queues=1, size=128, config_size=size, driver_ids=DRIVER_IDS))
+        setup = replace(builder.prepare(guest_options, devices, sources=DRIVER_SOURCES), overlay=overlay)
         with bench.progress.step("a guest measures"), Guest(setup) as guest:
             result = guest.result(2 * duration + BOOT)
     lines = list(parse(result.lines))
