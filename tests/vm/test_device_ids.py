@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +29,15 @@ FORWARDS = """
 echo started >>{folder}/starts
 for word in "$@"; do
     case $word in
-    socket,*) fd=${{word##*fd=}} ;;
+    socket,*) socket=${{word##*path=}} ;;
     *virtio-id=*) id=${{word##*virtio-id=}}; id=${{id%%,*}} ;;
     esac
 done
-if grep -qx "$id" {folder}/ids; then exec bash -c "echo hello >&$fd; exec tail -f /dev/null"; fi
+if grep -qx "$id" {folder}/ids; then exec {python} -c "{speak}" "$socket"; fi
 echo "unknown id $id" >&2
 kill -ABRT $$
 """
+SPEAK = "import signal, socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'1'); signal.pause()"
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def probe(fake_qemu: Callable[..., Path], tmp_path: Path) -> Callable[..., Devic
 
     def make(*ids: int) -> DeviceProbe:
         (tmp_path / "ids").write_text("".join(f"{number}\n" for number in ids))
-        qemu = Qemu((str(fake_qemu(FORWARDS.format(folder=tmp_path))),))
+        qemu = Qemu((str(fake_qemu(FORWARDS.format(folder=tmp_path, python=sys.executable, speak=SPEAK))),))
         return DeviceProbe(qemu, MACHINE, Cache(tmp_path / "cache"))
 
     return make

@@ -7,8 +7,12 @@ there, after some 25 ms, and no back-end is needed. The answer is kept for that 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,23 +44,18 @@ def refusal(qemu: Qemu, machine: Machine, device: VhostUserDevice, limit: float 
     Raises:
         GuestError: QEMU neither speaks vhost-user nor ends.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            process = subprocess.Popen(
-                [*WITHOUT_CORE, *qemu.prefix, *machine.stopped(device, theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        ours.settimeout(limit)
+    with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder, "s")
+        listener.bind(str(path))
+        listener.listen()
+        process = subprocess.Popen(
+            [*WITHOUT_CORE, *qemu.prefix, *machine.stopped(replace(device, socket=path))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         try:
-            spoke = bool(ours.recv(1))
-        except ConnectionResetError:
-            spoke = False
-        except TimeoutError as error:
-            raise GuestError(f"QEMU, started without a guest, did nothing for {limit:g} s; try again") from error
+            spoke = _speaks(listener, process.pid, limit)
         finally:
             process.kill()
             output, _ = process.communicate()
@@ -64,6 +63,26 @@ def refusal(qemu: Qemu, machine: Machine, device: VhostUserDevice, limit: float 
         return ""
     words = output.decode(errors="replace").strip().splitlines()
     return words[-1] if words else "it ended without a word"
+
+
+def _speaks(listener: socket.socket, pid: int, limit: float) -> bool:
+    """Return whether a process sends something over a connection that it makes; False if it ends first."""
+    ended = os.pidfd_open(pid)
+    try:
+        ready, _, _ = select.select([listener.fileno(), ended], [], [], limit)
+        if ready == [ended]:
+            return False
+        if ready:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionResetError):
+                connection.settimeout(limit)
+                return bool(connection.recv(1))
+            return False
+    except TimeoutError:
+        pass
+    finally:
+        os.close(ended)
+    raise GuestError(f"QEMU, started without a guest, did nothing for {limit:g} s; try again")
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class DeviceProbe:
     def refusal(self, device: VhostUserDevice) -> str:
         """Return why the device is not created, as `refusal` does; empty if it is."""
         asked = replace(device, socket=Path("/"), bus="", name="")
-        key = digest(self.qemu.identity(), *self.machine.stopped(asked, 0))
+        key = digest(self.qemu.identity(), *self.machine.stopped(asked))
         name = f"device-{self.machine.name}-{device.frontend.device}-{device.id}"
         return self.cache.note(name, key, lambda: refusal(self.qemu, self.machine, asked))
 

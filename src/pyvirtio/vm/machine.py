@@ -92,15 +92,10 @@ class VhostUserDevice:
             socket, description.device_id, len(sizes), min(sizes), len(description.config), driver_ids=driver_ids
         )
 
-    def arguments(self, transport: str, chardev: str = "") -> Iterator[str]:
-        """Return QEMU's arguments for the device.
-
-        Args:
-            transport: how it is attached: ``pci``, ``mmio`` or ``mmio-legacy``.
-            chardev: options of a connected socket that take the place of the path.
-        """
+    def arguments(self, transport: str) -> Iterator[str]:
+        """Return QEMU's arguments for the device behind a transport: ``pci``, ``mmio`` or ``mmio-legacy``."""
         name = self.name or "device0"
-        yield from ("-chardev", f"socket,id={name}-socket,{chardev or f'path={_escaped(self.socket)}'}")
+        yield from ("-chardev", f"socket,id={name}-socket,path={_escaped(self.socket)}")
         attachment = Attachment(name, self.id, self.queues, self.size, self.config_size)
         *before, last = self.frontend.arguments(self.frontend.model(transport), attachment)
         yield from before
@@ -161,12 +156,9 @@ class Machine:
             *(argument for device in _named(boot.devices) for argument in device.arguments(self.transport)),
         ]
 
-    def stopped(self, device: VhostUserDevice, fd: int) -> list[str]:
-        """Return QEMU's arguments for this machine with one device and no guest, stopped before its start.
-
-        `fd` is the front-end's end of a connected socket.
-        """
-        return [*self._hardware("tcg"), "-S", *device.arguments(self.transport, f"fd={fd}")]
+    def stopped(self, device: VhostUserDevice) -> list[str]:
+        """Return QEMU's arguments for this machine with one device and no guest, stopped before its start."""
+        return [*self._hardware("tcg"), "-S", *device.arguments(self.transport)]
 
     def _hardware(self, accel: str) -> Iterator[str]:
         yield from ("-accel", accel)
