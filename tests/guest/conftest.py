@@ -49,6 +49,28 @@ def device_at() -> Callable[..., VhostUserDevice]:
     return device_at
 
 
+@pytest.fixture(scope="session")
+def tutorial_driver() -> Callable[[str], bytes]:
+    """Return the module of a driver that does what the tutorial's does, built for an architecture."""
+    builder = default_builder()
+
+    def build(arch: str) -> bytes:
+        guest_options = GuestOptions(arch=arch)
+        [module] = builder.drivers(guest_options, builder.kernel(guest_options), PROGRAMS / "tutorial")
+        return module.read_bytes()
+
+    return build
+
+
+def ask_as_the_tutorial(guest: Guest, numbers: dict[int, int]) -> None:
+    """Have the tutorial's driver ask for numbers; what it prints for each is the value, as a signed number."""
+    for n, value in numbers.items():
+        octal = "".join(f"\\{byte:03o}" for byte in n.to_bytes(4, "little"))
+        asked = guest.run(f"printf '{octal}' >/dev/virtio_misc && dmesg | grep 'tutorial: virtio response'")
+        assert asked.status == 0, asked.output
+        assert asked.lines[-1].endswith(f"ret is {value}"), asked.output
+
+
 @contextlib.contextmanager
 def unremarkable(guest: Guest, *, allowed: tuple[str, ...] = ()) -> Iterator[None]:
     """Fail if what runs in the block makes the guest's kernel complain."""

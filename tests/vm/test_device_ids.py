@@ -37,7 +37,10 @@ if grep -qx "$id" {folder}/ids; then exec {python} -c "{speak}" "$socket"; fi
 echo "unknown id $id" >&2
 kill -ABRT $$
 """
-SPEAK = "import signal, socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'1'); signal.pause()"
+SPEAK = (
+    "import signal, socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+    "s.send(b'1'); signal.pause()"
+)
 
 
 @pytest.fixture
