@@ -27,6 +27,8 @@ DEFAULT_KERNEL = "6.1"
 
 EMULATORS = ("qemu-system-x86", "qemu-system-arm")
 QEMU_KEY = digest(EMULATOR.name, *EMULATORS, STARTER)
+UML = "user-mode-linux"
+UML_ARCHITECTURES = ("amd64",)
 PYTHON = "python3.11"
 PROGRAMS = (
     "busybox-static",
@@ -103,6 +105,23 @@ class GuestPackages:
             relocate(folder)
 
         return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
+
+    def uml(self) -> Kernel:
+        """Return user-mode Linux: a kernel whose image is a program of this machine, and its modules.
+
+        Raises:
+            LocalError: it does not exist for this machine's architecture.
+        """
+        if native_architecture() not in UML_ARCHITECTURES:
+            raise LocalError("user-mode Linux runs on x86_64 only; boot a guest under QEMU instead")
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [UML], folder)
+            prune(folder)
+
+        root = self.registry.cache.entry("uml", digest(GUEST.name, UML), make)
+        modules = next((root / "usr/lib/uml/modules").iterdir())
+        return Kernel(root / "usr/bin/linux.uml", modules.name, modules)
 
     def programs(self, arch: str) -> Path:
         """Return the folder with the programs of a guest: busybox, and Python with the libraries it needs.

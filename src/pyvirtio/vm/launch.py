@@ -29,6 +29,7 @@ from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
 from pyvirtio.vm.module import build_module
 from pyvirtio.vm.qemu import Qemu, find_qemu
 from pyvirtio.vm.rootfs import Contents, build_initramfs, compiled_library
+from pyvirtio.vm.uml import UmlConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -104,13 +105,18 @@ class GuestBuilder:
         modules: Iterable[str] = (),
     ) -> Path:
         """Return the initramfs for the guest, with modules of the kernel and those built from `sources`."""
+        drivers = self.drivers(guest_options, kernel, sources) if sources else ()
+        named = (*self.machine(guest_options).modules, *modules)
+        return self._initramfs(guest_options.arch, kernel, named, drivers)
+
+    def _initramfs(self, arch: str, kernel: Kernel, modules: Iterable[str], drivers: tuple[Path, ...] = ()) -> Path:
         provision = self.provision
         contents = Contents(
             kernel=kernel,
-            modules=(*self.machine(guest_options).modules, *modules),
-            programs=provision.programs(guest_options.arch),
+            modules=tuple(modules),
+            programs=provision.programs(arch),
             library=compiled_library(self.cache, provision.programs(platform.machine())),
-            drivers=self.drivers(guest_options, kernel, sources) if sources else (),
+            drivers=drivers,
         )
         return build_initramfs(self.cache, contents)
 
@@ -143,6 +149,20 @@ class GuestBuilder:
             guest_options.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress
         )
         return LaunchConfig(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
+
+    def prepare_uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> UmlConfig:
+        """Return everything that a user-mode Linux is started with; what is missing is provisioned.
+
+        Args:
+            devices: what is attached to it.
+            modules: drivers that its package has, by name, e.g. ``virtio_blk``.
+
+        Raises:
+            LocalError: it does not run on this machine's architecture.
+            ProvisionError: something is not available.
+        """
+        kernel = self.provision.uml()
+        return UmlConfig(kernel, self._initramfs(platform.machine(), kernel, modules), tuple(devices))
 
 
 def default_builder(progress: Progress | None = None) -> GuestBuilder:
