@@ -1,5 +1,5 @@
 """The parts of pyvirtio that fetch, build and cache what a benchmark needs, imported in one place."""
 
-from pyvirtio.vm import cache, packages, progress, sources
+from pyvirtio.provision import cache, packages, progress, sources
 
 __all__ = ["cache", "packages", "progress", "sources"]

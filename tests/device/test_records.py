@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyvirtio.device.batching import REST
 
 from pyvirtio.device import Device, Queue, Reader, Records, Writer
-from pyvirtio.device.batching import REST
 from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
 from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pyvirtio.device.service import TURN
 
 from pyvirtio.device import QueueService
-from pyvirtio.device.service import TURN
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import Journal, SplitDriverQueue, SplitLayout, device_queue
 from pyvirtio.spec.features import RING_FEATURES

@@ -38,7 +38,7 @@ def run(arena: Arena, steps: list[tuple[bool, int]]) -> list[tuple[int, int]]:
 def test_blocks_are_aligned_inside_and_apart(size, steps):
     for address, length in run(Arena(BASE, size), steps):
         assert address % SMALLEST == 0
-        assert BASE <= address
+        assert address >= BASE
         assert address + length <= BASE + size
 
 

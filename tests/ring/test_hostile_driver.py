@@ -12,10 +12,10 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from pyvirtio.device.service import TURN
 
 from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.device import Device, Queue, Reader, Writer
-from pyvirtio.device.service import TURN
 from pyvirtio.errors import ChainError, RingError
 from pyvirtio.memory import MemoryTable
 from pyvirtio.spec import split

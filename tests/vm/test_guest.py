@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import GuestError, LocalError
+from pyvirtio.testing.signals import interruptible
 from pyvirtio.vm.guest import Guest, LaunchConfig, interact
 from pyvirtio.vm.launch import run_once
 from pyvirtio.vm.machine import MACHINES, Boot, VhostUserDevice, find_machine
@@ -170,6 +171,7 @@ def test_qemu_goes_however_the_block_is_left(
 PROGRAM = """
 import os, sys
 from pathlib import Path
+from pyvirtio.testing.signals import interruptible
 from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
@@ -182,9 +184,11 @@ with Guest(setup) as guest:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_qemu_goes_when_we_are_told_to_end(fake_qemu: Callable[..., Path], number: int, status: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, fake_qemu(LISTEN)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    with interruptible():
+        started = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, fake_qemu(LISTEN)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    with started as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.send_signal(number)

@@ -14,6 +14,7 @@ from pyvirtio.vm.guest import Guest
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
 from pyvirtio_bench.backends import C_PEER, Backend, c_peer, pyvirtio_backend
 from pyvirtio_bench.engines import TITLES, engines
 from pyvirtio_bench.page import Table
@@ -81,11 +82,11 @@ def _run(
     overlay.file("command", f"guest_load {schedule.seconds} {schedule.repetitions} {' '.join(paths)}\n".encode())
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, contextlib.ExitStack() as stack:
         devices = []
-        for number, backend in enumerate(backends):
+        for backend in backends:
             socket = stack.enter_context(backend.running(Path(folder)))
             size = CONFIG_SIZES.get(backend.name, CONFIG_SIZE)
-            devices.append(VhostUserDevice(socket, id=45, queues=1, size=128, config_size=size, name=f"device{number}"))
-        config = replace(builder.prepare(guest_options, devices=devices), overlay=overlay)
+            devices.append(VhostUserDevice(socket, 45, queues=1, size=128, config_size=size, driver_ids=DRIVER_IDS))
+        config = replace(builder.prepare(guest_options, devices, sources=DRIVER_SOURCES), overlay=overlay)
         with bench.progress.step("a guest measures"), Guest(config) as guest:
             result = guest.result(2 * duration + BOOT)
     lines = list(parse(result.lines))

@@ -104,8 +104,8 @@ def _print_capabilities(options: argparse.Namespace) -> int:
     import json
 
     from pyvirtio.host.loader import DeviceLoader
-    from pyvirtio.spec.ids import DEVICE_NAMES
+    from pyvirtio.spec.ids import VHOST_USER_TYPES
 
     description = DeviceLoader(options.device, options.device_id).new_device().description()
-    print(json.dumps({"type": DEVICE_NAMES.get(description.device_id, description.name), "features": []}))
+    print(json.dumps({"type": VHOST_USER_TYPES.get(description.device_id, description.name), "features": []}))
     return 0

@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 
+from pyvirtio.testing.signals import interruptible
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,13 +141,14 @@ def served(
     with tempfile.TemporaryDirectory(prefix="s-") as folder:
         path = path or os.path.join(folder, "s")
         command = [sys.executable, "-m", "pyvirtio", "serve", device, "--socket", path, *options]
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            command,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
+        with interruptible():
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
         server = ServerProcess(path, process)
         try:
             server.wait_for(" is ready on ")

@@ -15,6 +15,7 @@ the other, and a later entry replaces an earlier one of the same name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -137,3 +138,17 @@ def _member(path: str, entry: Entry, inode: int) -> tuple[bytes, ...]:
     )
     header = MAGIC + b"".join(b"%08X" % field for field in fields)
     return header, name, bytes(-(len(header) + len(name)) % 4), entry.data, bytes(-len(entry.data) % 4)
+
+
+@contextlib.contextmanager
+def in_memory(path: Path, overlay: Initramfs | None = None) -> Iterator[int]:
+    """Return a file descriptor of the archive at `path` and the overlay, one after the other, in memory only."""
+    descriptor = os.memfd_create("initramfs", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(path.read_bytes())
+            if overlay:
+                file.write(overlay.to_bytes())
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -12,10 +12,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, digest, no_room, says_no_room
-from pyvirtio.vm.packages import DEBIAN_NAMES
-from pyvirtio.vm.progress import Progress, Silent
-from pyvirtio.vm.provision import COMPILER, COMPILERS
+from pyvirtio.provision.cache import Cache, digest, no_room, says_no_room
+from pyvirtio.provision.packages import DEBIAN_NAMES
+from pyvirtio.provision.progress import Progress, Silent
+from pyvirtio.vm.guest_packages import COMPILER, COMPILERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -622,6 +622,7 @@ static const unsigned int vtest_features[] = {
 
 static const struct virtio_device_id vtest_ids[] = {
 	{ VIRTIO_ID_TEST, VIRTIO_DEV_ANY_ID },
+	{ VIRTIO_ID_TEST_UNCLAIMED, VIRTIO_DEV_ANY_ID },
 	{ VIRTIO_ID_TEST_UNASSIGNED, VIRTIO_DEV_ANY_ID },
 	{ 0 },
 };

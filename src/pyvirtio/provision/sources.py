@@ -1,4 +1,4 @@
-"""Where this machine gets its packages from: apt's own lists of sources, in both of their forms.
+"""Where this machine gets its packages from: apt's lists of sources, in both of their forms.
 
 >>> [source] = parse_list("deb [arch=amd64 signed-by=/k.gpg] http://mirror/debian bookworm main contrib")
 >>> source.uris, source.suites, source.signed_by
@@ -29,14 +29,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Archives:
-    """The distribution's archives: the main one and, where the machine uses it, that of security updates."""
+    """The distribution's archives: the main one and, where the machine uses it, the one with security updates."""
 
     main: Source
     security: Source | None = None
 
 
 def parse_list(text: str) -> list[Source]:
-    """The sources of binary packages in the one-line form (``deb [options] URI suite component…``)."""
+    """Return the sources of binary packages in the one-line form (``deb [options] URI suite component…``)."""
     sources = []
     for raw in text.splitlines():
         line = raw.split("#", 1)[0].strip()
@@ -50,7 +50,7 @@ def parse_list(text: str) -> list[Source]:
 
 
 def parse_deb822(text: str) -> list[Source]:
-    """The sources of binary packages in the form of stanzas (``Types:``, ``URIs:``, ``Suites:`` …)."""
+    """Return the sources of binary packages in the form of stanzas (``Types:``, ``URIs:``, ``Suites:`` …)."""
     sources = []
     kept = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n[ \t]*\n", kept):
@@ -63,7 +63,7 @@ def parse_deb822(text: str) -> list[Source]:
 
 
 def machine_sources(etc: Path) -> list[Source]:
-    """Every source that the apt of this machine has, `etc` being its folder of settings (``/etc/apt``)."""
+    """Return every source of this machine's apt, whose settings are in the folder `etc` (``/etc/apt``)."""
     found = []
     for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
         parse = {".list": parse_list, ".sources": parse_deb822}.get(path.suffix)
@@ -73,7 +73,7 @@ def machine_sources(etc: Path) -> list[Source]:
 
 
 def distribution_archives(sources: list[Source], codename: str) -> Archives:
-    """The distribution's own archives among `sources`, which hold foreign ones too.
+    """Return the distribution's own archives among `sources`, which may include those of third parties.
 
     The main archive is the one that serves the release `codename` and, if any does, its updates.
 
@@ -84,36 +84,34 @@ def distribution_archives(sources: list[Source], codename: str) -> Archives:
     candidates = [source for source in sources if "main" in source.components and set(releases) & set(source.suites)]
     if not candidates:
         raise ProvisionError(
-            f"no source of packages for Debian {codename} in apt's settings; add one, or {OPTIONS_INSTEAD}"
+            f"apt's settings name no source of packages for Debian {codename}; add one, or {OPTIONS_INSTEAD}"
         )
 
-    def foreignness(source: Source) -> tuple[bool, bool]:
+    def priority(source: Source) -> tuple[bool, bool]:
         served = {suite for other in sources if set(other.uris) & set(source.uris) for suite in other.suites}
         return f"{codename}-updates" not in served, "debian-archive" not in source.signed_by
 
-    main = min(candidates, key=foreignness)
+    main = min(candidates, key=priority)
     security = (source for source in sources if any(suite.endswith("-security") for suite in source.suites))
     return Archives(main, next(security, None))
 
 
 def release_of_machine(os_release: Path = Path("/etc/os-release")) -> str:
-    """The code name of the Debian release that runs here.
+    """Return the code name of the Debian release that runs here.
 
     Raises:
-        ProvisionError: this is no Debian; the message says which options do without it.
+        ProvisionError: this is not Debian; the message names the options that work without it.
     """
     text = os_release.read_text() if os_release.is_file() else ""
     fields = {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in text.splitlines())}
     if fields.get("ID") != "debian":
         name = fields.get("PRETTY_NAME") or fields.get("ID") or "an unknown distribution"
-        raise ProvisionError(
-            f"QEMU and kernels can be provisioned on Debian only, and this is {name}; {OPTIONS_INSTEAD}"
-        )
+        raise ProvisionError(f"QEMU and kernels are provisioned on Debian only, and this is {name}; {OPTIONS_INSTEAD}")
     return fields.get("VERSION_CODENAME") or "sid"
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    """The fields of a stanza; a value keeps its continuation lines, as an embedded key needs."""
+    """Return the fields of a stanza; a value keeps its continuation lines, which an embedded key consists of."""
     fields: dict[str, str] = {}
     name = ""
     for line in stanza.splitlines():

@@ -1,4 +1,4 @@
-"""How far a long step has come, shown to whoever waits.
+"""How far a long step has come, shown to the user who waits for it.
 
 `Silent` is for tests and libraries, `Lines` prints a line when a step begins, `Bars` draws with rich.
 `for_terminal` chooses.
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Where steps report to."""
+    """Where long steps are reported."""
 
     def step(self, title: str) -> AbstractContextManager[Callable[[float], None]]:
-        """A step that takes its time. The value is called with the part that is done, 0 to 1."""
+        """Return a context for a step; its value is called with the part that is done, 0 to 1."""
 
     def notice(self, text: str) -> None:
-        """One line that the user should see."""
+        """Show the user one line."""
 
 
 class Silent:
@@ -31,11 +31,11 @@ class Silent:
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Callable[[float], None]]:  # noqa: ARG002 - the protocol's
-        """Say nothing of the step."""
+        """Show nothing of the step."""
         yield lambda _: None
 
     def notice(self, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
 
 class Lines:
@@ -90,7 +90,7 @@ class Bars:
 
 
 def for_terminal() -> Progress:
-    """Bars if stderr is a terminal and rich is installed, otherwise lines on stderr."""
+    """Return bars if stderr is a terminal and rich is installed, otherwise lines on stderr."""
     if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
         return Bars()
     return Lines(sys.stderr)

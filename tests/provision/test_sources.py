@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.sources import (
+from pyvirtio.provision.sources import (
     Source,
     distribution_archives,
     machine_sources,

@@ -1,8 +1,8 @@
 """What was provisioned or built once, kept under a name that says what it was made from.
 
-An entry is a folder. It is made in a private place and renamed into the cache when it is whole, so an
-entry that exists is complete: an interrupted download, a full disk or a killed process leaves no
-half-made entry. A lock for each entry sees to it that two processes do not make the same one twice.
+An entry is a folder. It is made in a private place and renamed into the cache when it is complete: an
+interrupted download, a full disk or a killed process never leaves half an entry. A lock for each entry
+keeps two processes from making the same one twice.
 
 >>> import tempfile
 >>> def make(folder):
@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,14 +37,14 @@ NO_ROOM_TEXTS = ("No space left on device", "Disk quota exceeded", "File too lar
 
 
 def default_root() -> Path:
-    """The user's cache folder: ``$XDG_CACHE_HOME/pyvirtio``, or ``~/.cache/pyvirtio``."""
+    """Return the user's cache folder: ``$XDG_CACHE_HOME/pyvirtio``, or ``~/.cache/pyvirtio``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification tells to ignore a relative path.
+    # The XDG specification says that a relative path is ignored.
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pyvirtio"
 
 
 def digest(*parts: str | bytes) -> str:
-    """A name for what is made from `parts`: 16 hexadecimal digits.
+    """Return a name for what is made from `parts`: 16 hexadecimal digits.
 
     >>> digest("ab", "c") == digest("a", "bc")
     False
@@ -62,25 +63,25 @@ class Cache:
 
     Attributes:
         root: the only folder that provisioning writes to.
-        notice: told, in a line of text, when another process is waited for.
+        notice: called with a line of text when another process has to be waited for.
     """
 
     root: Path
     notice: Callable[[str], None] = lambda _: None
 
     def path(self, kind: str, key: str) -> Path:
-        """Where the entry is, or will be."""
+        """Return where the entry is, or will be."""
         return self.root / kind / key
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the entry is there, and so complete."""
+        """Return whether the entry exists, and is therefore complete."""
         return self.path(kind, key).is_dir()
 
     def entry(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder of an entry; `make` fills an empty folder with it if it is not there yet.
+        """Return the folder of an entry; if there is none yet, `make` is called to fill an empty folder.
 
         Raises:
-            ProvisionError: the disk is full, the folder cannot be written, or `make` said so.
+            ProvisionError: the disk is full, the folder cannot be written, or `make` raised it.
         """
         final = self.path(kind, key)
         if not final.is_dir():
@@ -90,6 +91,30 @@ class Cache:
         with contextlib.suppress(OSError):  # in a cache that may only be read
             os.utime(final)
         return final
+
+    def note(self, name: str, key: str, find_out: Callable[[], str]) -> str:
+        """Return a line of text that takes long to find out, and keep it for as long as `key` stays the same.
+
+        Where the cache cannot be written, `find_out` is called each time.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as scratch:
+        ...     cache = Cache(Path(scratch))
+        ...     cache.note("colour", "1", lambda: "red"), cache.note("colour", "1", lambda: "blue")
+        ('red', 'red')
+        """
+        path = self.root / "notes" / name
+        with contextlib.suppress(OSError, ValueError):
+            known_key, text = path.read_text().split("\n", 1)
+            if known_key == key:
+                return text
+        text = find_out()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{name}.{os.getpid()}.{threading.get_native_id()}")
+            partial.write_text(f"{key}\n{text}")
+            partial.replace(path)
+        return text
 
     def keep_latest(self, kind: str, count: int) -> None:
         """Remove all but the `count` entries of a kind that were used last."""
@@ -101,7 +126,7 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Keep other processes from doing what `name` stands for, or wait until they have done it."""
+        """Hold the lock `name`; if another process holds it, wait until that has finished."""
         folder = self.root / "locks"
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,8 +142,8 @@ class Cache:
             os.close(descriptor)
 
     def _make(self, final: Path, make: Callable[[Path], None]) -> None:
-        # The name is fixed, for only the holder of the lock uses it: what a killed process left
-        # behind is found again here and removed.
+        # Only the holder of the lock uses this name, so whatever is there was left by a process
+        # that was killed.
         partial = self.root / "partial" / f"{final.parent.name}-{final.name}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -139,16 +164,14 @@ class Cache:
 
 
 def cannot_write(root: Path, error: OSError) -> ProvisionError:
-    """An `OSError` as an error that says what to do about it."""
+    """Return an `OSError` as an error that says what to do about it."""
     if error.errno in NO_ROOM:
         return no_room(root)
-    return ProvisionError(
-        f"cannot write to {root}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that can be written"
-    )
+    return ProvisionError(f"cannot write to {root}: {error.strerror or error}; set XDG_CACHE_HOME to a writable folder")
 
 
 def no_room(root: Path) -> ProvisionError:
-    """The error for a full disk."""
+    """Return the error for a full disk."""
     free = ""
     with contextlib.suppress(OSError):
         free = f" ({shutil.disk_usage(root).free // 2**20} MiB left)"
@@ -158,5 +181,5 @@ def no_room(root: Path) -> ProvisionError:
 
 
 def says_no_room(text: str) -> bool:
-    """Whether a program's complaint means that the disk is full."""
+    """Return whether a program's complaint means that the disk is full."""
     return any(sign in text for sign in NO_ROOM_TEXTS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, cannot_write, default_root, digest, says_no_room
+from pyvirtio.provision.cache import Cache, cannot_write, default_root, digest, says_no_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def test_an_interrupted_entry_leaves_nothing(tmp_path: Path, error: type[BaseExc
 
 def test_what_a_killed_process_left_is_not_taken_for_an_entry(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from pyvirtio.vm.cache import Cache\n"
+        "import os, signal, sys; from pathlib import Path; from pyvirtio.provision.cache import Cache\n"
         "def make(folder):\n"
         "    (folder / 'file').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -128,6 +128,18 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match=r"cannot write to .*XDG_CACHE_HOME"):
         Cache(tmp_path / "file").entry("kind", "key", fill)
     assert "Permission denied" in str(cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
+
+
+def test_a_note_is_kept_until_its_key_changes(tmp_path: Path) -> None:
+    cache, answers = Cache(tmp_path), iter("abc")
+    assert [cache.note("name", key, lambda: next(answers)) for key in ("1", "1", "2", "2", "1")] == [*"aabbc"]
+    assert not list((tmp_path / "notes").glob(".*")), "no partial file is left"
+
+
+def test_a_note_that_cannot_be_kept_is_found_out_each_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answers = iter("ab")
+    assert [Cache(tmp_path / "file").note("name", "1", lambda: next(answers)) for _ in range(2)] == ["a", "b"]
 
 
 def test_only_the_latest_entries_are_kept(tmp_path: Path) -> None:

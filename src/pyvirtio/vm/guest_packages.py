@@ -1,4 +1,4 @@
-"""What a guest needs, from the machine's package registry: QEMU, a kernel, a toolchain, programs.
+"""What a guest needs, from the machine's package registry: QEMU, kernels, a toolchain, programs.
 
 Each is a folder of unpacked packages in the cache, made when it is first asked for.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
-from pyvirtio.vm.cache import digest
+from pyvirtio.provision.cache import digest
+from pyvirtio.provision.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
 from pyvirtio.vm.kernel import Kernel
-from pyvirtio.vm.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
+from pyvirtio.vm.qemu import STARTER, write_starters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,9 @@ KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True)}
 DEFAULT_KERNEL = "6.1"
 
 EMULATORS = ("qemu-system-x86", "qemu-system-arm")
+QEMU_KEY = digest(EMULATOR.name, *EMULATORS, STARTER)
+UML = "user-mode-linux"
+UML_ARCHITECTURES = ("amd64",)
 PYTHON = "python3.11"
 PROGRAMS = (
     "busybox-static",
@@ -51,40 +55,41 @@ PRUNED = (
 
 
 @dataclass(frozen=True)
-class Provision:
+class GuestPackages:
     """Provisions what a guest needs, once.
 
-    Each method returns at once if the cache has what is asked for, and otherwise raises ProvisionError
-    if it cannot be had.
+    Each method returns at once if the cache has what is asked for. Otherwise it downloads that, and raises
+    ProvisionError where it cannot.
     """
 
     registry: Registry
 
     def has_qemu(self) -> bool:
-        """Whether QEMU was provisioned."""
-        return self.registry.cache.has("qemu", digest(EMULATOR.name, *EMULATORS))
+        """Return whether QEMU was provisioned."""
+        return self.registry.cache.has("qemu", QEMU_KEY)
 
     def qemu(self) -> Path:
-        """The folder with QEMU's packages, for every architecture of a guest."""
+        """Return the folder with QEMU's packages, for every architecture of a guest."""
 
         def make(folder: Path) -> None:
             self.registry.unpack(EMULATOR, EMULATORS, folder, dependencies=True)
             prune(folder)
+            write_starters(folder)
 
-        return self.registry.cache.entry("qemu", digest(EMULATOR.name, *EMULATORS), make)
+        return self.registry.cache.entry("qemu", QEMU_KEY, make)
 
     def has_kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> bool:
-        """Whether the kernel was provisioned."""
+        """Return whether the kernel was provisioned."""
         return self.registry.cache.has("kernel", _kernel_key(arch, version))
 
     def kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> Kernel:
-        """A kernel for virtual machines, with its modules and headers.
+        """Return a kernel for virtual machines, with its modules and headers.
 
         Raises:
             LocalError: there is no recipe for the version.
         """
         if version not in KERNELS:
-            raise LocalError(f"no recipe for kernel {version}; there are {', '.join(KERNELS)}")
+            raise LocalError(f"there is no recipe for kernel {version}; give one of {', '.join(KERNELS)}")
         suites, architecture = KERNELS[version], DEBIAN_NAMES[arch]
 
         def make(folder: Path) -> None:
@@ -101,8 +106,25 @@ class Provision:
 
         return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
 
+    def uml(self) -> Kernel:
+        """Return user-mode Linux: a kernel whose image is a program of this machine, and its modules.
+
+        Raises:
+            LocalError: it does not exist for this machine's architecture.
+        """
+        if native_architecture() not in UML_ARCHITECTURES:
+            raise LocalError("user-mode Linux runs on x86_64 only; boot a guest under QEMU instead")
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [UML], folder)
+            prune(folder)
+
+        root = self.registry.cache.entry("uml", digest(GUEST.name, UML), make)
+        modules = next((root / "usr/lib/uml/modules").iterdir())
+        return Kernel(root / "usr/bin/linux.uml", modules.name, modules)
+
     def programs(self, arch: str) -> Path:
-        """The folder with the programs of a guest: busybox, and Python with the libraries it needs.
+        """Return the folder with the programs of a guest: busybox, and Python with the libraries it needs.
 
         The rest of Python's standard library is in its folder ``standard-library``.
         """
@@ -119,7 +141,7 @@ class Provision:
         return self.registry.cache.entry("programs", key, make)
 
     def toolchain(self, arch: str) -> Path:
-        """The folder with make, and with a compiler on this machine for kernel modules of `arch`."""
+        """Return the folder with make, and with a compiler on this machine for kernel modules of `arch`."""
         architecture, native = DEBIAN_NAMES[arch], native_architecture()
         cross = f"-{COMPILERS[architecture]}" if architecture != native else ""
         packages = (f"{COMPILER}{cross}", "make", "libelf1")
@@ -135,7 +157,7 @@ class Provision:
         return self.registry.cache.entry("toolchain", key, make)
 
     def _newest(self, suites: Suites, package: str, architecture: str) -> str:
-        """The package with the version in its name, to which a package without one leads."""
+        """Return the package with a version in its name on which the package without one depends."""
         prefix = package.split("-cloud-", maxsplit=1)[0] + "-"
         needed = self.registry.depends(suites, f"{package}:{architecture}")
         return next(name for name in needed if name.startswith(prefix))
