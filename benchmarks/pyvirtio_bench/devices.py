@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyvirtio.device import Device, Queue, Records, lookup
+from pyvirtio.device import Device, Queue, RecordArray, lookup
 from pyvirtio.devices.factorial import WRAPPED, Request, Response
 
 QUEUE_SIZE = 1024
@@ -42,6 +42,6 @@ class Batch(Device):
     answer = compute.each(answer)
 
     @compute.batch
-    def answer_all(self, requests: Records) -> object:
+    def answer_all(self, requests: RecordArray) -> object:
         """Answer a record array of requests."""
         return lookup(WRAPPED, requests["arg1"])

@@ -11,18 +11,15 @@ from __future__ import annotations
 import mmap
 import random
 import struct
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyvirtio.device import QueueService
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import SplitLayout
-from pyvirtio.ring.engine import device_queue
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES
-from pyvirtio.testing import RawDriver
+from pyvirtio.testing import LocalQueue, RawDriver
+from pyvirtio.transport import QueueSetup
 from pyvirtio_bench.devices import Batch, Each
 from pyvirtio_bench.engines import BATCHING, TITLES, engines, forced
 from pyvirtio_bench.processes import pinned, split_cpus
@@ -95,11 +92,11 @@ class RingLoop:
         self._batch = min(batch, chains)
         self._words = driver.available_words
         self._index = 0
-        self._service = _service(way, driver, memory, size)
+        self._queue = _queue(way, driver, memory)
 
     def run(self, seconds: float) -> float:
         """Serve for a while; return the nanoseconds of processor time per request."""
-        words, turn, batch = self._words, self._service.turn, self._batch
+        words, turn, batch = self._words, self._queue.turn, self._batch
         done, number = 0, max(1, BATCHES_AT_ONCE // batch)
         started, end = time.process_time_ns(), time.monotonic() + seconds
         while time.monotonic() < end:
@@ -128,20 +125,16 @@ def _prepare(driver: RawDriver, memory: MemoryTable, rng: random.Random) -> list
     return heads
 
 
-def _service(way: Way, driver: RawDriver, memory: MemoryTable, size: int) -> QueueService:
-    layout = SplitLayout(memory, size, driver.layout.descriptors, driver.layout.available, driver.layout.used)
-    with forced(way.engine):
-        queue = device_queue(layout, memory, RING_FEATURES)
-    device = way.device()
-    device.negotiate(RING_FEATURES)
-    answer = device.answers()[0]
-    return QueueService(
-        queue,
-        (lambda chain: answer(chain)) if way.by_chains else answer,  # noqa: PLW0108  # a plain function is for chains
-        lambda: None,
-        lambda text, error: print(text, error, file=sys.stderr),
-        time.monotonic_ns,
+def _queue(way: Way, driver: RawDriver, memory: MemoryTable) -> LocalQueue:
+    layout = driver.layout
+    setup = QueueSetup(
+        0, layout.size, layout.descriptors, layout.available, layout.used, RING_FEATURES, position=driver.used_idx
     )
+    with forced(way.engine):
+        queue = LocalQueue(way.device(), setup, memory)
+    if way.by_chains:
+        queue.service._records = None  # what a ring without records would do
+    return queue
 
 
 def interleaved(title: str, loops: Mapping[Key, RingLoop], bench: Bench) -> dict[Key, list[float]]:

@@ -7,19 +7,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pyvirtio.device.batching import REST
 
-from pyvirtio.device import Device, Queue, Reader, Records, Writer
+from pyvirtio.device import Device, Queue, Reader, RecordArray, Writer
 from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
 from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitLayout
 from pyvirtio.ring import engine as engines
 from pyvirtio.ring.split_records import SplitRecordQueue
+from pyvirtio.runtime.records import BACK_OFF
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import Descriptor, RawDriver
-from tests.support.rings import Number, Served, memory_of
+from tests.support.rings import Number, RawQueue, memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Tripler(Device):
         return Number(3 * request.value)
 
     @requests.batch
-    def triple_all(self, requests: Records) -> Any:
+    def triple_all(self, requests: RecordArray) -> Any:
         values = requests["value"]
         self.batches.append(len(values))
         if 13 in values:
@@ -65,9 +65,9 @@ class Tripler(Device):
 
 def serve(
     device: Device, values: Sequence[bytes], *, room: int = 4, features: int = RING_FEATURES
-) -> tuple[Served, dict[int, bytes]]:
+) -> tuple[RawQueue, dict[int, bytes]]:
     """Have ``device`` answer; gives the answer to each, and b"" where it came back empty."""
-    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device, features)
+    served = RawQueue(RawDriver(memory_of((0x1000, 0x20000)), 256), device, features)
     heads = [served.raw.request(value, room=room) for value in values]
     served.raw.make_available(*heads)
     back = served.kick()
@@ -86,7 +86,7 @@ def test_the_same_answers_whichever_way(engine: str):
     assert [Number.unpack(answers[at]).value for at in range(100)] == [3 * value for value in values]
     assert served.queue.journal.answered == 100
     assert served.queue.journal.in_flight() == []
-    assert served.calls >= 1
+    assert served.interrupts >= 1
     assert sum(device.batches) + device.singles == 100
     assert device.batches
 
@@ -132,7 +132,7 @@ class Reticent(Tripler):
         writer.put(Number(3 * reader.take(Number).value))
 
     @requests.batch
-    def all(self, requests: Records) -> Any:
+    def all(self, requests: RecordArray) -> Any:
         self.batches.append(1)
         return NotImplemented
 
@@ -145,7 +145,7 @@ def test_not_implemented_leaves_it_to_the_other_method_for_a_while(engine: str):
     assert device.singles == 100
     asked = len(device.batches)
     assert asked == 1
-    for _ in range(REST // 2):
+    for _ in range(BACK_OFF // 2):
         heads = [served.raw.request(value, room=4) for value in numbers(1, 2, 3)]
         served.raw.make_available(*heads)
         assert len(served.kick()) == 3
@@ -166,7 +166,7 @@ def test_a_batch_method_that_gives_something_else(engine: str, wrong: object):
             return Number(3 * request.value)
 
         @requests.batch
-        def many(self, requests: Records) -> Any:
+        def many(self, requests: RecordArray) -> Any:
             values = requests["value"]
             found = {
                 "array of another length": values[1:],
@@ -200,7 +200,7 @@ def test_an_answer_of_two_fields(engine: str):
             return Pair(request.value >> 4, request.value & 15)
 
         @requests.batch
-        def split_all(self, requests: Records) -> Any:
+        def split_all(self, requests: RecordArray) -> Any:
             values = requests["value"]
             pairs = np.empty(len(values), Pair.numpy_dtype())
             pairs["first"], pairs["second"] = values >> 4, values & 15
@@ -301,13 +301,13 @@ class Refilled:
                 return 2 * request.value
 
             @requests.batch
-            def many(self, requests: Records) -> Any:
+            def many(self, requests: RecordArray) -> Any:
                 refilled.calls.append(len(requests["value"]))
                 refilled.kept.append(requests)
                 refilled.make_available(20)
                 return 2 * requests["value"]
 
-        self.served = Served(RawDriver(memory_of((0x1000, 0x40000)), 1024), Doubler(), features)
+        self.served = RawQueue(RawDriver(memory_of((0x1000, 0x40000)), 1024), Doubler(), features)
         raw = self.served.raw
         self.heads = [raw.request(Number(value).pack(), room=4) for value in range(total)]
         self.offered = 0
@@ -335,21 +335,21 @@ def test_requests_that_come_meanwhile(engine: str, first: int, features: int, qu
         served.raw.avail_flags = 1
         served.raw.used_event = 0xFFFF
     refilled.make_available(first)
-    while served.service.turn():
+    while served.turn():
         pass
     assert refilled.answers() == [2 * value for value in range(400)]
     assert served.queue.journal.answered == 400
     assert served.queue.journal.oldest_running() == 0
     assert served.queue.journal.in_flight() == []
     assert sum(refilled.calls) == 400
-    assert bool(served.calls) != quiet
+    assert bool(served.interrupts) != quiet
 
 
 def test_a_batch_that_the_device_keeps_stays_as_it_was(engine: str):
     refilled = Refilled(400)
     refilled.served.raw.used_event = 0xFFFF
     refilled.make_available(100)
-    while refilled.served.service.turn():
+    while refilled.served.turn():
         pass
     found = [int(value) for requests in refilled.kept for value in requests["value"]]
     assert found == sorted(set(found))
@@ -364,15 +364,15 @@ def test_a_head_that_comes_twice_behind_good_requests(engine: str, culprit: int)
     refilled.served.raw.used_event = 0xFFFF
     refilled.heads[culprit] = refilled.heads[culprit - 1]
     refilled.make_available(20)
-    while refilled.served.service.turn():
+    while refilled.served.turn():
         pass
     back = [element.id for element in refilled.served.raw.reap()]
     assert back[: culprit - 1] == refilled.heads[: culprit - 1]
-    assert refilled.served.service.retired == (len(back) < 200)
+    assert refilled.served.is_broken == (len(back) < 200)
 
 
 def test_calls_end_at_the_deadline_of_the_systems_clock(engine: str):
-    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), Tripler())
+    served = RawQueue(RawDriver(memory_of((0x1000, 0x20000)), 256), Tripler())
     served.raw.make_available(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
     batch = served.queue.pop_records(20, 4, 4)
     codec, method = served.queue.codec(Number), Tripler().triple
@@ -404,12 +404,12 @@ def test_who_died_in_a_batch(engine: str):
             return Number(request.value)
 
         @requests.batch
-        def many(self, requests: Records) -> Any:
+        def many(self, requests: RecordArray) -> Any:
             raise SystemExit
 
     Fatal.queues = Fatal.queues[-1:]
     device = Fatal()
-    served = Served(RawDriver(memory_of((0x1000, 0x20000)), 256), device)
+    served = RawQueue(RawDriver(memory_of((0x1000, 0x20000)), 256), device)
     heads = [served.raw.request(value, room=4) for value in numbers(*range(20))]
     served.raw.make_available(*heads)
     journal = served.queue.journal
@@ -440,7 +440,7 @@ def test_memory_is_replaced_while_the_queue_runs(engine: str):
     """The ring and old requests live in the old table; new requests are found in the new one."""
     device = Tripler()
     old = memory_of((0x1000, 0x20000))
-    served = Served(RawDriver(old, 256), device)
+    served = RawQueue(RawDriver(old, 256), device)
     raw = served.raw
     heads = [raw.request(value, room=4) for value in numbers(*range(20, 40))]
     raw.make_available(*heads)

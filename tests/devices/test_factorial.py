@@ -103,7 +103,7 @@ def test_nothing_is_logged_below_info_or_without_can_print(caplog, level, featur
 
 
 def test_the_article_offers_what_the_tutorials_driver_needs():
-    assert Article.description().features & 0xFFFFFF == CAN_PRINT
+    assert Article().description().features & 0xFFFFFF == CAN_PRINT
 
 
 async def _three(driver):

@@ -185,8 +185,8 @@ def test_the_driver_against_a_hostile_device(prepared, device_at, tmp_path):
     path = str(tmp_path / "h")
     short = str(tmp_path / "s")
     with ExitStack() as stack:
-        back = stack.enter_context(HostileBackend(path, Factorial.description(), honest))
-        shorter = stack.enter_context(HostileBackend(short, Factorial.description(), honest))
+        back = stack.enter_context(HostileBackend(path, Factorial().description(), honest))
+        shorter = stack.enter_context(HostileBackend(short, Factorial().description(), honest))
         devices = [device_at(path), device_at(short, name="device1", config_size=8)]
         guest = stack.enter_context(Guest(replace(prepared("x86_64"), devices=devices)))
         with unremarkable(guest, allowed=("is not a head",)):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
+from pyvirtio.device import Device, Queue, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import Chain, Journal, SplitDriverQueue, SplitLayout
 from pyvirtio.ring import device_queue as new_device_queue
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32
-from pyvirtio.testing import RawDriver, RingLayout, lay_out
+from pyvirtio.testing import LocalQueue, RawDriver, RingLayout, lay_out
 from pyvirtio.transport import QueueSetup
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Echo(Device):
         writer.write(reader.read(reader.left))
 
 
-class Served:
+class RawQueue(LocalQueue):
     """A queue of ``device``, driven by a raw driver and served as a worker does, on a clock that hardly moves."""
 
     def __init__(
@@ -112,27 +112,12 @@ class Served:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.raw = raw
-        self.device = device or Doubler()
-        self.device.negotiate(features)
-        self.queue = device_queue(raw, features)
-        self.calls = 0
-        self.faults: list[str] = []
-        self.service = QueueService(
-            self.queue,
-            self.device.answers()[0],
-            self._call,
-            lambda message, _error: self.faults.append(message),
-            clock or itertools.count().__next__,
-            repeatable=self.device.repeatable,
-        )
-
-    def _call(self) -> None:
-        self.calls += 1
+        setup = setup_at(raw.layout, features, raw.used_idx)
+        super().__init__(device or Doubler(), setup, raw.memory, clock=clock or itertools.count().__next__)
 
     def kick(self) -> list[tuple[int, int]]:
-        """Serve the queue until it is empty or retired; gives what the driver got back."""
-        while self.service.turn():
-            pass
+        """Serve the queue until it is empty or broken; return what the driver got back."""
+        self.serve()
         return [(element.id, element.len) for element in self.raw.reap()]
 
     def double(self, value: int) -> int:

@@ -51,7 +51,7 @@ def prepare(builder: GuestBuilder, guest_options: GuestOptions) -> LaunchConfig:
 
 
 def attached(setup: LaunchConfig, path: Path) -> LaunchConfig:
-    return replace(setup, devices=[VhostUserDevice.of(Factorial.description(), path)])
+    return replace(setup, devices=[VhostUserDevice.of(Factorial().description(), path)])
 
 
 def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> None:

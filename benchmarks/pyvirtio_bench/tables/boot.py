@@ -69,7 +69,6 @@ def _seconds(config: LaunchConfig, until: bytes = b"") -> float:
         start = time.monotonic()
         with subprocess.Popen(
             config.command(initrd, serial="stdio"),
-            env=config.qemu.variables,
             pass_fds=[initrd],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -9,15 +9,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.device.outgoing import OutgoingPort
     from pyvirtio.ring.queue import DeviceQueue
-    from pyvirtio.runtime.service import Surroundings
-    from pyvirtio.system.eventfd import Notifier
+    from pyvirtio.runtime.service import Interrupter, Surroundings
 
 
 class OutgoingService(QueueService):
     """Serves one outgoing queue: `deliver` does the work, a turn only wakes whoever waits for buffers."""
 
     def __init__(
-        self, index: int, queue: DeviceQueue, notifier: Notifier, around: Surroundings, port: OutgoingPort
+        self, index: int, queue: DeviceQueue, notifier: Interrupter, around: Surroundings, port: OutgoingPort
     ) -> None:
         super().__init__(index, queue, notifier, around)
         self._port = port

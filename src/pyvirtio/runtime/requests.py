@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain
     from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.ring.records import RecordBatch
-    from pyvirtio.runtime.service import Surroundings
+    from pyvirtio.runtime.service import Interrupter, Surroundings
     from pyvirtio.runtime.tasks import Tasks, _Slot
-    from pyvirtio.system.eventfd import Notifier
 
 MAX_POP = 64
 """The most requests that are popped at once and answered one by one."""
@@ -65,7 +64,7 @@ class RequestService(QueueService):
         self,
         index: int,
         queue: DeviceQueue,
-        notifier: Notifier,
+        notifier: Interrupter,
         around: Surroundings,
         declared: Queue,
         device: Device,

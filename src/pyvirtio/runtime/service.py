@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from pyvirtio.ring import Chain
     from pyvirtio.ring.queue import DeviceQueue
-    from pyvirtio.system.eventfd import Notifier
+
+    class Interrupter(Protocol):
+        """What interrupts a driver, such as a `pyvirtio.system.eventfd.Notifier`."""
+
+        def notify(self) -> None:
+            """Interrupt."""
+            ...
 
     class Surroundings(Protocol):
         """What a service needs of the runner around it."""
@@ -73,7 +79,7 @@ class QueueService:
     ``queue`` is the device's side of the ring, ``notifier`` interrupts the driver.
     """
 
-    def __init__(self, index: int, queue: DeviceQueue, notifier: Notifier, around: Surroundings) -> None:
+    def __init__(self, index: int, queue: DeviceQueue, notifier: Interrupter, around: Surroundings) -> None:
         self.index = index
         self.queue = queue
         self.state = QueueState.SERVING
@@ -131,7 +137,7 @@ class QueueService:
 
     # Interrupts.
 
-    def change_notifier(self, notifier: Notifier) -> None:
+    def change_notifier(self, notifier: Interrupter) -> None:
         """Interrupt by another descriptor, and at once: the last interrupt may not have arrived by the old one."""
         self._notify = notifier.notify
         notifier.notify()
