@@ -163,8 +163,8 @@ class DeviceRunner(DeviceHost):
             if callback := self._callbacks.get(fd):
                 callback()
             return
-        if fd in self._to_drain:
-            drain(fd)
+        if fd in self._to_drain and not drain(fd):  # nobody can kick by it any more
+            self._forget_kick(index)
         self._ready.add(index)
 
     def _give_turn(self, index: int, service: QueueService) -> None:

@@ -84,7 +84,7 @@ class Server:
         try:
             for message in self._session.outgoing() if self._session else ():
                 self._send(message)
-        except OSError as error:
+        except (ProtocolError, OSError) as error:
             log.warning(f"the connection is closed: {error}")
             self._hang_up()
         self._poll_what_is_wanted()
@@ -122,7 +122,6 @@ class Server:
         self._connection = connection
         self._session = self._new_session(self._host)
         self._session.wake = self.flush
-        self._host.events = self._session.events
         log.info("a front-end is connected")
 
     def _read(self, events: int) -> None:
@@ -158,10 +157,7 @@ class Server:
             return
         self._forget_poll(self._connection.fileno())
         connection, session = self._connection, self._session
-        self._connection = self._session = self._host.events = None
-        for message in session.outgoing():
-            for fd in message.fds:
-                os.close(fd)
+        self._connection = self._session = None
         session.close()
         connection.close()
         self._leaving = True

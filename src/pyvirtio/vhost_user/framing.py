@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Frame:
-    """A header, its payload, and the descriptors that came with it; who takes one out of ``fds`` owns it."""
+    """A header's content, its payload, and its descriptors; whoever takes one out of ``fds`` owns it."""
 
     __slots__ = ("fds", "flags", "payload", "request")
 
@@ -64,11 +64,11 @@ class Framer:
         return not self._buffer
 
     def feed(self, data: bytes, fds: Iterable[int] = ()) -> list[Frame]:
-        """Take bytes and descriptors; give the frames that became whole.
+        """Take bytes and descriptors; return the frames that became whole.
 
         Raises:
-            ProtocolError: this is no stream of vhost-user, and nothing behind it can be understood.
-                Descriptors that were taken are closed then.
+            ProtocolError: this is not a stream of vhost-user messages, so that nothing behind it can be understood.
+                The descriptors that were taken are closed then.
         """
         self._fds.extend(fds)
         frames: list[Frame] = []
@@ -107,16 +107,18 @@ class Framer:
 
     def _checked(self, header: Header) -> Header:
         if header.flags & F_VERSION != VERSION:
-            raise ProtocolError(f"a message of vhost-user version {header.flags & F_VERSION}; 1 is spoken here")
+            raise ProtocolError(f"unsupported vhost-user version {header.flags & F_VERSION} (expected {VERSION})")
         if header.flags & F_REPLY != self._expected_reply or header.flags & ~(F_VERSION | F_REPLY | F_NEED_REPLY):
-            raise ProtocolError(f"a message with the flags {header.flags:#x}, which make no sense here")
+            raise ProtocolError(f"unexpected flags {header.flags:#x} in the header of message {header.request}")
         if header.size > self._maximum:
-            raise ProtocolError(f"a message with {header.size} bytes of payload; {self._maximum} is the most")
+            raise ProtocolError(
+                f"message {header.request} announces {header.size} bytes of payload; {self._maximum} is the most"
+            )
         return header
 
 
 def encode(request: int, payload: bytes = b"", flags: int = 0) -> bytes:
-    """Give the bytes of a message; the version is added to ``flags``."""
+    """Return the bytes of a message; the version is added to ``flags``."""
     return Header(request, flags | VERSION, len(payload)).pack() + payload
 
 

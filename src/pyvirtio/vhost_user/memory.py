@@ -25,12 +25,12 @@ class SharedRegion(FileRegion):
         self.user = sent.user
 
     def same_place(self, sent: MemoryRegion | SingleRegion) -> bool:
-        """Tell whether ``sent`` describes this region (its offset does not count)."""
+        """Return whether ``sent`` describes this region; the offset does not count."""
         return (self.base, self.size, self.user) == (sent.guest, sent.size, sent.user)
 
 
 def check_regions(regions: list[SharedRegion], known: list[SharedRegion]) -> None:
-    """Refuse a table that cannot be; those regions that are not ``known`` are mapped once, for a trial.
+    """Refuse an impossible table; those regions that are not ``known`` are mapped for a trial, one after the other.
 
     Raises:
         ProtocolError: too many regions; one that is empty, wraps round, overlaps another, outgrows its file,
@@ -62,6 +62,19 @@ def guest_address(regions: list[SharedRegion], user: int, length: int) -> int:
         if region.user <= user and user + length <= region.user + region.size:
             return region.base + user - region.user
     raise ProtocolError(f"{length} bytes at the front-end's address {user:#x} are in no memory region")
+
+
+def read_memory(regions: list[SharedRegion], guest: int, length: int) -> bytes:
+    """Read guest memory without mapping it; fewer bytes come back where the file has no more.
+
+    Raises:
+        ProtocolError: the bytes do not lie wholly in one region.
+        OSError: the file cannot be read.
+    """
+    for region in regions:
+        if region.base <= guest and guest + length <= region.base + region.size:
+            return os.pread(region.fd, length, region.offset + guest - region.base)
+    raise ProtocolError(f"{length} bytes at {guest:#x} are in no memory region")
 
 
 def close_regions(regions: list[SharedRegion]) -> None:

@@ -1,4 +1,7 @@
-"""The messages of vhost-user as data: who may send what, with which payload, and what comes back."""
+"""The messages of vhost-user as data: what a front-end may send, with which payload, and what comes back.
+
+Names and numbers are those of QEMU's "Vhost-user Protocol" (docs/interop/vhost-user.rst).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ F_PROTOCOL_FEATURES = 1 << 30
 
 VERSION = 1
 F_VERSION, F_REPLY, F_NEED_REPLY = 3, 4, 8
-"""The flags of a header: the version's mask, this is a reply, a reply is asked for."""
+"""The flags of a header: the mask of the version, "this is a reply", "the sender asks for a reply"."""
 
 BASELINE_REGIONS = 8
 """The most regions of one SET_MEM_TABLE."""
@@ -24,11 +27,17 @@ MAXIMUM_CONFIG = 256
 """The most bytes of configuration space in one message."""
 
 NO_FD = 1 << 8
-"""In the payload of SET_VRING_KICK, CALL and ERR: no fd comes along; poll, or do not tell."""
+"""In the payload of SET_VRING_KICK, CALL and ERR: no fd comes along. The ring is polled, or nobody is notified."""
+
+VRING_INDEX = 0xFF
+"""The part of that payload which is the queue's index."""
+
+F_LOG = 1 << 0
+"""In the flags of SET_VRING_ADDR: writes to the used ring are to be logged, for a migration."""
 
 
 class Protocol(IntFlag):
-    """Protocol features, those that pyvirtio speaks."""
+    """The protocol features that pyvirtio speaks."""
 
     MQ = 1 << 0
     REPLY_ACK = 1 << 3
@@ -41,7 +50,7 @@ class Protocol(IntFlag):
 
 
 class Request(IntEnum):
-    """The numbers of the front-end's messages, those that pyvirtio speaks."""
+    """The numbers of those messages of a front-end that pyvirtio understands."""
 
     GET_FEATURES = 1
     SET_FEATURES = 2
@@ -157,12 +166,23 @@ class Inflight(Struct):
 class Message:
     """One row of the table.
 
-    ``payload`` is the fixed part of what the front-end sends, ``more`` the most bytes that may follow it;
-    ``fds`` are the fewest and the most descriptors; ``reply`` says what comes back without being asked for;
-    ``needs`` is the protocol feature that must have been negotiated (or offered, with ``early``).
+    ``payload`` is the fixed part of what the front-end sends, ``max_trailing`` the most bytes that may follow it;
+    ``fds`` are the fewest and the most descriptors; ``reply`` is the payload that always comes back, ``refusal`` the
+    bytes that come back instead where the protocol has a reply that says no; ``needs`` is the protocol feature that
+    must have been negotiated, or only offered where ``offered_is_enough``.
     """
 
-    __slots__ = ("early", "fds", "more", "needs", "payload", "purpose", "reply", "request")
+    __slots__ = (
+        "fds",
+        "max_trailing",
+        "needs",
+        "offered_is_enough",
+        "payload",
+        "purpose",
+        "refusal",
+        "reply",
+        "request",
+    )
 
     def __init__(
         self,
@@ -171,19 +191,27 @@ class Message:
         payload: type[Struct] | None = None,
         reply: type[Struct] | None = None,
         *,
-        more: int = 0,
+        max_trailing: int = 0,
         fds: tuple[int, int] = (0, 0),
+        refusal: bytes | None = None,
         needs: Protocol = Protocol(0),  # noqa: B008  # an IntFlag is immutable
-        early: bool = False,
+        offered_is_enough: bool = False,
     ) -> None:
         self.request = request
         self.purpose = purpose
         self.payload = payload
         self.reply = reply
-        self.more = more
+        self.max_trailing = max_trailing
         self.fds = fds
+        self.refusal = refusal
         self.needs = needs
-        self.early = early
+        self.offered_is_enough = offered_is_enough
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The fewest and the most bytes of payload."""
+        fixed = self.payload.nbytes if self.payload else 0
+        return fixed, fixed + self.max_trailing
 
 
 _R, _P = Request, Protocol
@@ -193,24 +221,24 @@ TABLE: Final = {
         Message(_R.GET_FEATURES, "which feature bits the back-end offers", reply=Number),
         Message(_R.SET_FEATURES, "which of them driver and device agreed on", Number),
         Message(_R.SET_OWNER, "a session begins"),
-        Message(_R.RESET_OWNER, "stop all queues (deprecated)"),
+        Message(_R.RESET_OWNER, "disable all queues (deprecated)"),
         Message(
             _R.SET_MEM_TABLE,
             "replace the guest's memory",
             MemoryHeader,
-            more=BASELINE_REGIONS * MemoryRegion.nbytes,
+            max_trailing=BASELINE_REGIONS * MemoryRegion.nbytes,
             fds=(1, BASELINE_REGIONS),
         ),
         Message(_R.SET_VRING_NUM, "a queue's number of entries", VringState),
         Message(_R.SET_VRING_ADDR, "where a queue lies", VringAddr),
         Message(_R.SET_VRING_BASE, "the available index at which a queue starts", VringState),
         Message(_R.GET_VRING_BASE, "stop a queue; the available index at which it stopped", VringState, VringState),
-        Message(_R.SET_VRING_KICK, "the eventfd by which the driver kicks; starts the queue", Number, fds=(0, 1)),
-        Message(_R.SET_VRING_CALL, "the eventfd by which the device interrupts", Number, fds=(0, 1)),
-        Message(_R.SET_VRING_ERR, "the eventfd by which the device reports a broken queue", Number, fds=(0, 1)),
+        Message(_R.SET_VRING_KICK, "the descriptor by which the driver kicks; starts the queue", Number, fds=(0, 1)),
+        Message(_R.SET_VRING_CALL, "the descriptor by which the device interrupts", Number, fds=(0, 1)),
+        Message(_R.SET_VRING_ERR, "the descriptor by which the device reports a broken queue", Number, fds=(0, 1)),
         Message(_R.GET_PROTOCOL_FEATURES, "which protocol features the back-end offers", reply=Number),
         Message(_R.SET_PROTOCOL_FEATURES, "which of them the front-end uses", Number),
-        Message(_R.GET_QUEUE_NUM, "how many queues there are", reply=Number, needs=_P.MQ, early=True),
+        Message(_R.GET_QUEUE_NUM, "how many queues there are", reply=Number, needs=_P.MQ, offered_is_enough=True),
         Message(_R.SET_VRING_ENABLE, "enable or disable a queue", VringState),
         Message(
             _R.SET_BACKEND_REQ_FD,
@@ -223,11 +251,21 @@ TABLE: Final = {
             "read the configuration space",
             ConfigHeader,
             ConfigHeader,
-            more=MAXIMUM_CONFIG,
+            max_trailing=MAXIMUM_CONFIG,
+            refusal=b"",
             needs=_P.CONFIG,
         ),
-        Message(_R.SET_CONFIG, "write the configuration space", ConfigHeader, more=MAXIMUM_CONFIG, needs=_P.CONFIG),
-        Message(_R.GET_INFLIGHT_FD, "make an in-flight region", Inflight, Inflight, needs=_P.INFLIGHT_SHMFD),
+        Message(
+            _R.SET_CONFIG, "write the configuration space", ConfigHeader, max_trailing=MAXIMUM_CONFIG, needs=_P.CONFIG
+        ),
+        Message(
+            _R.GET_INFLIGHT_FD,
+            "make an in-flight region",
+            Inflight,
+            Inflight,
+            refusal=Inflight().pack(),
+            needs=_P.INFLIGHT_SHMFD,
+        ),
         Message(
             _R.SET_INFLIGHT_FD,
             "bring the in-flight region back",
@@ -246,8 +284,8 @@ TABLE: Final = {
 }
 """Every message that a front-end may send to a pyvirtio back-end."""
 
-MAXIMUM_PAYLOAD = max((m.payload.nbytes if m.payload else 0) + m.more for m in TABLE.values())
-"""No payload is longer, so none is allocated that is."""
+MAXIMUM_PAYLOAD = max(message.sizes[1] for message in TABLE.values())
+"""The bytes of the longest payload; what a header announces beyond that is not even read."""
 
 MAXIMUM_FDS = 8
 """The most descriptors that come with one message."""

@@ -1,55 +1,141 @@
-"""What a back-end knows of one queue before and while it runs."""
+"""One ring as the back-end knows it: its states, what the front-end said of it, and its descriptors."""
 
 from __future__ import annotations
 
 import os
+from enum import Enum, auto
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.spec import split
-from pyvirtio.system.eventfd import is_eventfd, signal
+from pyvirtio.system.eventfd import signal
 from pyvirtio.transport import QueueSetup
-from pyvirtio.vhost_user.memory import guest_address
+from pyvirtio.vhost_user.memory import guest_address, read_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.vhost_user.memory import SharedRegion
     from pyvirtio.vhost_user.messages import VringAddr
 
+QEMU_MMIO_SIZE = 1024
+"""The size that QEMU's virtio-mmio sets for every queue, whatever the device declares."""
+
+
+class RingState(Enum):
+    """The state that the protocol gives a ring: stopped or started, and disabled or enabled ("Ring states")."""
+
+    STOPPED_DISABLED = auto()
+    STOPPED_ENABLED = auto()
+    STARTED_DISABLED = auto()
+    STARTED_ENABLED = auto()
+
+    @property
+    def started(self) -> bool:
+        """Whether the ring is started, be it enabled or not."""
+        return self in {RingState.STARTED_DISABLED, RingState.STARTED_ENABLED}
+
+
+class RingEvent(Enum):
+    """What changes a ring's state.
+
+    START is SET_VRING_KICK. The letter says that a ring starts when a kick arrives on that descriptor, but front-ends
+    expect it to go on with what was available before, without another kick; so it is served from this message on.
+    Until it has taken a request, nobody can tell the difference, and it can still be set up otherwise (`Rings.change`).
+    """
+
+    START = auto()
+    STOP = auto()
+    ENABLE = auto()
+    DISABLE = auto()
+
+
+_S, _E = RingState, RingEvent
+TRANSITIONS = {
+    _S.STOPPED_DISABLED: {
+        _E.START: _S.STARTED_DISABLED,
+        _E.STOP: _S.STOPPED_DISABLED,
+        _E.ENABLE: _S.STOPPED_ENABLED,
+        _E.DISABLE: _S.STOPPED_DISABLED,
+    },
+    _S.STOPPED_ENABLED: {
+        _E.START: _S.STARTED_ENABLED,
+        _E.STOP: _S.STOPPED_ENABLED,
+        _E.ENABLE: _S.STOPPED_ENABLED,
+        _E.DISABLE: _S.STOPPED_DISABLED,
+    },
+    _S.STARTED_DISABLED: {
+        _E.START: _S.STARTED_DISABLED,
+        _E.STOP: _S.STOPPED_DISABLED,
+        _E.ENABLE: _S.STARTED_ENABLED,
+        _E.DISABLE: _S.STARTED_DISABLED,
+    },
+    _S.STARTED_ENABLED: {
+        _E.START: _S.STARTED_ENABLED,
+        _E.STOP: _S.STOPPED_ENABLED,
+        _E.ENABLE: _S.STARTED_ENABLED,
+        _E.DISABLE: _S.STARTED_DISABLED,
+    },
+}
+"""The state after an event. Only a ring that is STARTED_ENABLED is served."""
+
+
+class Service(Enum):
+    """What the host does with a ring: nothing, serve it, nothing because it is broken, or end serving it."""
+
+    IDLE = auto()
+    RUNNING = auto()
+    BROKEN = auto()
+    STOPPING = auto()
+
 
 class Vring:
-    """One queue: what SET_VRING_* said of it. Owns its eventfds."""
+    """One ring: what SET_VRING_* said of it. Owns its event descriptors.
 
-    def __init__(self, index: int, size: int) -> None:
+    ``size`` is in entries, ``base`` the available index to go on from. ``address`` is None before SET_VRING_ADDR;
+    ``address_is_old`` says that it was sent before the ring was last stopped; ``was_used`` that the ring has taken
+    requests since it was started.
+    """
+
+    def __init__(self, index: int, declared_size: int) -> None:
         self.index = index
-        self.size = size
+        self.declared_size = declared_size
+        self.size = declared_size
         self.base = 0
         self.address: VringAddr | None = None
-        self.kicked = False
-        self.enabled = False
-        self.running = False
+        self.address_is_old = False
+        self.was_used = False
+        self.state = RingState.STOPPED_DISABLED
+        self.service = Service.IDLE
         self._fds = {"kick": -1, "call": -1, "err": -1}
 
-    def set_fd(self, name: str, fd: int) -> None:
-        """Take over an eventfd, or none (-1), in place of the one before.
+    def apply(self, event: RingEvent) -> None:
+        """Change the ring's state."""
+        self.state = TRANSITIONS[self.state][event]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the host has the ring's set-up, served or broken."""
+        return self.service in {Service.RUNNING, Service.BROKEN}
+
+    def check_size(self, size: int) -> None:
+        """Refuse a size that the ring cannot have.
+
+        The size that the device declares is not enforced, because QEMU's virtio-mmio always sets 1024: it is a limit
+        on what is in flight, which whoever runs the queue observes.
 
         Raises:
-            ProtocolError: it is no eventfd; it is closed then.
+            ProtocolError: it is not a power of two, or neither the device nor QEMU asks for as many entries.
         """
-        if fd >= 0 and not is_eventfd(fd):
-            os.close(fd)
-            raise ProtocolError(f"the {name} descriptor of queue {self.index} is no eventfd")
-        if fd >= 0:
-            # Shared with the peer, who would otherwise make us wait in a write to a full counter.
-            os.set_blocking(fd, False)
-        old, self._fds[name] = self._fds[name], fd
-        if old >= 0:
-            os.close(old)
+        most = max(self.declared_size, QEMU_MMIO_SIZE)
+        if size > most or not split.is_valid_size(size):
+            raise ProtocolError(
+                f"queue {self.index} cannot have {size} entries: use a power of two from 1 to {most}", section="2.7"
+            )
 
     def locate(self, address: VringAddr, regions: list[SharedRegion]) -> tuple[int, int, int]:
-        """Give the guest addresses of descriptor table, available ring and used ring.
+        """Return the guest addresses of descriptor table, available ring and used ring.
 
         Raises:
-            ProtocolError: one is misaligned, or is not wholly in one region.
+            ProtocolError: one is misaligned, or does not lie wholly in one region.
         """
         parts = (
             (address.descriptors, split.table_size(self.size), split.TABLE_ALIGN),
@@ -59,11 +145,38 @@ class Vring:
         found = [guest_address(regions, user, length) for user, length, _ in parts]
         for guest, (_, _, align) in zip(found, parts, strict=True):
             if guest % align:
-                raise ProtocolError(f"a part of the queue at {guest:#x} is not aligned to {align} bytes")
+                raise ProtocolError(
+                    f"a part of queue {self.index} at {guest:#x} is not aligned to {align} bytes", section="2.7"
+                )
         return found[0], found[1], found[2]
 
+    def places(self, regions: list[SharedRegion]) -> tuple[int, int, int] | None:
+        """Return where the ring lies in ``regions`` as `locate` does, None where it is not in them."""
+        try:
+            return self.locate(self.address, regions) if self.address else None
+        except ProtocolError:
+            return None
+
+    def set_address(self, address: VringAddr | None) -> None:
+        """Take note of where the ring lies now."""
+        self.address = address
+        self.address_is_old = False
+
+    def can_resume(self, regions: list[SharedRegion]) -> bool:
+        """Return whether a ring lies at an old address that goes on from where the last one stopped.
+
+        The driver may have put something else there since, and SET_VRING_ADDR may be still to come.
+        """
+        if not (places := self.places(regions)):
+            return False
+        try:
+            published = int.from_bytes(read_memory(regions, places[1] + 2 * split.IDX, 2), "little")
+        except (ProtocolError, OSError):
+            return False
+        return (published - self.base) & 0xFFFF <= self.size
+
     def setup(self, regions: list[SharedRegion], features: int, inflight: tuple[int, int, int] | None) -> QueueSetup:
-        """Give what the host needs to run the queue; raises as `locate` does."""
+        """Return what the host needs to run the queue; raises as `locate` does."""
         assert self.address is not None
         descriptors, available, used = self.locate(self.address, regions)
         return QueueSetup(
@@ -79,18 +192,30 @@ class Vring:
             inflight=inflight,
         )
 
+    def replace_fd(self, name: str, fd: int) -> int:
+        """Take over the ``kick``, ``call`` or ``err`` descriptor, or none (-1); return the one before, to be closed."""
+        old, self._fds[name] = self._fds[name], fd
+        return old
+
     def signal_error(self) -> None:
-        """Tell the front-end that the queue is broken, if it wants to know."""
+        """Tell the front-end that the queue cannot be served, if it wants to know."""
         signal(self._fds["err"])
 
-    def forget(self) -> None:
-        """Go back to the state before SET_VRING_KICK, as after a reset of the device."""
-        self.kicked = False
-        self.address = None
+    def reset(self) -> None:
+        """Forget what the driver set up; the descriptors for interrupts and errors are the front-end's and stay."""
+        self.size = self.declared_size
         self.base = 0
-        self.set_fd("kick", -1)
+        self.set_address(None)
+        self.apply(RingEvent.STOP)
+        self.close_fd("kick")
+
+    def close_fd(self, name: str) -> None:
+        """Close a descriptor, if there is one."""
+        old = self.replace_fd(name, -1)
+        if old >= 0:
+            os.close(old)
 
     def close(self) -> None:
-        """Close the eventfds."""
+        """Close the event descriptors."""
         for name in self._fds:
-            self.set_fd(name, -1)
+            self.close_fd(name)
