@@ -50,6 +50,10 @@ class Answer(Struct):
     far: Point = nested(Point)
 
 
+class Count(Struct):
+    count: int = be32()
+
+
 class Config(Struct):
     limit: int = le32()
     corner: Point = nested(Point, Point(1, 2))
@@ -63,6 +67,7 @@ class Shapes(Device):
     sums = Queue(Request, Sums, size=256)
     counters = Queue(Request, Answer, size=256)
     streams = Queue(size=256)
+    counts = Queue(Request, Count, size=256)
 
     @corners.each
     def far_corner(self, request: Request) -> Answer:
@@ -81,6 +86,10 @@ class Shapes(Device):
     def take(self, reader: Reader, writer: Writer) -> None:
         writer.put(reader.take(Request).corner)
 
+    @counts.each
+    def count(self, request: Request) -> int:
+        return request.counter
+
 
 class ShapesDriver(Driver):
     device_id = 63
@@ -89,6 +98,7 @@ class ShapesDriver(Driver):
     sums = Requests(Request, Sums)
     counters = Requests(Request, Answer)
     streams = Requests(size=256)
+    counts = Requests(Request, Count)
 
 
 def connected() -> tuple[Any, InProcessTransport]:
@@ -117,6 +127,13 @@ def test_an_array_of_one_number_is_no_number():
         assert Sums((3,)).sums == (3,)  # whatever engine has seen it
         with pytest.raises(LocalError):
             Sums(3)
+
+
+def test_a_big_endian_answer_may_be_given_as_its_number():
+    driver, _ = connected()
+    with driver:
+        tickets = driver.counts.submit_all(requests(100))
+        assert [ticket.data() for ticket in tickets] == [(at << 16).to_bytes(4, "big") for at in range(100)]
 
 
 def test_a_value_that_does_not_fit_fails_its_own_request():

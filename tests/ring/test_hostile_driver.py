@@ -15,7 +15,7 @@ import pytest
 
 from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.device import Device, Queue, Reader, Writer
-from pyvirtio.errors import ChainError, RingError
+from pyvirtio.errors import ChainError, RingError, ShortData
 from pyvirtio.memory import MemoryTable
 from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.spec import split
@@ -510,7 +510,7 @@ def test_D16_request_too_short(data: bytes, room: int):
         def answer(self, reader: Reader, writer: Writer) -> None:
             try:
                 reader.take(Number)
-            except ChainError as error:
+            except ShortData as error:
                 raised.append(error)
                 raise
 
@@ -522,7 +522,7 @@ def test_D16_request_too_short(data: bytes, room: int):
         assert served.kick() == [(head, 0)]
         assert f"Number takes 4 bytes; only {len(data)} came" in served.faults[0]
         assert not served.is_broken
-    assert [type(error) for error in raised] == [ChainError]  # a typed error for the device's author
+    assert [type(error) for error in raised] == [ShortData]  # a typed error for the device's author
 
 
 def test_D16_request_too_short_and_only_writable():

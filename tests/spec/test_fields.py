@@ -76,6 +76,14 @@ def test_big_endian_numbers_do_not_depend_on_the_order_of_the_structure():
     assert [Frame(two=0, four=2**32 - 1).two, Frame(four=2**32 - 1).four] == [0, 2**32 - 1]
 
 
+def test_fields_may_have_the_names_of_tuple_methods():
+    class Ring(Struct):
+        index: int = le16()
+        count: int = le32(4)
+
+    assert (Ring(3).index, Ring(3).count, Ring(3).pack()) == (3, 4, b"\3\0\4\0\0\0")
+
+
 class Point(Struct):
     x: int = le16(1, writable=True)
     y: int = le16()

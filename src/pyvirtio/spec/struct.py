@@ -187,6 +187,10 @@ class Struct(tuple, metaclass=_StructType):  # type: ignore[type-arg]  # its ite
     _layout: ClassVar[Layout] = Layout("Struct", {})
     _codecs: ClassVar[dict[str, struct.Struct]] = {}
     _check: ClassVar[Callable[..., bytes] | None] = None
+    if TYPE_CHECKING:
+        # Fields may have these names, for nobody looks for the methods of tuples here.
+        count: Any
+        index: Any
 
     def __init_subclass__(cls) -> None:
         """Compile the declared fields into ``struct`` codecs and attributes."""
