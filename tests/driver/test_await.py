@@ -10,6 +10,7 @@ import pytest
 
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError, LocalError, NoAnswer
+from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawDevice, ScriptedTransport
 
@@ -287,6 +288,39 @@ def count_rounds() -> Callable[[], int]:
 
     selector.select = counted
     return lambda: rounds
+
+
+def answer_one(transport: ScriptedTransport, heads: list[int]) -> None:
+    """Answer one request, and interrupt only if the driver asked for it (VIRTIO 1.4, 2.7.7.2)."""
+    device = transport.devices[0]
+    heads += device.heads()
+    before = device.used_idx
+    device.answer(heads.pop(0), b"!")
+    if split.event_passed(device.used_event, device.used_idx, before):
+        transport.call(0)
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_an_interrupt_is_asked_for_whenever_something_may_come(awaited: bool):
+    """Whether somebody waits for an answer, or a request for room on the ring."""
+
+    async def main(client: Client, transport: ScriptedTransport) -> None:
+        heads: list[int] = []
+        client.bytes_.submit(b"x", room=1)
+        answer_one(transport, heads)
+        client.bytes_.reap()  # which asks for no interrupt
+        transport.wait(0, 0)
+        tickets = client.bytes_.submit_all([b"x"] * 30, room=1)
+        tasks = await begun(*tickets) if awaited else []
+        for _ in tickets:
+            for _ in range(3):  # whatever an interrupt brings about happens before the next answer
+                await asyncio.sleep(0)
+            answer_one(transport, heads)
+        assert await outcomes(tasks) == [b"!"] * len(tasks)
+
+    transport = ScriptedTransport(features=RING_FEATURES, queue_sizes=[8, 8])
+    with Client(transport) as client:
+        run(main(client, transport))
 
 
 # A full queue.
