@@ -84,7 +84,7 @@ class DeviceError(PeerError):
 
 
 class NoAnswer(DeviceError, TimeoutError):
-    """The device did not answer in time. The message ends with the state of the ring."""
+    """The device, or its back-end, did not answer in time; where a request waits, the message shows the ring."""
 
 
 class ProtocolError(PeerError):

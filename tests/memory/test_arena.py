@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import itertools
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ STEPS = st.lists(st.tuples(st.booleans(), st.integers(1, 3000)), max_size=200)
 def apart(blocks: list[tuple[int, int]]) -> bool:
     """Whether no two of ``(address, length)`` overlap."""
     ordered = sorted(blocks)
-    return all(low + length <= high for (low, length), (high, _) in pairwise(ordered))
+    return all(low + length <= high for (low, length), (high, _) in itertools.pairwise(ordered))
 
 
 def run(arena: Arena, steps: list[tuple[bool, int]]) -> list[tuple[int, int]]:

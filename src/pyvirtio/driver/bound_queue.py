@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from copy import copy
 
 from pyvirtio.driver.incoming import Incoming
 from pyvirtio.driver.ticket import TIMEOUT, Ticket
@@ -116,8 +115,9 @@ class BoundQueue:
         """Iterate, with ``for`` or ``async for``, over what the device sends by itself.
 
         The device has up to ``buffers`` buffers of ``room`` bytes from the call on. It gets another one for each that
-        is taken, so a slow reader holds the device up and loses nothing. Who breaks off and calls `incoming` again
+        is taken, so a slow reader holds the device up and loses nothing. Whoever breaks off and calls `incoming` again
         goes on where the last one was. A blocking wait takes at most ``timeout`` seconds, by default any time.
+        A queue that receives does nothing else: do not submit requests on it.
 
         >>> from pyvirtio import Device, Driver, Queue, RequestQueue, open_driver
         >>> class Clock(Device):
@@ -153,7 +153,7 @@ class BoundQueue:
                     self._put_off(ticket, loop)
                     return ticket
                 self._wait_for_room(needed)
-        self.start(ticket)
+        ticket.place()
         return ticket
 
     def _room(self, room: int | None) -> int:
@@ -183,52 +183,12 @@ class BoundQueue:
         while self._late or self.ring.free < descriptors:
             self.wait_for_used(TIMEOUT)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more buffer can go on the ring without a wait."""
-        return not self._late and self.ring.free > 0
-
-    def start(self, ticket: Ticket) -> None:
-        """Put a request into shared memory and on the ring; the device sees it after `publish`.
-
-        Raises:
-            LocalError: the shared memory is used up, or the ring can never hold the request.
-            DeviceError: the device broke the queue earlier.
-        """
-        parts, answer = ticket.parts, self.declared.answer
-        buffers = answer.buffers(ticket.room)
-        number = len(parts) + len(buffers)
-        # One descriptor each, so that the queue holds as many requests as it has entries.
-        table = 16 * number if number > 1 and self.ring.may_indirect else 0
-        length = table + sum(map(len, parts)) + ticket.room
-        arena, memory = self.transport.arena, self.transport.memory
-        base = arena.allocate(length)
-        try:
-            readable, writable = [], []
-            at = base + table
-            for part in parts:
-                memory.write(at, part)  # type: ignore[arg-type]  # any buffer of bytes
-                readable.append((at, len(part)))
-                at += len(part)
-            start = at
-            for size in buffers:
-                writable.append((at, size))
-                at += size
-            if answer.tail_size:
-                # The device may fail to write it, and zeros would say that all is well.
-                memory.write(at - answer.tail_size, b"\xff" * answer.tail_size)
-            self.ring.add(readable, writable, ticket, indirect=base if table else None)
-        except BaseException:
-            arena.free(base, length)
-            raise
-        ticket.placed(base, length, start)
-
     def _start_late(self) -> None:
         """Put requests on the ring that waited for room."""
         while self._late and self.ring.free >= self._descriptors(self._late[0]):
             ticket = self._late.popleft()
             try:
-                self.start(ticket)
+                ticket.place()
             except VirtioError as error:
                 ticket.fail(error)
         self.publish()
@@ -344,6 +304,8 @@ class BoundQueue:
 
     def _check(self) -> None:
         if self._over is not None:
+            from copy import copy
+
             raise copy(self._over) from self._over
 
 

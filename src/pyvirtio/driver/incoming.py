@@ -52,8 +52,8 @@ class Incoming:
         return buffer.result()
 
     def _refill(self) -> None:
-        while self._posted + len(self._arrived) < self._buffers and self._queue.has_room:
-            self._queue.start(_Buffer(self, self._queue, self._room))
+        while self._posted + len(self._arrived) < self._buffers and self._queue.ring.free:
+            _Buffer(self, self._queue, self._room).place()
             self._posted += 1
         self._queue.publish()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -55,6 +53,8 @@ class Ticket:
         if not self.done:
             self._queue.wait_for(self, timeout)
         if self._error is not None:
+            from copy import copy
+
             raise copy(self._error) from self._error
         assert self._data is not None
         return self._data
@@ -75,10 +75,40 @@ class Ticket:
 
     # What the queue calls.
 
-    def placed(self, address: int, length: int, answer: int) -> None:
-        """Take note that the request lies in shared memory, and its answer will be at ``answer``."""
-        self._block = (address, length)
-        self._answer = answer
+    def place(self) -> None:
+        """Put the request into shared memory and on the ring; the device sees it after the next `publish`.
+
+        Raises:
+            LocalError: the shared memory is used up, or the ring can never hold the request.
+            DeviceError: the device broke the queue earlier.
+        """
+        ring, answer = self._queue.ring, self._queue.declared.answer
+        arena, memory = self._queue.transport.arena, self._queue.transport.memory
+        buffers = answer.buffers(self.room)
+        number = len(self.parts) + len(buffers)
+        # One descriptor each, so that the queue holds as many requests as it has entries.
+        table = 16 * number if number > 1 and ring.may_indirect else 0
+        length = table + sum(map(len, self.parts)) + self.room
+        base = arena.allocate(length)
+        try:
+            readable, writable = [], []
+            at = base + table
+            for part in self.parts:
+                memory.write(at, part)  # type: ignore[arg-type]  # any buffer of bytes
+                readable.append((at, len(part)))
+                at += len(part)
+            self._answer = at
+            for size in buffers:
+                writable.append((at, size))
+                at += size
+            if answer.tail_size:
+                # The device may fail to write it, and zeros would say that all is well.
+                memory.write(at - answer.tail_size, b"\xff" * answer.tail_size)
+            ring.add(readable, writable, self, indirect=base if table else None)
+        except BaseException:
+            arena.free(base, length)
+            raise
+        self._block = (base, length)
         self.parts = ()
 
     def complete(self, written: int) -> None:

@@ -67,7 +67,7 @@ class ScriptedTransport(DriverTransport):
         self._interrupts = EventfdSet()
 
     def on_kick(self, script: Callable[[RawDevice], object]) -> None:
-        """Have ``script`` play the device: it gets the kicked queue. A call of the driver follows."""
+        """Have ``script`` play the device: it gets the kicked queue. An interrupt follows."""
         self._script = script
 
     def call(self, index: int = 0) -> None:
@@ -77,7 +77,7 @@ class ScriptedTransport(DriverTransport):
     # What a driver asks of a transport.
 
     def offered_features(self) -> int:
-        """Give `features`."""
+        """Return `features`."""
         return self.features
 
     def accept_features(self, features: int) -> bool:
@@ -86,7 +86,7 @@ class ScriptedTransport(DriverTransport):
         return self.agrees
 
     def queue_size(self, index: int) -> int:
-        """Give what `queue_sizes` says."""
+        """Return what `queue_sizes` says."""
         return self.queue_sizes[index] if index < len(self.queue_sizes) else 0
 
     def start_queue(self, setup: QueueSetup) -> None:
@@ -99,17 +99,17 @@ class ScriptedTransport(DriverTransport):
         self.running = True
 
     def kick(self, index: int) -> None:
-        """Run the script, and call."""
+        """Run the script, and interrupt."""
         self.kicks.append(index)
         self._script(self.devices[index])
         self.call(index)
 
     def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
-        """Take note of a call; nothing ever comes later."""
+        """Take an interrupt; nothing ever comes later."""
         return self._interrupts.take(index)
 
     def interrupt_fd(self, index: int) -> int:
-        """Give the eventfd that `call` writes."""
+        """Return the eventfd that `call` writes."""
         return self._interrupts[index]
 
     def hangup_fd(self) -> int:
@@ -120,7 +120,7 @@ class ScriptedTransport(DriverTransport):
         """Do nothing: the device says nothing by itself."""
 
     def config_generation(self) -> int:
-        """Give what `generations` gives."""
+        """Return what `generations` returns."""
         return self.generations()
 
     def read_config(self, offset: int, length: int) -> bytes:
@@ -132,7 +132,7 @@ class ScriptedTransport(DriverTransport):
         self.config[offset : offset + len(data)] = data
 
     def needs_reset(self) -> bool:
-        """Give `wants_reset`."""
+        """Return `wants_reset`."""
         return self.wants_reset
 
     def close(self) -> None:

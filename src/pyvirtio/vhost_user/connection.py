@@ -7,7 +7,6 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from copy import copy
 
 from pyvirtio.errors import DeviceError, LocalError, NoAnswer, ProtocolError
 from pyvirtio.system.fd_passing import check_path, receive, send
@@ -188,6 +187,8 @@ class FrontendConnection:
 
     def _check(self) -> None:
         if self._error:
+            from copy import copy
+
             raise copy(self._error) from self._error
 
     def _end(self, error: DeviceError) -> DeviceError:
