@@ -11,9 +11,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
+import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.provision.cache import Cache, default_root
@@ -32,8 +35,7 @@ from pyvirtio.vm.rootfs import Contents, build_initramfs, compiled_library
 from pyvirtio.vm.uml import UmlConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class GuestBuilder:
         )
         return LaunchConfig(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
 
-    def prepare_uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> UmlConfig:
-        """Return everything that a user-mode Linux is started with; what is missing is provisioned.
+    @contextlib.contextmanager
+    def uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> Iterator[UmlConfig]:
+        """Return a context for everything that a user-mode Linux is started with; what is missing is provisioned.
 
         Args:
             devices: what is attached to it.
@@ -162,7 +165,9 @@ class GuestBuilder:
             ProvisionError: something is not available.
         """
         kernel = self.provision.uml()
-        return UmlConfig(kernel, self._initramfs(platform.machine(), kernel, modules), tuple(devices))
+        initramfs = self._initramfs(platform.machine(), kernel, modules)
+        with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
+            yield UmlConfig(kernel, initramfs, Path(folder), tuple(devices))
 
 
 def default_builder(progress: Progress | None = None) -> GuestBuilder:
