@@ -29,7 +29,7 @@ from pyvirtio.vm.guest_packages import DEFAULT_KERNEL, GuestPackages
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
-from pyvirtio.vm.module import build_module
+from pyvirtio.vm.module_build import build_module
 from pyvirtio.vm.qemu import Qemu, find_qemu
 from pyvirtio.vm.rootfs import Contents, build_initramfs, compiled_library
 from pyvirtio.vm.uml import UmlConfig
