@@ -4,8 +4,8 @@
 
     device = VhostUserDevice.of(Entropy.description(), socket)
     builder = default_builder()
-    setup = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
-    with Guest(setup) as guest:
+    config = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
+    with Guest(config) as guest:
         print(guest.run("head -c 16 /dev/hwrng | hexdump").output)
 """
 
@@ -177,14 +177,14 @@ def default_builder(progress: Progress | None = None) -> GuestBuilder:
 
 
 def run_once(
-    setup: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
+    config: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
 ) -> Result:
     """Boot a guest, run one command in it, switch it off, and return how the command ended.
 
     The command is part of the initramfs, so it runs as soon as the guest is up.
 
     Args:
-        setup: what is started.
+        config: what is started.
         command: a program of the guest and its arguments.
         show: called with each line of the console, from another thread.
         timeout: seconds that the command may take.
@@ -194,5 +194,5 @@ def run_once(
     """
     overlay = Initramfs()
     overlay.file("command", f"{shlex.join(command)}\n".encode())
-    with Guest(replace(setup, overlay=overlay), show=show) as guest:
+    with Guest(replace(config, overlay=overlay), show=show) as guest:
         return guest.result(timeout)
