@@ -1,4 +1,4 @@
-"""How guests fail, with stand-ins for QEMU: each failure is an error that tells the story, and QEMU is gone."""
+"""How guests fail, with stand-ins for QEMU: each failure is an error with diagnostics, and QEMU is gone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 
 from pyvirtio.errors import GuestError, LocalError
 from pyvirtio.testing.signals import interruptible
-from pyvirtio.vm.guest import Guest, LaunchConfig, interact
+from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.launch import run_once
 from pyvirtio.vm.machine import MACHINES, Boot, VhostUserDevice, find_machine
+from pyvirtio.vm.shell import interact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Laun
 
 
 @pytest.mark.parametrize(
-    ("run", "story"),
+    ("run", "diagnostics"),
     [
         (
             "echo 'qemu: cannot connect' >&2; exit 1",
@@ -95,8 +96,8 @@ def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Laun
         ),
     ],
 )
-def test_a_guest_that_dies(fake_setup: Callable[[str], LaunchConfig], run: str, story: str) -> None:
-    with pytest.raises(GuestError, match=story), Guest(fake_setup(run)):
+def test_a_guest_that_dies(fake_setup: Callable[[str], LaunchConfig], run: str, diagnostics: str) -> None:
+    with pytest.raises(GuestError, match=diagnostics), Guest(fake_setup(run)):
         pytest.fail("it never was ready")
 
 

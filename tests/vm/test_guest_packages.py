@@ -10,7 +10,7 @@ from pyvirtio.errors import LocalError, ProvisionError
 from pyvirtio.vm.guest_packages import GuestPackages
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import find_machine
-from pyvirtio.vm.module import module_key, tool_environment
+from pyvirtio.vm.module_build import module_key, tool_environment
 from pyvirtio.vm.qemu import find_qemu
 from tests.support.debian import FakeMachine
 

@@ -75,7 +75,7 @@ def test_a_kernel_that_the_user_names(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match="No such file"):
         Kernel.given(tmp_path / "missing", native=True)
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(ProvisionError, match="no Linux kernel"):
+    with pytest.raises(ProvisionError, match="not a Linux kernel"):
         Kernel.given(tmp_path / "text", native=True)
 
 

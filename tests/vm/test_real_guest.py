@@ -19,6 +19,8 @@ from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.launch import GuestBuilder, GuestOptions, default_builder, run_once
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_SOURCES
+from tests.support import entropy
+from tests.support.entropy import PATTERN, Entropy
 
 pytestmark = [
     pytest.mark.guest,
@@ -98,6 +100,22 @@ def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console(builder: GuestB
         Guest(broken),
     ):
         pass
+
+
+def test_a_stock_driver_named_by_its_module_drives_a_device_behind_its_own_frontend(builder: GuestBuilder) -> None:
+    guest_options = GuestOptions(arch="x86_64", accel="tcg")
+    with served(f"{entropy.__file__}:Entropy") as server:
+        device = VhostUserDevice.of(Entropy.description(), Path(server.path))
+        try:
+            probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
+            device = replace(device, frontend=probe.frontend(device.id))
+            config = builder.prepare(guest_options, [device], modules=["virtio_rng"])
+        except ProvisionError as error:
+            pytest.skip(f"nothing can be provisioned here: {error}")
+        with Guest(config) as guest:
+            bound = guest.run("cat /sys/class/misc/hw_random/rng_current").lines
+            assert bound == ["virtio_rng.0"]
+            assert guest.run("head -c 16 /dev/hwrng").lines == [PATTERN.decode()]
 
 
 @pytest.mark.parametrize(("arch", "transport"), [("x86_64", "pci"), ("aarch64", "mmio")])

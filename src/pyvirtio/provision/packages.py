@@ -142,7 +142,7 @@ class Registry:
         """Download a source package into the folder `into` and return its files, the description (``.dsc``) among them.
 
         Raises:
-            ProvisionError: the package is not to be had, the download failed, or the disk is full.
+            ProvisionError: the package does not exist, the download failed, or the disk is full.
         """
         apt = self._prepare(suites, sources=True)
         into.mkdir(parents=True)

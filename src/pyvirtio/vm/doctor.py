@@ -64,8 +64,8 @@ def examine(builder: GuestBuilder) -> list[CheckResult]:
 def fix(builder: GuestBuilder) -> list[CheckResult]:
     """Provision what is missing into the cache, then look again.
 
-    As root it also installs the few system packages that provisioning itself needs, if they are
-    missing; it says so first.
+    As root it also installs the few system packages that provisioning itself needs, where they are
+    missing, and says so first.
 
     Raises:
         ProvisionError: something is not available.

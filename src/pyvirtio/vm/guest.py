@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
@@ -290,30 +289,6 @@ class Guest:
         lines = self._console.last_lines() if self._console else []
         console = "".join(f"\n  | {line}" for line in lines)
         return GuestError(f"{what}\nThe console's last lines:{console}" if console else what)
-
-
-def interact(config: LaunchConfig) -> int:
-    """Give the terminal to a shell in a guest until that ends, and return QEMU's exit status.
-
-    Ctrl-A X ends QEMU.
-
-    Raises:
-        LocalError: there is no terminal.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LocalError("a shell in a guest needs a terminal for stdin and stdout")
-    import termios
-
-    settings = termios.tcgetattr(sys.stdin)
-    with contextlib.ExitStack() as stack:
-        stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, settings)
-        stack.enter_context(exit_on_sigterm())
-        initrd = stack.enter_context(config.memory_file())
-        command = config.command(initrd, serial="mon:stdio", more_options=("pyvirtio=shell",))
-        process = subprocess.Popen(command, pass_fds=[initrd])
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        return process.wait()
 
 
 @contextlib.contextmanager

@@ -38,13 +38,13 @@ PROGRAMS = (
     "libexpat1",
     "zlib1g",
 )
-STANDARD_LIBRARY = f"lib{PYTHON}-stdlib"  # of which a guest gets single files
+STANDARD_LIBRARY = f"lib{PYTHON}-stdlib"  # a guest gets single files of it
 COMPILER = "gcc-12"
 COMPILERS = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}  # how Debian names cross compilers
-# What the compiler's packages depend on and a kernel does not; and the C library, for the tools run with
-# the one of this machine.
+# The compiler's packages depend on these, but building a kernel module does not; the tools run with the C
+# library of this machine.
 NOT_FOR_KERNELS = ("libc6", "lib*san*", "libstdc++*", "libgprofng*", "lib*-cross", "libquadmath*", "libitm*")
-# Folders of packages that nothing here reads.
+# Folders in packages that nothing here reads.
 PRUNED = (
     "usr/share/doc",
     "usr/share/man",

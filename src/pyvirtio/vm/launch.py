@@ -4,16 +4,19 @@
 
     device = VhostUserDevice.of(Entropy.description(), socket)
     builder = default_builder()
-    setup = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
-    with Guest(setup) as guest:
+    config = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
+    with Guest(config) as guest:
         print(guest.run("head -c 16 /dev/hwrng | hexdump").output)
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
+import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.provision.cache import Cache, default_root
@@ -26,14 +29,13 @@ from pyvirtio.vm.guest_packages import DEFAULT_KERNEL, GuestPackages
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
-from pyvirtio.vm.module import build_module
+from pyvirtio.vm.module_build import build_module
 from pyvirtio.vm.qemu import Qemu, find_qemu
 from pyvirtio.vm.rootfs import Contents, build_initramfs, compiled_library
 from pyvirtio.vm.uml import UmlConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class GuestBuilder:
         )
         return LaunchConfig(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
 
-    def prepare_uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> UmlConfig:
-        """Return everything that a user-mode Linux is started with; what is missing is provisioned.
+    @contextlib.contextmanager
+    def uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> Iterator[UmlConfig]:
+        """Return a context for everything that a user-mode Linux is started with; what is missing is provisioned.
 
         Args:
             devices: what is attached to it.
@@ -162,7 +165,9 @@ class GuestBuilder:
             ProvisionError: something is not available.
         """
         kernel = self.provision.uml()
-        return UmlConfig(kernel, self._initramfs(platform.machine(), kernel, modules), tuple(devices))
+        initramfs = self._initramfs(platform.machine(), kernel, modules)
+        with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
+            yield UmlConfig(kernel, initramfs, Path(folder), tuple(devices))
 
 
 def default_builder(progress: Progress | None = None) -> GuestBuilder:
@@ -172,14 +177,14 @@ def default_builder(progress: Progress | None = None) -> GuestBuilder:
 
 
 def run_once(
-    setup: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
+    config: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
 ) -> Result:
     """Boot a guest, run one command in it, switch it off, and return how the command ended.
 
     The command is part of the initramfs, so it runs as soon as the guest is up.
 
     Args:
-        setup: what is started.
+        config: what is started.
         command: a program of the guest and its arguments.
         show: called with each line of the console, from another thread.
         timeout: seconds that the command may take.
@@ -189,5 +194,5 @@ def run_once(
     """
     overlay = Initramfs()
     overlay.file("command", f"{shlex.join(command)}\n".encode())
-    with Guest(replace(setup, overlay=overlay), show=show) as guest:
+    with Guest(replace(config, overlay=overlay), show=show) as guest:
         return guest.result(timeout)

@@ -17,7 +17,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, digest
 from pyvirtio.vm.guest_packages import PYTHON
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.modules import Module, load_order
+from pyvirtio.vm.kernel_modules import Module, load_order
 
 if TYPE_CHECKING:
     from pyvirtio.vm.kernel import Kernel

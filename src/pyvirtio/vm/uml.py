@@ -4,8 +4,8 @@ It boots in a second, without QEMU and without emulation, and its front-end (``v
 protocol to the letter where QEMU has habits. A `UmlConfig` takes the place of a
 `pyvirtio.vm.guest.LaunchConfig`::
 
-    config = builder.prepare_uml([VhostUserDevice.of(Disk.description(), socket)], modules=["virtio_blk"])
-    with Guest(config) as guest:
+    device = VhostUserDevice.of(Disk.description(), socket)
+    with builder.uml([device], modules=["virtio_blk"]) as config, Guest(config) as guest:
         print(guest.run("head -c 512 /dev/vda | hexdump -C").output)
 """
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pyvirtio.vm.machine import VhostUserDevice
 
 MEMORY = 256  # MiB
-# A folder that cannot be made: otherwise it makes one with a socket, and leaves it behind when it is killed.
-NOWHERE = "/proc/nowhere/"
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class UmlConfig:
     Attributes:
         kernel: its `image` is the program to run.
         initramfs: a cpio archive, whose init speaks as `pyvirtio/guest/init` does.
+        folder: where it keeps a file with its process id and a socket; it leaves them there when it is killed.
         devices: what is attached; their back-ends must be listening.
         overlay: more files for the guest; they replace those of the same name.
         kernel_options: more words for the kernel's command line.
@@ -45,6 +44,7 @@ class UmlConfig:
 
     kernel: Kernel
     initramfs: Path
+    folder: Path
     devices: Sequence[VhostUserDevice] = ()
     overlay: Initramfs | None = None
     kernel_options: Sequence[str] = ()
@@ -68,7 +68,7 @@ class UmlConfig:
             str(self.kernel.image),
             f"mem={MEMORY}M",
             f"initrd=/proc/self/fd/{initrd}",
-            f"uml_dir={NOWHERE}",
+            f"uml_dir={self.folder}/",
             *("con=null", "con0=fd:0,fd:1", "panic=-1", "quiet"),
             *(f"virtio_uml.device={device.socket}:{device.id}" for device in self.devices),
             *self.kernel_options,

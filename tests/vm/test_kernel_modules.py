@@ -10,7 +10,7 @@ import pytest
 
 from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.kernel import Kernel
-from pyvirtio.vm.modules import load_order
+from pyvirtio.vm.kernel_modules import load_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -38,15 +38,15 @@ def build_module(
     toolchain: Callable[[], Path],
     progress: Progress | None = None,
 ) -> Path:
-    """The folder with the modules (``*.ko``) built from the folder `sources`, which has a Kbuild file.
+    """Return the folder with the modules (``*.ko``) built from the folder `sources`, which has a Kbuild file.
 
     Args:
-        cache: where it is kept.
+        cache: where the result is kept.
         kernel: what it is built for.
         arch: the architecture of the kernel.
-        sources: C files, headers and Kbuild; folders in it are taken along.
-        toolchain: gives the folder with make and the compiler; called only if something is built.
-        progress: told of the build.
+        sources: C files, headers and Kbuild, in folders of their own as well.
+        toolchain: called for the folder with make and the compiler, if something has to be built.
+        progress: where the build is reported.
 
     Raises:
         ProvisionError: the kernel has no headers, or the module does not compile; the message ends
@@ -54,8 +54,8 @@ def build_module(
     """
     if kernel.headers is None:
         raise ProvisionError(
-            f"no headers for kernel {kernel.release}, so no driver can be built for it; "
-            "install its headers, or leave --kernel out"
+            f"the headers of kernel {kernel.release} are missing, so no driver can be built for it; "
+            "install them, or leave --kernel out"
         )
     headers = kernel.headers
 
@@ -68,7 +68,7 @@ def build_module(
 
 
 def module_key(kernel: Kernel, sources: Path) -> str:
-    """What a build depends on, as a name."""
+    """Return a name for everything that a build depends on."""
     symbols = kernel.headers / "Module.symvers" if kernel.headers else None
     parts: list[str | bytes] = [
         kernel.release,
@@ -111,7 +111,7 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
 
 
 def tool_environment(tools: Path) -> dict[str, str]:
-    """The environment in which the programs of an unpacked toolchain run."""
+    """Return the environment in which the programs of an unpacked toolchain run."""
     libraries = [path for base in ("usr/lib", "lib") for path in sorted((tools / base).glob("*-linux-gnu"))]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "KBUILD_"))}
     return {
@@ -123,6 +123,6 @@ def tool_environment(tools: Path) -> dict[str, str]:
 
 
 def _sources(folder: Path) -> list[Path]:
-    """The files that a build reads, in a fixed order; what an earlier build left is none of them."""
+    """Return the files that a build reads, in a fixed order, without what an earlier build left."""
     wanted = (path for path in folder.rglob("*") if path.suffix in SOURCES and not path.name.endswith(".mod.c"))
     return sorted([*wanted, *folder.rglob("Kbuild")])
