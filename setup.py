@@ -16,7 +16,7 @@ setup(
         Extension(
             "pyvirtio.ring._native",
             ["src/pyvirtio/ring/_native.c"],
-            depends=sorted(glob("src/pyvirtio/ring/native/**", recursive=True)),
+            depends=sorted(glob("src/pyvirtio/ring/native/**/*.*", recursive=True)),
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [],
             py_limited_api=LIMITED_API,
             optional=True,
