@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,6 +177,22 @@ def test_a_failed_build_removes_only_a_library_of_another_source_and_says_so(
 def test_without_a_compiler_nothing_is_built_and_nothing_removed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     assert build_native.main() == 2
+
+
+@pytest.mark.parametrize(("free_threaded", "limited"), [(None, True), (0, True), (1, False)])
+def test_only_a_python_with_an_interpreter_lock_gets_a_library_of_the_limited_api(
+    free_threaded: int | None, limited: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A free-threaded Python has no limited API, and setuptools refuses a package that asks for it."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", asked.update)
+    monkeypatch.setattr("sysconfig.get_config_var", {"Py_GIL_DISABLED": free_threaded}.get)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    (extension,) = asked["ext_modules"]
+    assert extension.optional
+    assert {Path(part).suffix for part in extension.depends} == {".h", ".inc"}
+    assert (extension.py_limited_api, bool(extension.define_macros), bool(asked["options"])) == (limited,) * 3
 
 
 # The choice.

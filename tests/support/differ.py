@@ -63,7 +63,7 @@ class World:
         assert (engine == "reference") == (type(self.queue) is SplitRecordQueue)
 
     def restart(self, image: Sequence[bytearray], index: int) -> None:
-        """Begin anew with these bytes."""
+        """Start again with these bytes."""
         for buffer, data in zip(self.buffers, image, strict=True):
             buffer[:] = data
         self.region[:] = bytes(len(self.region))
@@ -83,7 +83,7 @@ class World:
         self.queue.relocate(rings_at(memory, _layout(self.queue.size)), memory)
 
     def state(self) -> tuple[object, ...]:
-        """Give everything that others can see."""
+        """Return everything that others can see."""
         return (
             *map(bytes, self.buffers),
             bytes(self.region),
@@ -297,7 +297,7 @@ def _seen(chain: Chain) -> tuple[object, ...]:
 
 
 def compare(engine: str, seed: object, cases: int) -> dict[str, int]:
-    """Run ``cases`` cases; gives how many of what there were.
+    """Run ``cases`` cases; return how many of what there were.
 
     Raises:
         AssertionError: the engines differ; the message says in which case.
@@ -342,7 +342,7 @@ def _compare(engine: str, rng: random.Random, cases: int) -> dict[str, int]:
 
 
 def race(seed: object, cases: int) -> int:
-    """Let the accelerator pop while another process writes into the ring all the time; gives how much it popped.
+    """Let the native engine pop while another process writes into the ring all the time; return how much it popped.
 
     There is nothing to compare with. What is looked for is a crash, which a sanitizer would report.
     """

@@ -51,9 +51,9 @@ def device_queue(raw: RawDriver, features: int = RING_FEATURES, position: int | 
 def both_ends(
     size: int, features: int = RING_FEATURES, *, index: int = 0, room: int = 1 << 16
 ) -> tuple[SplitDriverQueue, RecordQueue, MemoryTable, int]:
-    """Build the real driver and the real device on one ring; gives the first address behind it, too.
+    """Build the real driver and the real device on one ring; return them, the memory, and the first address behind.
 
-    ``index`` is where both start, as if so many requests had gone through already.
+    ``index`` is where both start, as if that many requests had gone through already.
     """
     layout = lay_out(size, 0x1000)
     memory = memory_of((0x1000, layout.end + room - 0x1000))
@@ -91,7 +91,7 @@ class Doubler(Device):
 
 
 class Echo(Device):
-    """Gives every byte back; the stream way."""
+    """Returns every byte; the stream way."""
 
     device_id = 63
     requests = Queue(size=32768)
@@ -132,7 +132,7 @@ class Served:
         self.calls += 1
 
     def kick(self) -> list[tuple[int, int]]:
-        """Serve the queue until it is empty or retired; gives what the driver got back."""
+        """Serve the queue until it is empty or retired; return what the driver got back."""
         while self.service.turn():
             pass
         return [(element.id, element.len) for element in self.raw.reap()]
@@ -316,5 +316,5 @@ class Durable:
 
 
 def heads_of(chains: Iterable[Chain]) -> list[int]:
-    """Give the heads of chains."""
+    """Return the heads of chains."""
     return [chain.head for chain in chains]
