@@ -58,7 +58,7 @@ fresh-machine: ## `make run` and `make test` in bare Debian 12 and 13 (needs roo
 	tools/fresh-machine --test
 
 clean: ## remove .venv and everything else that is not in git's care
-	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info src/pyvirtio/ring/_native.abi3.so
+	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info src/pyvirtio/ring/_native.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 runtime: ## install the command into .venv (`make run` does it; needs Python alone)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain
     from pyvirtio.ring.queue import DeviceQueue
 
-pytestmark = pytest.mark.usefixtures("engine")  # each of them
+pytestmark = pytest.mark.usefixtures("mortal_engine")  # each of them
 
 
 def answer(queue: DeviceQueue, chains: Sequence[Chain]) -> None:

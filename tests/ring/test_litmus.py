@@ -108,7 +108,7 @@ ROUNDS = 200_000
 
 
 def overtaken(*, fenced: bool) -> int:
-    """Let two processes store a number each and then look at the other's; gives how often neither saw the other's.
+    """Let two processes store a number each and then look at the other's; return how often neither saw the other's.
 
     A wake-up hangs on that: one publishes and looks whether the other sleeps, while the other goes to sleep and looks
     whether something was published.

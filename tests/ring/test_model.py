@@ -9,8 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
@@ -195,7 +203,7 @@ class DriverAndDevice(RuleBasedStateMachine):
         """Regions come and go, or are mapped again, while requests are in flight."""
         regions = [Region(region.base, region.view) for region in self.memory.regions]
         more = [Region(1 << 40, bytearray(64))] if extra else []
-        memory = self.durable.fused(MemoryTable([*regions, *more]))
+        memory = self.durable.fused_memory(MemoryTable([*regions, *more]))
         self.device.relocate(rings_at(memory, self.ring.layout), memory)
 
     @precondition(lambda self: not self.device_sleeps)
@@ -247,5 +255,6 @@ class DriverAndDevice(RuleBasedStateMachine):
         assert self.driver.free == self.size
 
 
-DriverAndDevice.TestCase.settings = hypothesis.settings(max_examples=150, stateful_step_count=60)
-TestDriverAndDevice = DriverAndDevice.TestCase
+@pytest.mark.usefixtures("mortal_engine")
+def test_random_drivers_and_devices_whose_workers_die():
+    run_state_machine_as_test(DriverAndDevice, settings=hypothesis.settings(max_examples=150, stateful_step_count=60))

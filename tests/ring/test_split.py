@@ -200,7 +200,7 @@ def test_a_buffer_that_no_descriptor_can_hold_costs_nothing(address: int, length
     buffers = [(at, 1)] * 3
     buffers[place] = (address, length)
     for indirect in (None, at + 64):
-        with pytest.raises(LocalError, match="no descriptor can hold"):
+        with pytest.raises(LocalError, match="does not fit"):
             driver.add(buffers, [], "token", indirect=indirect)
     assert (driver.free, driver.outstanding) == (8, 0)
     round_trip(driver, device, 8, at)
@@ -277,7 +277,8 @@ def test_nothing_is_popped_before_it_is_published():
 
 
 @pytest.mark.parametrize("number", [1, 2, 8])
-def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int):
+def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYVIRTIO_ENGINE", "reference")  # nobody can watch what C stores
     raw = RawDriver(memory_of((0x1000, 0x8000)), 8, index=65533)
     raw.make_available(*(raw.request(b"x") for _ in range(number)))
     durable = Durable(raw.memory, raw.layout)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyvirtio.device import Device, Queue, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import Chain, Journal, SplitDriverQueue, SplitLayout
 from pyvirtio.ring import device_queue as new_device_queue
+from pyvirtio.ring.engine import engine
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32
@@ -49,9 +51,9 @@ def device_queue(raw: RawDriver, features: int = RING_FEATURES, position: int | 
 def both_ends(
     size: int, features: int = RING_FEATURES, *, index: int = 0, room: int = 1 << 16
 ) -> tuple[SplitDriverQueue, RecordQueue, MemoryTable, int]:
-    """Build the real driver and the real device on one ring; gives the first address behind it, too.
+    """Build the real driver and the real device on one ring; return them, the memory, and the first address behind.
 
-    ``index`` is where both start, as if so many requests had gone through already.
+    ``index`` is where both start, as if that many requests had gone through already.
     """
     layout = lay_out(size, 0x1000)
     memory = memory_of((0x1000, layout.end + room - 0x1000))
@@ -89,7 +91,7 @@ class Doubler(Device):
 
 
 class Echo(Device):
-    """Gives every byte back; the stream way."""
+    """Returns every byte; the stream way."""
 
     device_id = 63
     requests = Queue(size=32768)
@@ -133,17 +135,71 @@ class Cut(BaseException):
 
 
 class Fuse:
-    """Counts stores and, after ``limit`` of them, lets the process die instead of making the next one."""
+    """Counts stores and, after ``limit`` of them, lets the process die instead of making the next one.
+
+    Stores of plain Python are counted here. Those of the native engine are counted by itself, in the build for tests
+    (RING_STORE_HOOK), and Python's are then counted there, too: from the limit on, nothing reaches memory any more.
+    """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
-        self.stores = 0
+        self._limit = limit
+        self._stores = 0
+        self._native: Any = None
+        self._start = 0
+
+    def attach(self, native: Any) -> None:
+        """Have the native engine count, for a process that starts now."""
+        self._native = native
+        self._start = native.stores()
+        self.limit = self._limit
+
+    @property
+    def stores(self) -> int:
+        """How many stores were made."""
+        return self._native.stores() - self._start if self._native else self._stores
+
+    @property
+    def limit(self) -> int | None:
+        """How many stores may be made; None: as many as it likes."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._limit = limit
+        if self._native:
+            self._native.allow_stores(2**63 if limit is None else self._start + limit)
 
     def burn(self) -> None:
-        """Count one store."""
-        if self.limit is not None and self.stores >= self.limit:
+        """Count one store that Python is about to make."""
+        if self._native:
+            if not self._native.count_store():
+                raise Cut
+        elif self._limit is not None and self._stores >= self._limit:
             raise Cut
-        self.stores += 1
+        else:
+            self._stores += 1
+
+    def check(self) -> None:
+        """End here if the process died inside the native engine."""
+        if self._native and self._native.is_dead():
+            raise Cut
+
+
+class Mortal:
+    """A native queue that dies once its process did."""
+
+    def __init__(self, queue: RecordQueue, fuse: Fuse) -> None:
+        self._queue = queue
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._queue, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., object], *arguments: object) -> object:
+        result = method(*arguments)
+        self._fuse.check()
+        return result
 
 
 class FusedView:
@@ -190,6 +246,19 @@ class _FusedMemory(MemoryTable):
         return self._fused(view, "used") if address == self._used else view
 
 
+class _DurableJournal(Journal):
+    """A journal whose stores burn a fuse, and that shows an engine the memory as it is."""
+
+    def __init__(self, durable: Durable) -> None:
+        size = durable.layout.size
+        super().__init__(size, durable.fused(durable.region, "region"), durable.fused(durable.ledger, "ledger"))
+        self._parts = durable.region, durable.ledger
+
+    @property
+    def parts(self) -> tuple[memoryview, memoryview]:
+        return self._parts
+
+
 class Durable:
     """What survives a worker: the ring's memory and the two parts of the journal."""
 
@@ -209,20 +278,28 @@ class Durable:
     def worker(self, fuse: Fuse | None = None, position: int | None = None) -> RecordQueue:
         """Start a worker's queue: a new one, or one that goes on from the journal."""
         self.fuse = fuse or Fuse()
-        journal = Journal(self.layout.size, self._fused(self.region, "region"), self._fused(self.ledger, "ledger"))
         if position is None:
             position = self.memory.view(self.layout.used, 4).cast("H")[1]
         setup = setup_at(self.layout, self.features, position)
-        return new_device_queue(setup, self.fused(self.memory), journal=journal)
+        if engine() == "reference":
+            return new_device_queue(setup, self.fused_memory(self.memory), journal=_DurableJournal(self))
+        from pyvirtio.ring import native_device
 
-    def fused(self, memory: MemoryTable) -> MemoryTable:
-        """Return memory whose stores to the used ring burn the worker's fuse."""
-        return _FusedMemory(memory, self.layout.used, self._fused)
+        native = vars(native_device)["_native"]
+        assert hasattr(native, "stores"), "use the fixture `mortal_engine`"
+        self.fuse.attach(native)
+        queue = native_device.NativeDeviceQueue(setup, self.memory, journal=_DurableJournal(self))
+        return Mortal(queue, self.fuse)  # type: ignore[return-value]  # it has all of the queue's attributes
 
-    def _fused(self, view: memoryview, name: str) -> Any:
+    def fused(self, view: memoryview, name: str) -> Any:
+        """See memory of plain Python such that its stores burn the worker's fuse."""
         return FusedView(view, self.fuse, self.log, name)
+
+    def fused_memory(self, memory: MemoryTable) -> MemoryTable:
+        """Return memory such that Python's stores to the used ring burn the worker's fuse; C counts its own."""
+        return _FusedMemory(memory, self.layout.used, self.fused) if engine() == "reference" else memory
 
 
 def heads_of(chains: Iterable[Chain]) -> list[int]:
-    """Give the heads of chains."""
+    """Return the heads of chains."""
     return [chain.head for chain in chains]

@@ -46,10 +46,22 @@ def engine() -> str:
 
 
 def _has_native() -> bool:
-    return False
+    try:
+        from pyvirtio.ring import _native  # noqa: F401  # only whether it can be imported
+    except ImportError:
+        return False
+    return True
 
 
 def device_queue(setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> RecordQueue:
     """Return the device's end of the queue that ``setup`` describes; see `SplitDeviceQueue` for the arguments."""
-    engine()
+    if engine() == "native":
+        from pyvirtio.ring.native_device import NativeDeviceQueue
+
+        try:
+            return NativeDeviceQueue(setup, memory, journal=journal)
+        except (TypeError, BufferError, ValueError) as error:
+            if isinstance(error, LocalError):
+                raise
+            # A front-end may put its rings at odd places in its files; Python does not mind.
     return SplitRecordQueue(setup, memory, journal=journal)

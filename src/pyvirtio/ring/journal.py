@@ -28,7 +28,7 @@ push         used elements behind the used index           as before: nobody rea
 ..           LAST_HEAD = the last of these heads           as before, likewise
 ..           INTENT += the number of heads                 **prepared**: this one store decides
 push         used index in the ring = INTENT               prepared
-``commit``   time = 0, strikes = 0, mark = 0, head by head prepared: `recover` does the same again
+``commit``   time, strikes and mark of each head = 0       prepared: `recover` does the same again
 ..           USED = INTENT                                 the driver's: nothing of the publication is left to do
 ``release``  mark of the head = 0                          available again
 ===========  ============================================  =========================================================
@@ -37,33 +37,34 @@ push         used index in the ring = INTENT               prepared
 nothing, and all heads of the batch are still in flight: the next process answers them again (a method may run twice),
 and overwrites the elements. After that store the batch is exactly the INTENT - USED heads at the end of the list from
 LAST_HEAD, and all its elements are in the ring, so `recover` can finish without the device's help: it stores the same
-used index once more and repeats ``commit``. Every store of both is of a constant, so repeating them any number of times
-changes nothing. A head cannot be in two publications, for it is tracked again only once its mark is 0, and that is
-after USED, or `recover`, has closed the first one: the process that commits is the one that pops. None of this
+used index once more and repeats ``commit``. Every store of both is of a constant, so repeating them any number of
+times changes nothing. A head cannot be in two publications, for it is tracked again only once its mark is 0, and that
+is after USED, or `recover`, has closed the first one: the process that commits is the one that pops. None of this
 mentions the order in which heads came, so they may be answered in any order.
 
 *The position follows from counting.* ``track`` moves the position in the available ring by one and adds one in flight,
 a publication moves the used index by n and takes n out of flight, and ``release`` undoes a ``track``. So *position -
 used index - requests in flight* never changes; it is LEAD, which is 0 unless a front-end started the queue with two
-different indexes. What was popped is always the first so many entries of the available ring, and a count says how
-many; which of them are still in flight does not matter.
+different indexes. What was popped is always a prefix of the available ring's entries, and a count says how long it is;
+which of them are still in flight does not matter.
 
 *Un-pop is safe* (`SplitDeviceQueue.unpop`). What was popped must remain a prefix of the available ring, so only the
 entry right before the position can be given back, and the slot there says which head that is. An honest driver cannot
 have reused the slot: it would need as many more heads as the queue has entries, while this one is still out. If the
-slot names this head, then this entry is the one that was popped last: had the head been popped earlier, it would have
-been in flight already when the slot was, which is an error. A hostile driver may rewrite the slot; then it gets the
-head that it names once more, after this one was given up, and nothing is answered twice. The single store of the mark
-decides: before it the head is in flight, after it the count puts the position back by one. A request that was begun is
-not given back, for its method may have had effects.
+slot names this head, then this request is the one that was popped last: had it been popped from an earlier slot, its
+head would have been in flight already when this slot was popped, which is an error. A hostile driver may rewrite the
+slot; then it gets the head that it names once more, after this one was given up, and nothing is answered twice. The
+single store of the mark decides: before it the head is in flight, after it the count puts the position back by one. A
+request that was begun is not given back, for its method may have had effects.
 
 *Whom to blame.* A time is set only while the mark is, and cleared before it. So after a death, the heads with a time
-are exactly the requests that were inside the device's method, each by itself and in any order: `blame` gives each of
-them a strike.
+are exactly the requests that were begun and neither ended nor published, each by itself and in any order: `blame`
+counts a strike against each of them.
 
 *No fence is needed for the watchdog*, which reads the times from another process while they change. "Begun" and "since
-when" are one aligned 64-bit store, so no processor can show one without the other, and a time that is seen late only
-makes the request look younger. After a death there are no stores under way: what the dead process stored is in memory.
+when" are one aligned 64-bit store, so no processor can show one without the other, AArch64 included; and whoever sees
+that store late sees what was true a moment before. After a death there are no stores under way: what the dead process
+stored is in memory.
 """
 
 from __future__ import annotations

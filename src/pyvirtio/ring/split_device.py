@@ -66,6 +66,7 @@ class SplitDeviceQueue:
 
     def _use(self, layout: SplitLayout, memory: MemoryTable) -> None:
         self.memory = memory
+        self._layout = layout
         self._table = layout.table
         self._available = layout.available
         self._used = layout.used
