@@ -105,7 +105,7 @@ def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console(builder: GuestB
 def test_a_stock_driver_named_by_its_module_drives_a_device_behind_its_own_frontend(builder: GuestBuilder) -> None:
     guest_options = GuestOptions(arch="x86_64", accel="tcg")
     with served(f"{entropy.__file__}:Entropy") as server:
-        device = VhostUserDevice.of(Entropy.description(), Path(server.path))
+        device = VhostUserDevice.of(Entropy().description(), Path(server.path))
         try:
             probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
             device = replace(device, frontend=probe.frontend(device.id))

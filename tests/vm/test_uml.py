@@ -34,7 +34,7 @@ def builder() -> GuestBuilder:
 @pytest.mark.guest
 def test_a_stock_driver_binds_reads_writes_and_hears_of_a_change(builder: GuestBuilder) -> None:
     with served(f"{disk.__file__}:Disk") as server:
-        device = VhostUserDevice.of(Disk.description(), Path(server.path))
+        device = VhostUserDevice.of(Disk().description(), Path(server.path))
         with builder.uml([device], modules=["virtio_blk"]) as config, Guest(config, boot_limit=60) as guest:
             bound = guest.run("readlink /sys/bus/virtio/devices/virtio0/driver").lines
             assert [Path(line).name for line in bound] == ["virtio_blk"]
