@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import select
 import time
@@ -65,7 +64,7 @@ class Supervisor(DeviceHost):
         self._patience: float | None = None
         self._slots: list[WorkerSlot] = []
         self._epoll = select.epoll()
-        self._polled: set[int] = set()
+        self._polled: list[WorkerProcess] = []
         self.watched: list[str] = []
         """The source files whose change means that the device changed."""
         self.description: DeviceDescription = None  # type: ignore[assignment]  # until the first worker has told
@@ -185,10 +184,10 @@ class Supervisor(DeviceHost):
         if queue.stopped is None:
             queue.stopped = Completion()
             queue.stops_by = None if self._patience is None else time.monotonic() + self._patience + GRACE
-            if queue.broken:
-                self._stopped(queue, queue.journal.position)
-            elif self._slot_of(index).serves:
+            if self._slot_of(index).serves:
                 self._ask_to_stop(queue)
+            elif queue.broken:
+                self._stopped(queue, queue.journal.position)
         return queue.stopped
 
     def _ask_to_stop(self, queue: _Queue) -> None:
@@ -262,12 +261,10 @@ class Supervisor(DeviceHost):
         return min(*times, LONGEST_WAIT) if times else None
 
     def _poll_channels(self) -> None:
-        wanted = {process.fileno() for slot in self._slots for process in slot.processes()}
-        for fd in self._polled - wanted:
-            with contextlib.suppress(OSError):  # it may be closed, by which it left
-                self._epoll.unregister(fd)
-        for fd in wanted - self._polled:
-            self._epoll.register(fd, select.EPOLLIN)
+        wanted = [process for slot in self._slots for process in slot.processes()]
+        for process in wanted:
+            if process not in self._polled:  # a channel that is closed leaves by itself
+                self._epoll.register(process.fileno(), select.EPOLLIN)
         self._polled = wanted
 
     def reload(self) -> None:

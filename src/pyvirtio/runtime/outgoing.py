@@ -70,6 +70,9 @@ class OutgoingService(QueueService):
         """Return False: a turn does nothing but wake whoever waits."""
         return False  # buffers wait on the ring for as long as there is nothing to say
 
+    def _drop(self) -> None:
+        self._port.connect(None)
+
     def _give_back(self, *, fail_suspects: bool) -> None:  # noqa: ARG002  # there are none
         self._port.connect(None)
 

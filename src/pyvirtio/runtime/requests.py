@@ -15,7 +15,7 @@ from pyvirtio.errors import PeerError
 from pyvirtio.ring.queue import record_queue
 from pyvirtio.runtime.records import RecordDispatcher
 from pyvirtio.runtime.service import TIME_SLICE_NS, QueueService, QueueState
-from pyvirtio.transport import MAXIMUM_STRIKES, Completion
+from pyvirtio.transport import MAXIMUM_STRIKES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,14 +323,14 @@ class RequestService(QueueService):
 
     # The end.
 
-    def stop_at_once(self) -> Completion[int]:
-        """Stop without answering: the driver is gone, or has reset the device. What runs is cancelled."""
+    def _drop(self) -> None:
         self._waiting.clear()
         self._alone.clear()
+        if self._records is not None:
+            self._records.open = None
         for request in self._running.values():
             request.cancelled = True
             request.slot.task.cancel()
-        return super().stop_at_once()
 
     def _give_back(self, *, fail_suspects: bool) -> None:
         """Give what waits back to the ring, the newest first, as far as the ring agrees."""

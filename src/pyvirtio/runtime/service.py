@@ -174,10 +174,15 @@ class QueueService:
         """Stop without answering what was begun, which stays in flight in the journal; see `stop`."""
         if self.state in (QueueState.SERVING, QueueState.DRAINING):
             self._go(QueueState.BROKEN)
+            self._drop()
         if self._stopped is None:
             self._stopped = Completion()
         self._stop_if_drained()
         return self._stopped
+
+    def _drop(self) -> None:
+        """Forget what was not begun, and cancel what was: the queue is broken; overridden."""
+        raise NotImplementedError
 
     def _give_back(self, *, fail_suspects: bool) -> None:
         """Give what was popped and not begun back to the ring; overridden."""
@@ -201,6 +206,7 @@ class QueueService:
 
     def _break(self, error: RingError) -> None:
         self._go(QueueState.BROKEN)
+        self._drop()
         self.queue.retire(error)
         self._around.report(f"queue {self.index} is not served until it is set up again: {error}")
         self._around.broken(self.index)
