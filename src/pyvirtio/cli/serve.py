@@ -78,10 +78,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say_ready(description: DeviceDescription, where: str | int) -> None:
-    from pyvirtio.spec.ids import id_trouble
+    from pyvirtio.spec.ids import QEMU_FORWARDS, id_trouble
+    from pyvirtio.system import log
 
     if trouble := id_trouble(description.device_id):
-        print(f"pyvirtio: {trouble}", file=sys.stderr)
+        # An id that some QEMU takes may be one's choice; one that none takes is a mistake.
+        taken = any(description.device_id in ids for ids in QEMU_FORWARDS.values())
+        (log.info if taken else log.warning)("id-unusable", trouble)
     place = where if isinstance(where, str) else f"descriptor {where}"
     print(
         f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {place}",

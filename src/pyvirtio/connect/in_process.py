@@ -65,9 +65,9 @@ class InProcessTransport(DriverTransport):
         self._broken = 0
         self._closed = False
 
-    def _report(self, message: str, error: BaseException | None) -> None:
+    def _report(self, event: str, message: str, error: BaseException | None) -> None:
         self.faults.append(message)
-        log.warning(message, error)
+        log.warning(event, message, error)
 
     # What the runtime reports.
 

@@ -61,9 +61,9 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _report(self, message: str, error: BaseException | None) -> None:
+    def _report(self, event: str, message: str, error: BaseException | None) -> None:
         self.faults.append(message)
-        log.warning(message, error)
+        log.warning(event, message, error)
 
     # In the event loop of the caller.
 
@@ -78,7 +78,7 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
             listener = exits.enter_context(listen(self.path))
             runner = DeviceRunner(self.device, self._report, loop=loop, busy_poll_us=self._busy_poll_us)
             exits.push_async_callback(self._close_runner, runner)
-            server = Server(runner, lambda host: BackendSession(host, log.warning), listener=listener)
+            server = Server(runner, lambda host: BackendSession(host, log.refused), listener=listener)
             exits.callback(server.close)
             of_runner, of_server = Attachment(loop, runner), Attachment(loop, server)
             runner.wake_loop = of_runner.wake

@@ -80,7 +80,7 @@ class Keeper:
         try:
             part()
         except OSError as error:
-            log.warning(f"the keeper goes on without: {error.strerror}", error)
+            log.warning("keeper-short", f"the keeper goes on without: {error.strerror}", error)
 
     def _look_at_sources(self) -> None:
         times = self._source_times()

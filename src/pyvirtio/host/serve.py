@@ -69,7 +69,7 @@ def _sockets(exits: contextlib.ExitStack, where: str | int) -> tuple[socket.sock
 
 
 def _new_session(host: DeviceHost) -> BackendSession:
-    return BackendSession(host, log.warning)
+    return BackendSession(host, log.refused)
 
 
 def check_servable(description: DeviceDescription) -> None:
@@ -144,9 +144,9 @@ def _process(run: Callable[[], None]) -> Iterator[int]:
             run()
             status = 0
         except VirtioError as error:
-            log.warning(str(error))
+            log.warning("backend-failed", str(error))
         except Exception as error:  # noqa: BLE001  # what else it is must be seen before the process ends
-            log.warning("the back-end failed", error)
+            log.warning("backend-failed", "the back-end failed", error)
         finally:
             os._exit(status)
     try:

@@ -110,7 +110,10 @@ class WorkerSlot:
         if self.worker.is_gone:
             self._replace()
         elif self.state is SlotState.STARTING and time.monotonic() > self._loaded_by:
-            log.warning(f"worker {self.number}: the device was not loaded within {START_TIME} s; trying again")
+            log.warning(
+                "device-unloadable",
+                f"worker {self.number}: the device was not loaded within {START_TIME} s; trying again",
+            )
             self.worker.kill()
 
     def timeout(self) -> float | None:
@@ -129,7 +132,7 @@ class WorkerSlot:
             if kind == "ready":
                 self._loaded(process, fields)
             elif kind == "failed":
-                log.warning(f"the device is not loaded: {fields['why']}")
+                log.warning("device-unloadable", f"the device is not loaded: {fields['why']}")
             else:
                 self._events.reported(self, kind, fields)
 
@@ -168,24 +171,26 @@ class WorkerSlot:
         try:
             self.replacement = self._new_worker(True)
         except OSError as error:
-            log.warning(f"the changed device cannot be started: {error.strerror}")
+            log.warning("device-unloadable", f"the changed device cannot be started: {error.strerror}")
         self._replaced_by = time.monotonic() + START_TIME
 
     def _look_after_replacement(self, replacement: WorkerProcess) -> None:
         if replacement.state is ProcessState.STARTING and time.monotonic() > self._replaced_by:
-            log.warning(f"the changed device was not loaded within {START_TIME} s; the old code goes on")
+            log.warning(
+                "device-unloadable", f"the changed device was not loaded within {START_TIME} s; the old code goes on"
+            )
             replacement.kill()
         if replacement.is_gone:
             replacement.reap()
             self.replacement = None
             if self.state is SlotState.CHANGING:  # it died while its predecessor was leaving
-                log.warning("the worker with the changed device ended; another one is started")
+                log.warning("worker-ended", "the worker with the changed device ended; another one is started")
 
     def _take_replacement(self, replacement: WorkerProcess) -> None:
         self.worker, self.replacement = replacement, None
         self._deaths = 0
         self.state = SlotState.CHANGING
-        log.warning(f"worker {self.number} runs the changed device")
+        log.warning("device-reloaded", f"worker {self.number} runs the changed device")
         self.serve()
 
     # Death.
@@ -214,7 +219,7 @@ class WorkerSlot:
         try:
             self.worker = self._new_worker(False)
         except OSError as error:  # no descriptors or processes are left: they may be again
-            log.warning(f"worker {self.number} cannot be started: {error.strerror}; trying again")
+            log.warning("worker-missing", f"worker {self.number} cannot be started: {error.strerror}; trying again")
             self._deaths = max(self._deaths, FREE_DEATHS) + 1
             self._restart_at = time.monotonic() + self._pause()
             return

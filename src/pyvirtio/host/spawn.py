@@ -54,7 +54,7 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
     except BaseException as error:  # noqa: BLE001  # nothing of this process may run the parent's code
         from pyvirtio.system import log
 
-        log.warning("the worker failed", error)
+        log.warning("worker-failed", "the worker failed", error)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -289,8 +289,9 @@ class Supervisor(DeviceHost):
         description = description_from_json(fields["description"])
         if self.description is not None and (different := self.description.differences(description)):
             log.warning(
+                "device-refused",
                 f"the changed device is not taken: its {', '.join(different)} changed, and drivers know the old; "
-                "restart `pyvirtio serve`"
+                "restart `pyvirtio serve`",
             )
             return False
         if self.description is None:
@@ -336,9 +337,9 @@ class Supervisor(DeviceHost):
         slot.count_death(progressed=answered != self._answered.get(slot.number, 0))
         self._answered[slot.number] = answered
         most = max((queue.journal.journal.blame() for queue in queues), default=0)
-        log.info(f"worker {slot.number} {how}; the next one takes over")
+        log.info("worker-ended", f"worker {slot.number} {how}; the next one takes over")
         if most >= MAXIMUM_STRIKES:
-            log.warning(f"a request ended the worker {most} times; it fails")
+            log.warning("request-failed", f"a request ended the worker {most} times; it fails")
         elif not most and slot.keeps_crashing:
             self._give_up(queues, how)
 
@@ -346,7 +347,8 @@ class Supervisor(DeviceHost):
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
         for queue in queues:
             log.warning(
-                f"queue {queue.setup.index} is not served until it is set up again: its workers {how} again and again"
+                "queue-broken",
+                f"queue {queue.setup.index} is not served until it is set up again: its workers {how} again and again",
             )
             self._break(queue)
 
@@ -359,10 +361,14 @@ class Supervisor(DeviceHost):
             return
         if time.monotonic_ns() - began > (self._patience) * 1e9:
             log.warning(
-                f"worker {slot.number}: the device's code did not return within {self._patience} s; the worker is ended"
+                "worker-hangs",
+                f"worker {slot.number}: the device's code did not return within {self._patience} s, and is ended",
             )
             slot.worker.heartbeat[0] = 0
             slot.worker.kill()
+            for queue in self._queues.values():
+                if queue.stopped is not None and self._slot_of(queue.setup.index) is slot:
+                    self._hurry(queue)
 
     def _look_after_stop(self, queue: _Queue) -> None:
         """A queue does not stop: end its worker once, then do without any."""
@@ -370,13 +376,18 @@ class Supervisor(DeviceHost):
             return
         index = queue.setup.index
         if not queue.overdue:
-            queue.overdue = True
-            queue.stops_by = time.monotonic() + GRACE
-            log.warning(f"queue {index}: its worker did not stop it in time and is ended")
+            self._hurry(queue)
+            log.warning("queue-stuck", f"queue {index}: its worker did not stop it in time and is ended")
             self._slot_of(index).worker.kill()
             return
-        log.warning(f"queue {index} is stopped without a worker; what was begun may be done again")
+        log.warning("queue-stuck", f"queue {index} is stopped without a worker; what was begun may be done again")
         self._stopped(queue, queue.journal.position)
+
+    @staticmethod
+    def _hurry(queue: _Queue) -> None:
+        """The worker of a queue that has to stop is ended: the next one tries nothing again that may end it, too."""
+        queue.overdue = True
+        queue.stops_by = time.monotonic() + GRACE
 
 
 def _sources(files: list[bytes]) -> dict[str, bytes]:

@@ -39,7 +39,7 @@ def run_worker(
         channel.send("failed", why=str(error), usage=isinstance(error, UsageError))
         return
     except Exception as error:  # noqa: BLE001  # a constructor may raise anything; the keeper must be told
-        log.warning(f"the device cannot be made: {error!r}", error)
+        log.warning("device-unloadable", f"the device cannot be made: {error!r}", error)
         channel.send("failed", why=f"the device cannot be made: {type(error).__name__}: {error}", usage=False)
         return
     worker.introduce(loader)
@@ -237,5 +237,5 @@ class Worker:
 
 def _die(reason: str) -> None:
     """End this process: memory that a request lent is still being used, and only that takes it away."""
-    log.warning(f"{reason}; the worker ends")
+    log.warning("request-stuck", f"{reason}; the worker ends")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -23,7 +23,7 @@ class MappedMemory:
         self.table = MemoryTable()
         self._mapped: list[tuple[FileRegion, Region]] = []
 
-    def replace(self, regions: Sequence[FileRegion], refused: Callable[[str], object]) -> MemoryTable:
+    def replace(self, regions: Sequence[FileRegion], refused: Callable[[str, str], object]) -> MemoryTable:
         """Map ``regions``; one that cannot be mapped, such as of a file that was cut, is left out and reported."""
         known = {id(region): mapped for region, mapped in self._mapped}
         kept: list[tuple[FileRegion, Region]] = []
@@ -31,7 +31,7 @@ class MappedMemory:
             try:
                 mapped = known.get(id(region)) or Region(region.base, map_file(region.fd, region.offset, region.size))
             except PeerError as error:
-                refused(f"a region of the guest's memory is left out: {error}")
+                refused("memory-missing", f"a region of the guest's memory is left out: {error}")
             else:
                 kept.append((region, mapped))
         self._mapped = kept

@@ -46,7 +46,9 @@ class OutgoingService(QueueService):
                 chain = chains[0]
                 room: int = chain.room
                 if chain.error or (not room and data):
-                    self.report_once(f"a buffer that cannot be used is returned empty: {chain.error or 'no room'}")
+                    self.report_once(
+                        "buffer-refused", f"a buffer that cannot be used is returned empty: {chain.error or 'no room'}"
+                    )
                     self._push(chains)
                     continue
                 if whole and len(data) > room:

@@ -168,7 +168,9 @@ class RequestService(QueueService):
                 records.answer_batch(batch, now)
             except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
                 records.back_off()
-                self.report_once(f"the device's batch method failed, requests are answered singly: {error!r}", error)
+                self.report_once(
+                    "method-failed", f"the device's batch method failed, requests are answered singly: {error!r}", error
+                )
         if len(batch) and records.calls:
             self._call_each(records, batch, deadline)
         elif len(batch):
@@ -307,9 +309,9 @@ class RequestService(QueueService):
         self._answered.append(chain)
         chain.written = 0
         if isinstance(error, (PeerError, StruckOut, TookTooLong)):
-            self.report_once(f"a request failed: {error}")
+            self.report_once("request-failed", f"a request failed: {error}")
         else:
-            self.report_once(f"the device's method failed: {error!r}", error)
+            self.report_once("method-failed", f"the device's method failed: {error!r}", error)
         if self._failure is None or chain.error:
             return
         writer = Writer(chain, self._order)
@@ -317,7 +319,7 @@ class RequestService(QueueService):
             self._failure(writer)
         except Exception as own:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             chain.written = 0
-            self.report_once(f"the device's method for failed requests failed: {own!r}", own)
+            self.report_once("method-failed", f"the device's method for failed requests failed: {own!r}", own)
         finally:
             writer.close()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyvirtio.runtime.tasks import Tasks
     from pyvirtio.transport import FileRegion, QueueSetup
 
-    Report = Callable[[str, BaseException | None], object]
+    Report = Callable[[str, str, BaseException | None], object]
 
 POLL_INTERVAL = 0.001
 """The seconds between two looks at a queue whose driver has no way to kick."""
@@ -50,7 +50,7 @@ class DeviceRunner(DeviceHost):
 
     Args:
         device: the object that answers.
-        report: takes a message about a fault, and the exception behind it.
+        report: takes the name of an event (see `pyvirtio.system.events`), a message, and the exception behind it.
         loop: the event loop of this thread, for a device with coroutines; see `Device.is_async`.
         new_journal: makes the journal of a queue; by default one that lives in this process only.
         renew: makes the device that follows after a reset; by default it is the same object.
@@ -83,7 +83,7 @@ class DeviceRunner(DeviceHost):
         self.clock = clock
         self._report = report
         self._renew = renew or (lambda: device)
-        self._stuck = stuck or (lambda reason: report(reason, None))
+        self._stuck = stuck or (lambda reason: report("request-stuck", reason, None))
         self._new_journal = new_journal
         self._memory = MappedMemory()
         self._services: dict[int, QueueService] = {}
@@ -191,9 +191,9 @@ class DeviceRunner(DeviceHost):
 
     # What services ask.
 
-    def report(self, message: str, error: BaseException | None = None) -> None:
+    def report(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Log a fault."""
-        self._report(message, error)
+        self._report(event, message, error)
 
     def wake(self, index: int) -> None:
         """Give a queue a turn soon."""
@@ -231,7 +231,7 @@ class DeviceRunner(DeviceHost):
             journal = self._new_journal(setup)
             service = self._new_service(setup, journal)
         except PeerError as error:
-            self.report(f"queue {index} is not served until it is set up again: {error}")
+            self.report("queue-broken", f"queue {index} is not served until it is set up again: {error}")
             self.broken(index)
             return
         self._services[index] = service
@@ -335,7 +335,7 @@ class DeviceRunner(DeviceHost):
         try:
             self.device.config_written()
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
-            self.report(f"config_written failed: {error!r}", error)
+            self.report("config-failed", f"config_written failed: {error!r}", error)
 
     def _device_wrote_config(self, data: bytes) -> None:
         self.config_changes = self.config.replace(data)
@@ -369,7 +369,7 @@ class DeviceRunner(DeviceHost):
         try:
             self.device.retire()
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the process goes on
-            self.report(f"the device's close failed: {error!r}", error)
+            self.report("close-failed", f"the device's close failed: {error!r}", error)
 
     # What the device does by itself.
 
@@ -382,7 +382,11 @@ class DeviceRunner(DeviceHost):
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.report(f"the device's run failed, and goes on no more until the device is reset: {error!r}", error)
+            self.report(
+                "run-failed",
+                f"the device's run failed, and goes on no more until the device is reset: {error!r}",
+                error,
+            )
 
     def _end_run(self) -> None:
         if self._run is not None:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         clock: Callable[[], int]
         """Returns nanoseconds that only grow."""
 
-        def report(self, message: str, error: BaseException | None = None) -> None:
-            """Log a fault, with the exception behind it if its traceback helps."""
+        def report(self, event: str, message: str, error: BaseException | None = None) -> None:
+            """Log an event of `pyvirtio.system.events`, with the exception behind it if its traceback helps."""
             ...
 
         def wake(self, index: int) -> None:
@@ -208,12 +208,12 @@ class QueueService:
         self._go(QueueState.BROKEN)
         self._drop()
         self.queue.retire(error)
-        self._around.report(f"queue {self.index} is not served until it is set up again: {error}")
+        self._around.report("queue-broken", f"queue {self.index} is not served until it is set up again: {error}")
         self._around.broken(self.index)
         self._stop_if_drained()
 
-    def report_once(self, message: str, error: BaseException | None = None) -> None:
+    def report_once(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Report a fault the first time that it happens on this queue."""
         if message not in self._reported and len(self._reported) < MAX_REPORTS:
             self._reported.add(message)
-            self._around.report(f"queue {self.index}: {message}", error)
+            self._around.report(event, f"queue {self.index}: {message}", error)

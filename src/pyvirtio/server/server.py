@@ -85,7 +85,7 @@ class Server:
             for message in self._session.outgoing() if self._session else ():
                 self._send(message)
         except (ProtocolError, OSError) as error:
-            log.warning(f"the connection is closed: {error}")
+            log.warning("connection-closed", f"the connection is closed: {error}")
             self._hang_up()
         self._poll_what_is_wanted()
 
@@ -113,7 +113,7 @@ class Server:
         except BlockingIOError:
             return
         except OSError as error:  # no descriptors are left, or it went away: it may come again
-            log.warning(f"a front-end could not connect: {error.strerror}")
+            log.warning("connection-failed", f"a front-end could not connect: {error.strerror}")
             return
         self._open(connection)
 
@@ -122,7 +122,7 @@ class Server:
         self._connection = connection
         self._session = self._new_session(self._host)
         self._session.wake = self.flush
-        log.info("a front-end is connected")
+        log.info("connected", "a front-end is connected")
 
     def _read(self, events: int) -> None:
         assert self._connection is not None
@@ -137,7 +137,7 @@ class Server:
                 self._session.receive(data, fds)
                 return
         except (ProtocolError, OSError) as error:
-            log.warning(f"the connection is closed: {error}")
+            log.warning("connection-closed", f"the connection is closed: {error}")
         self._hang_up()
 
     def _send(self, message: Outgoing) -> None:
@@ -166,7 +166,7 @@ class Server:
     def _left(self) -> None:
         self._host.set_memory([])
         self._leaving = False
-        log.info("the front-end is gone")
+        log.info("disconnected", "the front-end is gone")
         if not self._epoll.closed:
             self._poll_what_is_wanted()
 
@@ -190,8 +190,8 @@ def _send_aside(message: Outgoing) -> None:
         channel.send(message.data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except BlockingIOError:
         if not message.lossy:
-            log.warning("the front-end does not read what the device tells it")
+            log.warning("channel-full", "the front-end does not read what the device tells it")
     except OSError as error:
-        log.warning(f"the front-end cannot be told of a change: {error}")
+        log.warning("channel-full", f"the front-end cannot be told of a change: {error}")
     finally:
         channel.detach()

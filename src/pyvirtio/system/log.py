@@ -10,6 +10,8 @@ import os
 import stat
 import sys
 
+from pyvirtio.system.events import EVENTS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
@@ -17,20 +19,27 @@ if TYPE_CHECKING:
 _STDERR = 2
 
 
-def warning(message: str, error: BaseException | None = None) -> None:
-    """Say that something went wrong, with the traceback of ``error`` if there is one."""
+def warning(event: str, message: str, error: BaseException | None = None) -> None:
+    """Say that something went wrong: an event of `EVENTS`, in words, with the traceback of ``error``, if any."""
     import logging
 
+    assert event in EVENTS, event
     if not isinstance(logging.lastResort, _stderr_handler()):
         logging.lastResort = _stderr_handler()()
         logging.lastResort.setLevel(logging.WARNING)
-    logging.getLogger("pyvirtio").warning("%s", one_line(message), exc_info=error)
+    logging.getLogger("pyvirtio").warning("%s [%s]", one_line(message), event, exc_info=error, extra={"event": event})
 
 
-def info(message: str) -> None:
+def refused(message: str) -> None:
+    """Say that a message of the front-end was refused."""
+    warning("message-refused", message)
+
+
+def info(event: str, message: str) -> None:
     """Say what happened, if somebody listens: who does has imported ``logging``."""
+    assert event in EVENTS, event
     if logging := sys.modules.get("logging"):
-        logging.getLogger("pyvirtio").info("%s", one_line(message))
+        logging.getLogger("pyvirtio").info("%s [%s]", one_line(message), event, extra={"event": event})
 
 
 def to_stderr(*, verbose: bool) -> None:

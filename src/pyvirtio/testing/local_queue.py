@@ -25,7 +25,7 @@ class LocalQueue:
 
     Attributes:
         interrupts: how often the driver was interrupted.
-        faults: what was reported.
+        faults: what was reported, in words; events: the names of the same.
         errors: the exceptions behind the reports, where there were any.
     """
 
@@ -42,6 +42,7 @@ class LocalQueue:
         self.clock = clock
         self.interrupts = 0
         self.faults: list[str] = []
+        self.events: list[str] = []
         self.errors: list[BaseException] = []
         device.negotiate(setup.features)
         self.queue = device_queue(setup, memory, journal=journal or Journal.private(setup.size))
@@ -69,8 +70,9 @@ class LocalQueue:
         """Count an interrupt."""
         self.interrupts += 1
 
-    def report(self, message: str, error: BaseException | None = None) -> None:
+    def report(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Keep a fault."""
+        self.events.append(event)
         self.faults.append(message)
         if error is not None:
             self.errors.append(error)
@@ -83,4 +85,4 @@ class LocalQueue:
 
     def stuck(self, reason: str) -> None:
         """Keep a fault."""
-        self.faults.append(reason)
+        self.report("request-stuck", reason)
