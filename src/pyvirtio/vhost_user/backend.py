@@ -112,7 +112,8 @@ class BackendSession:
 
     def config_changed(self) -> None:
         """Tell the front-end of a changed configuration space, if a ring is started, or as soon as one is."""
-        self._channel.config_changed()
+        if self._negotiation.protocol & m.Protocol.CONFIG:
+            self._channel.config_changed()
 
     def queue_broken(self, index: int) -> None:
         """Signal the queue's err fd."""

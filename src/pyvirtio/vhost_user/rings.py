@@ -196,7 +196,10 @@ class Rings:
         Raises:
             ProtocolError: one of them cannot be served as it was set up; the others are.
         """
-        yield from self.stop(vring for vring in vrings if not self._may_run(vring))
+        # A broken one stays what it is until it is set up again.
+        yield from self.stop(
+            vring for vring in vrings if vring.service is Service.RUNNING and not self._may_run(vring)
+        )
         failures = []  # in words, for an error kept here would keep what it was about alive
         for vring in vrings:
             try:
@@ -216,10 +219,11 @@ class Rings:
             ProtocolError: a ring is in use; it goes on as before.
         """
         held = [vring for vring in vrings if vring.is_held]
-        if used := [vring for vring in held if vring.was_used or vring.service is Service.BROKEN]:
+        enabled = [vring for vring in held if vring.state is RingState.STARTED_ENABLED]
+        if used := [vring for vring in enabled if vring.was_used or vring.service is Service.BROKEN]:
             raise _in_use(used[0])
         yield from self.stop(held)
-        used = [vring for vring in held if vring.was_used]
+        used = [vring for vring in enabled if vring.was_used]
         if not used:
             apply()
             for vring in vrings:
@@ -249,7 +253,7 @@ class Rings:
         """Disable all rings."""
         for vring in self.vrings:
             vring.apply(RingEvent.DISABLE)
-        yield from self.stop(self.vrings)
+        yield from self.update(self.vrings)
 
     def reset(self) -> Steps[None]:
         """Stop and disable all rings, and forget what the driver set up.
