@@ -22,7 +22,7 @@ KINDS = ["eventfd", "pipe", "stream socket", "datagram socket"]
 
 @contextlib.contextmanager
 def event_fds(kind: str) -> Iterator[tuple[int, int]]:
-    """Give a descriptor to await events on, and one to signal."""
+    """Yield a descriptor to await events on, and one to signal."""
     if kind == "eventfd":
         fds = (os.eventfd(0, os.EFD_NONBLOCK),) * 2
     elif kind == "pipe":

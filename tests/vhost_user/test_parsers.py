@@ -65,7 +65,7 @@ def collect(session: BackendSession) -> bytes:
 
 
 def answer(row: m.Message, step: int) -> bytes:
-    """Feed a message, asked to be acknowledged, in pieces of ``step`` bytes; give all that comes back."""
+    """Feed a message, asked to be acknowledged, in pieces of ``step`` bytes; return all that comes back."""
     session = new_session()
     data = encode(row.request, payload_of(row), m.F_NEED_REPLY)
     fds, replies = make_fds(row), b""
