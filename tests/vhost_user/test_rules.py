@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,7 @@ from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import encode
 from pyvirtio.vhost_user.vring import QEMU_MMIO_SIZE
 from tests.support.hosts import SIZE, VERSION_1, FakeHost, Frontend
-from tests.support.vhost import open_files
+from tests.support.vhost import no_more_descriptors, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,23 +209,6 @@ def test_in_flight_region_that_cannot_be_made_is_refused_with_an_empty_one(front
     for wanted in (m.Inflight(0, 0, 3, 16), m.Inflight(0, 0, 0, 16), m.Inflight(0, 0, 1, 3)):
         frame = frontend.ask(R.GET_INFLIGHT_FD, wanted)
         assert (frame.payload, frame.fds) == (m.Inflight().pack(), [])
-
-
-@contextmanager
-def no_more_descriptors() -> Iterator[None]:
-    """Let this process open none, as one that many front-ends' regions have filled up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fds: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        with suppress(OSError):
-            while True:
-                fds.append(os.dup(0))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in fds:
-            os.close(fd)
 
 
 def test_running_out_of_descriptors_refuses_what_needs_one(frontend: Frontend):

@@ -19,6 +19,7 @@ from pyvirtio.vhost_user.guest_memory import MemoryMessages
 from pyvirtio.vhost_user.handlers import REFUSALS, Answer, steps_of
 from pyvirtio.vhost_user.inflight import InflightMessages
 from pyvirtio.vhost_user.negotiation import OFFERED, Negotiation
+from pyvirtio.vhost_user.ring_messages import RingMessages
 from pyvirtio.vhost_user.rings import Rings
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ class BackendSession:
         self._handlers: Handlers = {
             **ControlMessages(host, self._negotiation, self._rings).handlers(),
             **self._memory.handlers(),
-            **self._rings.handlers(),
+            **RingMessages(host, self._negotiation, self._rings).handlers(),
             **InflightMessages(self._rings).handlers(),
             **ConfigMessages(host).handlers(),
             **self._channel.handlers(),
