@@ -2,16 +2,17 @@
 
 N ?= 5
 JOBS ?= auto
+BENCH ?=
 PYTHON ?=
 export PYTHON
 
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest test check lint types imports format docs lock fresh-machine clean runtime tools
+.PHONY: help run guest bench test check lint types imports format docs lock fresh-machine clean runtime tools
 
 help: ## list the targets
-	@echo "usage: make TARGET [N=5] [JOBS=auto] [PYTHON=python3.13]"
+	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 run: runtime ## the factorial of N (5) by a virtio device in another process
@@ -19,6 +20,9 @@ run: runtime ## the factorial of N (5) by a virtio device in another process
 
 guest: runtime ## the factorial of N (5) from inside a real Linux guest; fetches QEMU and a kernel first
 	@$(bin)/pyvirtio vm factorial $(N)
+
+bench: tools ## the tables of docs/benchmarks.md, many minutes; BENCH=--help lists what it may be given
+	@$(bin)/pyvirtio bench $(BENCH)
 
 test: tools lint types imports ## everything: the checks and every test, guests included, with the floor on coverage
 	@rm -f .coverage .coverage.*
@@ -54,7 +58,7 @@ fresh-machine: ## `make run` and `make test` in bare Debian 12 and 13 (needs roo
 	tools/fresh-machine --test
 
 clean: ## remove .venv and everything else that is not in git's care
-	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info src/pyvirtio/ring/_native.abi3.so
+	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info src/pyvirtio/ring/_native.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 runtime: ## install the command into .venv (`make run` does it; needs Python alone)

@@ -7,32 +7,53 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.connect import open_driver
-    from pyvirtio.device import Device, Queue, Reader, Writer
-    from pyvirtio.driver import Driver
-    from pyvirtio.spec.struct import Struct, chars, le16, le32, le64, raw, u8
+    from pyvirtio.connect import open_driver, serving
+    from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
+    from pyvirtio.driver import Driver, RequestQueue
+    from pyvirtio.spec.struct import Struct, array, be16, be32, be64, chars, le16, le32, le64, nested, raw, u8
 
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "pyvirtio.connect": ("open_driver",),
-    "pyvirtio.device": ("Device", "Queue", "Reader", "Writer"),
-    "pyvirtio.driver": ("Driver",),
-    "pyvirtio.spec.struct": ("Struct", "chars", "le16", "le32", "le64", "raw", "u8"),
+    "pyvirtio.connect": ("open_driver", "serving"),
+    "pyvirtio.device": ("Device", "OutgoingQueue", "Queue", "Reader", "Writer"),
+    "pyvirtio.driver": ("Driver", "RequestQueue"),
+    "pyvirtio.spec.struct": (
+        "Struct",
+        "array",
+        "be16",
+        "be32",
+        "be64",
+        "chars",
+        "le16",
+        "le32",
+        "le64",
+        "nested",
+        "raw",
+        "u8",
+    ),
 }
 __all__ = [
     "Device",
     "Driver",
+    "OutgoingQueue",
     "Queue",
     "Reader",
+    "RequestQueue",
     "Struct",
     "Writer",
+    "array",
+    "be16",
+    "be32",
+    "be64",
     "chars",
     "le16",
     "le32",
     "le64",
+    "nested",
     "open_driver",
     "raw",
+    "serving",
     "u8",
 ]
 

@@ -4,6 +4,7 @@
 
     VirtioError
     ├── LocalError             your call is wrong (also a ValueError)
+    │   ├── UsageError         ... because what it names does not exist
     │   └── NegotiationError   the two sides cannot agree on features or queues
     ├── PeerError              the other side broke the rules
     │   ├── ShortData          ... it sent fewer bytes than a structure takes
@@ -46,6 +47,10 @@ class LocalError(VirtioError, ValueError):
     """The caller of pyvirtio asked for something impossible; the peer did nothing wrong."""
 
 
+class UsageError(LocalError):
+    """A device or an option was named that does not exist; the message lists those that do."""
+
+
 class NegotiationError(LocalError):
     """Driver and device have no common ground: a feature, a queue or a size is missing."""
 
@@ -79,7 +84,7 @@ class DeviceError(PeerError):
 
 
 class NoAnswer(DeviceError, TimeoutError):
-    """The device did not answer in time. The message ends with the state of the ring."""
+    """The device, or its back-end, did not answer in time; where a request waits, the message shows the ring."""
 
 
 class ProtocolError(PeerError):

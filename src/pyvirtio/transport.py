@@ -40,11 +40,14 @@ if TYPE_CHECKING:
     class Session(Protocol):
         """One connection's protocol, without I/O: bytes and descriptors in, bytes and descriptors out.
 
+        It tells its host to report to it, by setting the host's ``events``.
+
         A session may have to wait for its host before it can go on. Then ``wanted`` is 0, and it takes no more input
         until the host's `Completion` is done; replies are never given out of order.
         """
 
-        events: HostEvents
+        wake: Callable[[], object]
+        """Set by whoever owns the connection: called when something is to be sent that no input asked for."""
 
         @property
         def wanted(self) -> int:
@@ -60,7 +63,11 @@ if TYPE_CHECKING:
             ...
 
         def outgoing(self) -> list[Outgoing]:
-            """Return what is to be sent, in order, and forget it."""
+            """Return what is to be sent, in order, and forget it.
+
+            Raises:
+                ProtocolError: close the connection: what waited for the host cannot be answered.
+            """
             ...
 
         def close(self) -> None:
@@ -75,6 +82,10 @@ else:
 
         def __class_getitem__(cls, _parameter: object) -> type:
             return cls
+
+
+MAXIMUM_STRIKES = 3
+"""After so many deaths of a worker inside the device's method, a request fails instead of being tried again."""
 
 
 class Completion(Generic[T]):

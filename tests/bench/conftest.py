@@ -1,4 +1,4 @@
-"""The C programs, built once for all tests; where that cannot be, the tests that need them say why they skip."""
+"""The C programs, built once for all tests; where they cannot be built, the tests that need them say why they skip."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.bench.backends import Backend, c_peer
-from pyvirtio.bench.load import CFrontend
-from pyvirtio.bench.programs import LIBRARY, Programs
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, default_root
+from pyvirtio_bench.backends import Backend, c_peer
+from pyvirtio_bench.programs import LIBRARY, Programs
+from pyvirtio_bench.provision import cache
+from pyvirtio_bench.workload import CFrontend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def programs() -> Programs:
     if shutil.which(os.environ.get("CC", "gcc").split()[0]) is None:
         pytest.skip("there is no C compiler here, and the front-end that measures is written in C: install gcc")
-    return Programs(Cache(default_root()))
+    return Programs(cache.Cache(cache.default_root()))
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def peer_program(programs: Programs) -> Path:
     try:
         return programs.backend()
     except ProvisionError as error:
-        pytest.skip(f"{LIBRARY} cannot be had here: {error}")
+        pytest.skip(f"{LIBRARY} is out of reach here: {error}")
 
 
 @pytest.fixture

@@ -9,76 +9,77 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.bench.backends import Backend, engines, form, ours
-from pyvirtio.bench.load import CFrontend, Load, Sample
 from pyvirtio.errors import DeviceError, LocalError
+from pyvirtio_bench.backends import Backend, device_spec, pyvirtio_backend
+from pyvirtio_bench.engines import engines
+from pyvirtio_bench.workload import CFrontend, Sample, Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOADS = [
-    Load(seconds=0, requests=200),
-    Load(in_flight=64, seconds=0, requests=2000),
-    Load(in_flight=64, seconds=0, requests=2000, indirect=True),
-    Load(in_flight=100, seconds=0, requests=2000, queue_size=1024, regions=8),
-    Load(in_flight=1024, seconds=0, requests=70_000),  # both indexes wrap
-    Load(seconds=0, requests=200, stream=True),
-    Load(in_flight=100, seconds=0, requests=70_000, queue_size=1024, stream=True),
-    Load(in_flight=64, seconds=0, requests=2000, indirect=True, stream=True),
+WORKLOADS = [
+    Workload(seconds=0, requests=200),
+    Workload(in_flight=64, seconds=0, requests=2000),
+    Workload(in_flight=64, seconds=0, requests=2000, indirect=True),
+    Workload(in_flight=100, seconds=0, requests=2000, queue_size=1024, regions=8),
+    Workload(in_flight=512, seconds=0, requests=70_000),  # both indexes wrap
+    Workload(seconds=0, requests=200, sustained=True),
+    Workload(in_flight=100, seconds=0, requests=70_000, queue_size=1024, sustained=True),
+    Workload(in_flight=64, seconds=0, requests=2000, indirect=True, sustained=True),
 ]
 
 
-def check(sample: Sample, load: Load) -> None:
-    assert sample.requests >= load.requests
+def check(sample: Sample, workload: Workload) -> None:
+    assert sample.requests >= workload.requests
     assert min(sample.wall, sample.frontend) > 0
-    if load.stream:
+    if workload.sustained:
         assert (sample.p50, sample.p99) == (None, None)
     else:
         assert (sample.p99 or 0) >= (sample.p50 or 0) > 0
     assert all(process.before > 0 and process.after > 0 for process in sample.memory)
 
 
-@pytest.mark.parametrize("load", LOADS, ids=str)
-def test_the_c_peer_answers(load: Load, frontend: CFrontend, peer: Backend, tmp_path: Path):
+@pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+def test_the_c_peer_answers(workload: Workload, frontend: CFrontend, peer: Backend, tmp_path: Path):
     with peer.running(tmp_path) as socket:
-        sample = frontend.measure(socket, load)
-        check(sample, load)
+        sample = frontend.measure(socket, workload)
+        check(sample, workload)
         assert len(sample.memory) == 1
-        check(frontend.measure(socket, load), load)  # it serves the next one, too
+        check(frontend.measure(socket, workload), workload)  # it serves the next one, too
 
 
 @pytest.mark.parametrize("engine", engines())
 @pytest.mark.parametrize("device", ["Each", "Batch"])
 def test_our_backend_answers(engine: str, device: str, frontend: CFrontend, tmp_path: Path):
-    with ours("ours", form(device), engine_name=engine).running(tmp_path) as socket:
-        for load in LOADS:
-            sample = frontend.measure(socket, load)
-            check(sample, load)
+    with pyvirtio_backend("ours", device_spec(device), engine_name=engine).running(tmp_path) as socket:
+        for workload in WORKLOADS:
+            sample = frontend.measure(socket, workload)
+            check(sample, workload)
             assert len(sample.memory) == 2, "keeper and worker"
 
 
 def test_many_regions(frontend: CFrontend, tmp_path: Path):
-    load = Load(in_flight=64, seconds=0, requests=500, regions=256)
-    with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
-        check(frontend.measure(socket, load), load)
+    workload = Workload(in_flight=64, seconds=0, requests=500, regions=256)
+    with pyvirtio_backend("ours", device_spec("Each"), engine_name="reference").running(tmp_path) as socket:
+        check(frontend.measure(socket, workload), workload)
 
 
 def test_several_queues_on_two_workers(frontend: CFrontend, tmp_path: Path):
-    load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
-    with ours("ours", form("Many"), engine_name="reference", workers=2).running(tmp_path) as socket:
-        sample = frontend.measure(socket, load)
-        check(sample, load)
+    workload = Workload(in_flight=16, seconds=0, requests=2000, queues=4)
+    with pyvirtio_backend("ours", device_spec("Many"), engine_name="reference", workers=2).running(tmp_path) as socket:
+        sample = frontend.measure(socket, workload)
+        check(sample, workload)
         assert len(sample.memory) == 3
 
 
 def test_several_queues_of_the_peer(frontend: CFrontend, peer: Backend, tmp_path: Path):
-    load = Load(in_flight=16, seconds=0, requests=2000, queues=4)
+    workload = Workload(in_flight=16, seconds=0, requests=2000, queues=4)
     with peer.running(tmp_path) as socket:
-        check(frontend.measure(socket, load), load)
+        check(frontend.measure(socket, workload), workload)
 
 
 def test_flags_instead_of_event_idx(frontend: CFrontend, tmp_path: Path):
-    with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
+    with pyvirtio_backend("ours", device_spec("Each"), engine_name="reference").running(tmp_path) as socket:
         command = [
             str(frontend.program),
             "--socket",
@@ -89,7 +90,7 @@ def test_flags_instead_of_event_idx(frontend: CFrontend, tmp_path: Path):
             "--no-event-idx",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        check(Sample.parse(done.stdout), Load(requests=500))
+        check(Sample.parse(done.stdout), Workload(requests=500))
 
 
 WRONG = """
@@ -121,15 +122,15 @@ def test_a_wrong_answer_is_noticed(device: str, why: str, frontend: CFrontend, t
     place = tmp_path / "run"
     place.mkdir()
     with (
-        ours("wrong", f"{file}:{device}", engine_name="reference").running(place) as socket,
+        pyvirtio_backend("wrong", f"{file}:{device}", engine_name="reference").running(place) as socket,
         pytest.raises(DeviceError, match=why),
     ):
-        frontend.measure(socket, Load(seconds=0, requests=100))
+        frontend.measure(socket, Workload(seconds=0, requests=100))
 
 
 def test_silence_is_noticed(frontend: CFrontend, peer: Backend, tmp_path: Path):
     with peer.running(tmp_path) as socket:
-        [pid] = [process.pid for process in frontend.measure(socket, LOADS[0]).memory]
+        [pid] = [process.pid for process in frontend.measure(socket, WORKLOADS[0]).memory]
         os.kill(pid, signal.SIGSTOP)
         try:
             command = [str(frontend.program), "--socket", str(socket), "--timeout=1"]
@@ -142,7 +143,7 @@ def test_silence_is_noticed(frontend: CFrontend, peer: Backend, tmp_path: Path):
 
 SILENT = """
 from pyvirtio import Device
-from pyvirtio.bench.devices import Each
+from pyvirtio_bench.devices import Each
 from pyvirtio.host import worker
 worker.Notifier.notify = lambda self: None  # a back-end that loses every interrupt
 
@@ -156,7 +157,7 @@ def test_a_lost_interrupt_is_noticed(frontend: CFrontend, tmp_path: Path):
     file.write_text(SILENT)
     place = tmp_path / "run"
     place.mkdir()
-    with ours("silent", f"{file}:Silent", engine_name="reference").running(place) as socket:
+    with pyvirtio_backend("silent", f"{file}:Silent", engine_name="reference").running(place) as socket:
         command = [str(frontend.program), "--socket", str(socket), "--timeout=1"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -183,12 +184,12 @@ def test_wrong_usage(arguments: list[str], frontend: CFrontend):
 
 def test_nobody_serves(frontend: CFrontend, tmp_path: Path):
     with pytest.raises(DeviceError, match="nobody serves"):
-        frontend.measure(tmp_path / "none", Load())
+        frontend.measure(tmp_path / "none", Workload())
 
 
 def test_a_backend_that_does_not_start_says_why(tmp_path: Path):
     with (
         pytest.raises(LocalError, match=r"'gone' does not start: .*there is no device 'nonsense'"),
-        ours("gone", "nonsense", engine_name="reference").running(tmp_path),
+        pyvirtio_backend("gone", "nonsense", engine_name="reference").running(tmp_path),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The C programs are built from what is there, and what is missing is said."""
+"""The C programs are built from what is there, and what is missing is reported."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.bench import suite
-from pyvirtio.bench.programs import BACK_END, FRONT_END, Programs, compile_c, compiler, place, unpack
-from pyvirtio.bench.python_frontend import PythonFrontend
-from pyvirtio.bench.runs import Pace
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache
 from pyvirtio.vm.launch import GuestBuilder
+from pyvirtio_bench import suite
+from pyvirtio_bench.programs import BACKEND, FRONTEND, Programs, compile_c, compiler, destination, unpack
+from pyvirtio_bench.provision import cache
+from pyvirtio_bench.python_frontend import PythonFrontend
+from pyvirtio_bench.runs import Schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyvirtio.bench.load import CFrontend
+    from pyvirtio_bench.workload import CFrontend
 
 
 def test_no_warnings(programs: Programs, tmp_path: Path):
     strict = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion"]
-    compile_c(FRONT_END, tmp_path / "frontend.o", "-std=gnu11", *strict, "-c")
+    compile_c(FRONTEND, tmp_path / "frontend.o", "-std=gnu11", *strict, "-c")
 
 
 def test_no_warnings_in_the_peer(programs: Programs, peer_program: Path, tmp_path: Path):
     library = programs.library()
     include = ["-isystem", str(library), "-isystem", str(library / "include")]
-    compile_c(BACK_END, tmp_path / "backend.o", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wshadow", *include, "-c")
+    compile_c(BACKEND, tmp_path / "backend.o", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wshadow", *include, "-c")
 
 
-def test_what_does_not_compile_is_told(programs: Programs, tmp_path: Path):
+def test_what_does_not_compile_is_reported(programs: Programs, tmp_path: Path):
     source = tmp_path / "wrong.c"
     source.write_text("int main(void) { return nothing; }\n")
     with pytest.raises(ProvisionError, match=r"(?s)wrong\.c cannot be compiled:.*nothing"):
@@ -69,7 +69,7 @@ def test_sources_without_the_library_are_refused(tmp_path: Path):
 
 
 def test_nothing_is_unpacked_elsewhere():
-    assert place("qemu/subprojects/libvhost-user/../../../etc/passwd") == ""
+    assert destination("qemu/subprojects/libvhost-user/../../../etc/passwd") == ""
 
 
 def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
@@ -80,11 +80,11 @@ def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_a_compiler_python_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CC", "no-such-compiler")
-    outcome, bench = suite.prepare(suite.Wanted(), GuestBuilder(Cache(tmp_path)))
+    report, bench = suite.prepare(suite.Options(), GuestBuilder(cache.Cache(tmp_path)))
     assert isinstance(bench.frontend, PythonFrontend)
     assert bench.peer is None
-    assert ["front-end in C" in text or "C peer" in text for text in outcome.missing] == [True, True]
-    assert all("install gcc" in text for text in outcome.missing)
+    assert ["front-end in C" in text or "C peer" in text for text in report.missing] == [True, True]
+    assert all("install gcc" in text for text in report.missing)
 
 
 def test_without_the_library_there_are_no_ratios(
@@ -94,10 +94,10 @@ def test_without_the_library_there_are_no_ratios(
         raise ProvisionError("no sources today")
 
     monkeypatch.setattr(Programs, "backend", none)
-    wanted = suite.Wanted(names=("requests",), pace=Pace(0.01, 1))
-    outcome = suite.run(wanted, GuestBuilder(programs.cache))
-    assert "no sources today" in outcome.missing[0]
-    assert [table.name for table in outcome.tables] == ["settings", "requests-absolute", "rounds-absolute"]
+    options = suite.Options(names=("requests",), schedule=Schedule(0.01, 1))
+    report = suite.run(options, GuestBuilder(programs.cache))
+    assert "no sources today" in report.missing[0]
+    assert [table.name for table in report.tables] == ["settings", "requests-absolute", "rounds-absolute"]
 
 
 def test_the_compiler_has_a_version(programs: Programs):

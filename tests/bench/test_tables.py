@@ -9,45 +9,50 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from pyvirtio.bench import suite
-from pyvirtio.bench.backends import engines, form, ours
-from pyvirtio.bench.load import CFrontend, Load, Sample
-from pyvirtio.bench.processes import apart, processor_time, tree
-from pyvirtio.bench.runs import Bench, Pace, Results
-from pyvirtio.bench.tables import exact, flatness, guest, memory, requests, start, workers
 from pyvirtio.cli import main
 from pyvirtio.vm.launch import GuestBuilder
+from pyvirtio_bench import suite
+from pyvirtio_bench.backends import device_spec, pyvirtio_backend
+from pyvirtio_bench.engines import TITLES, engines
+from pyvirtio_bench.processes import processor_time, split_cpus, tree
+from pyvirtio_bench.provision import cache
+from pyvirtio_bench.python_frontend import PythonFrontend
+from pyvirtio_bench.runs import Bench, Results, Schedule
+from pyvirtio_bench.tables import boot, exact, flatness, guest, memory, requests, ring, start, workers
+from pyvirtio_bench.workload import CFrontend, Sample, Workload
 
 if TYPE_CHECKING:
-    from pyvirtio.bench.programs import Programs
+    from pyvirtio_bench.programs import Programs
 
-BRIEF = Pace(seconds=0.02, repetitions=2)
+SHORT = Schedule(seconds=0.02, repetitions=2)
 
 
 @pytest.fixture
 def bench(frontend: CFrontend, peer_program: Path) -> Bench:
-    return Bench(frontend, peer_program, BRIEF)
+    return Bench(frontend, peer_program, SHORT)
 
 
 def test_requests(bench: Bench):
     tables = requests.measure(bench)
-    kinds = [f"{name}{figure}" for name in ("requests", "rounds") for figure in ("", "-cpu", "-absolute")]
+    kinds = [f"{name}{metric}" for name in ("requests", "rounds") for metric in ("", "-cpu", "-absolute")]
     assert [table.name for table in tables] == kinds
     for columns, (ratios, _, absolute) in ((5, tables[:3]), (4, tables[3:])):
         assert len(absolute.rows) == len(ratios.rows) + 2, "the peer and the front-end itself"
         assert all("-" not in row[1:] for row in ratios.rows)
-        assert len(absolute.data) == (len(ratios.rows) + 1) * columns * BRIEF.repetitions
+        assert len(absolute.data) == (len(ratios.rows) + 1) * columns * SHORT.repetitions
         json.dumps(absolute.as_dict())
 
 
 def test_workers(bench: Bench):
     [table] = workers.measure(bench)
-    assert len(table.rows) == len([name for name in engines() if name != "numpy"]) + 1
+    assert len(table.rows) == len(engines()) + 1
 
 
 def test_flatness_in_queue_sizes_and_regions(bench: Bench):
-    sizes, regions = flatness.measure(Bench(bench.frontend, bench.peer, Pace(0.01, 1)))
-    assert sizes.header[2:] == ["1024", "8192", "32768"]
+    sizes, ring_sizes, regions = flatness.measure(Bench(bench.frontend, bench.peer, Schedule(0.01, 1)))
+    assert sizes.header[2:] == ["1024"]
+    assert ring_sizes.header[1:] == ["1024", "8192", "32768"]
+    assert all(min(measured["ns"]) > 0 for measured in ring_sizes.data)
     assert regions.header[2:] == ["2", "8", "32", "256"]
     assert {row[-1] for row in regions.rows if row[0] == "libvhost-user"} == {"-"}
 
@@ -58,52 +63,52 @@ def test_memory(bench: Bench):
 
 
 def test_start(bench: Bench):
-    [table] = start.measure(Bench(bench.frontend, None, Pace(0, 1)))
+    [table] = start.measure(Bench(bench.frontend, None, Schedule(0, 1)))
     assert [row[0] for row in table.rows] == ["clock", "processor"]
 
 
 def test_exact(bench: Bench):
-    [table] = exact.measure(Bench(bench.frontend, None, Pace(0, 1)))
+    [table] = exact.measure(Bench(bench.frontend, None, Schedule(0, 1)))
     assert table.rows[-1][0] == "20000!"
+
+
+def test_ring():
+    [table] = ring.measure(Bench(PythonFrontend(), None, Schedule(0.001, 1)))
+    assert table.header[1:] == ["1", "8", "32", "128", "1024"]
+    assert {row[0].partition(",")[0] for row in table.rows} == {TITLES[name] for name in engines()}
+    assert all(float(cell) > 0 for row in table.rows for cell in row[1:])
+
+
+@pytest.mark.guest
+def test_boot(tmp_path: Path):
+    builder = GuestBuilder(cache.Cache(cache.default_root()))
+    [table] = boot.measure(Bench(PythonFrontend(), None, Schedule(0, 1)), builder)
+    [measured] = table.data
+    assert min(*measured["power_off_s"], *measured["first_answer_s"]) > 0
 
 
 @pytest.mark.guest
 def test_guest(frontend: CFrontend, programs: Programs, peer_program: Path):
-    wanted = suite.Wanted(names=("guest",), pace=Pace(0.05, 1))
-    outcome = suite.run(wanted, GuestBuilder(programs.cache))
-    table = outcome.tables[-1]
+    options = suite.Options(names=("guest",), schedule=Schedule(0.05, 1))
+    report = suite.run(options, GuestBuilder(programs.cache))
+    table = report.tables[-1]
     assert [row[1] for row in table.rows] == ["1", "4"] * (len(table.rows) // 2)
     assert all(min(float(row[3]), float(row[4])) > 0 for row in table.rows)
 
 
 def test_other_lines_of_the_guest_do_not_matter():
-    assert list(guest.parse(["", "guest-load", "x guest-load: 0 a b 1 2 3"])) == []
+    assert list(guest.parse(["", "guest-workload", "x guest-workload: 0 a b 1 2 3"])) == []
 
 
 def test_a_given_socket_is_measured(frontend: CFrontend, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    with ours("ours", form("Each"), engine_name="reference").running(tmp_path) as socket:
+    with pyvirtio_backend("ours", device_spec("Each"), engine_name="reference").running(tmp_path) as socket:
         assert main(["bench", "requests", "--quick", "--json", "--socket", str(socket)]) == 0
     found = json.loads(capfd.readouterr().out)
     assert "the given back-end" in {row[0] for row in found["tables"]["requests-absolute"]["rows"]}
     assert "processors" in found["settings"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (["nonsense"], "there is no table 'nonsense'"),
-        (["workers", "--socket", "x"], "there is no table 'workers' to measure; there are requests, memory"),
-        (["--guest", "--socket", "x"], "leave out --socket"),
-    ],
-)
-def test_wrong_usage(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", *arguments])
-    assert ended.value.code == 2
-    assert why in capsys.readouterr().err
-
-
-def test_turns_rotate_and_what_does_not_suit_is_left_out(tmp_path: Path):
+def test_turns_rotate_and_what_is_not_applicable_is_left_out(tmp_path: Path):
     order = []
 
     class Silent:
@@ -114,18 +119,20 @@ def test_turns_rotate_and_what_does_not_suit_is_left_out(tmp_path: Path):
             return _Running(Path(self.name))
 
     class Recorder:
-        streams: ClassVar[bool] = True
+        can_sustain: ClassVar[bool] = True
 
-        def measure(self, socket: Path, load: Load) -> Sample:
+        def measure(self, socket: Path, workload: Workload) -> Sample:
             order.append(str(socket))
             return Sample(1, 1.0, None, 1.0, 1.0, 1.0)
 
-    bench = Bench(Recorder(), pace=Pace(0, 2))
-    results = bench.interleaved("x", [Silent("a"), Silent("b")], [Load()])
+    bench = Bench(Recorder(), schedule=Schedule(0, 2))
+    results = bench.interleaved("x", [Silent("a"), Silent("b")], [Workload()])
     assert order == ["a", "b", "b", "a"]
-    assert results.spread("a", Load(), lambda sample: sample.cpu) is None
-    results = bench.interleaved("x", [Silent("a"), Silent("b")], [Load()], suits=lambda one, _load: one.name == "b")
-    assert results.ratio(("a", Load()), ("b", Load()), lambda sample: sample.wall) is None
+    assert results.quartiles("a", Workload(), lambda sample: sample.cpu) is None
+    results = bench.interleaved(
+        "x", [Silent("a"), Silent("b")], [Workload()], applicable=lambda one, _: one.name == "b"
+    )
+    assert results.ratio(("a", Workload()), ("b", Workload()), lambda sample: sample.wall) is None
 
 
 class _Running:
@@ -139,11 +146,11 @@ class _Running:
         pass
 
 
-def test_no_results_are_no_figures():
-    assert Results().spread("a", Load(), lambda sample: sample.wall) is None
+def test_without_samples_there_are_no_quartiles():
+    assert Results().quartiles("a", Workload(), lambda sample: sample.wall) is None
 
 
-def test_what_a_process_that_is_gone_uses():
+def test_a_process_that_has_ended_uses_nothing():
     assert tree(2**22 + 1) == []
     assert processor_time(2**22 + 1) == 0
 
@@ -159,16 +166,16 @@ def test_frontend_and_backends_have_their_own_processors(tmp_path: Path):
             return _Running(Path("back"))
 
     class Front:
-        streams: ClassVar[bool] = True
+        can_sustain: ClassVar[bool] = True
 
-        def measure(self, _socket: Path, _load: Load) -> Sample:
+        def measure(self, _socket: Path, _load: Workload) -> Sample:
             seen["front"] = os.sched_getaffinity(0)
             return Sample(1, 1.0, None, 1.0, 1.0, 1.0)
 
     everywhere = os.sched_getaffinity(0)
-    bench = Bench(Front(), pace=Pace(0, 1))
-    bench.interleaved("x", [Back()], [Load()])
-    assert (seen["front"], seen["back"]) == apart()
+    bench = Bench(Front(), schedule=Schedule(0, 1))
+    bench.interleaved("x", [Back()], [Workload()])
+    assert (seen["front"], seen["back"]) == split_cpus()
     assert seen["front"] != seen["back"] or len(everywhere) == 1
-    bench.interleaved("x", [Back()], [Load()], together=True)
+    bench.interleaved("x", [Back()], [Workload()], share_cpus=True)
     assert seen["front"] == seen["back"] == everywhere == os.sched_getaffinity(0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.testing.served import served
+from pyvirtio.testing.signals import interruptible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,12 +208,13 @@ def test_interrupt_leaves_no_traceback(tmp_path: Path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pyvirtio", "factorial", "5", "--socket", path],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with interruptible():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pyvirtio", "factorial", "5", "--socket", path],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         with listener.accept()[0]:
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=60)

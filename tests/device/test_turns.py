@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from pyvirtio.device import QueueService
-from pyvirtio.device.service import TURN
+from pyvirtio.device import Device, Queue
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue, SplitLayout
+from pyvirtio.ring import SplitDriverQueue, SplitLayout
+from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.testing import LocalQueue
+from pyvirtio.transport import QueueSetup
 
 
-class Bench:
-    """A queue of 256 entries whose device takes ``cost`` nanoseconds of a clock that only it moves."""
+class Slow(Device):
+    """Takes ``cost`` nanoseconds for a request, of a clock that only it moves."""
+
+    requests = Queue(size=256)
 
     def __init__(self, cost: int) -> None:
-        memory = MemoryTable([Region(0, bytearray(1 << 20))])
-        rings = SplitLayout(memory, 256, 0, 0x2000, 0x4000)
         self.now = 0
-        self.calls = 0
         self.cost = cost
-        self.driver = SplitDriverQueue(rings, memory, RING_FEATURES)
-        self.queue = SplitDeviceQueue(rings, memory, RING_FEATURES)
-        self.service = QueueService(self.queue, self.answer, self.call, self.fail, lambda: self.now)
 
-    def answer(self, chain) -> None:
+    @requests.stream
+    def answer(self, reader, writer) -> None:
         self.now += self.cost
 
-    def call(self) -> None:
-        self.calls += 1
 
-    def fail(self, message, _error) -> None:
-        pytest.fail(message)
+class Bench(LocalQueue):
+    """A queue of 256 entries of a slow device."""
+
+    def __init__(self, cost: int) -> None:
+        device = Slow(cost)
+        memory = MemoryTable([Region(0, bytearray(1 << 20))])
+        self.driver = SplitDriverQueue(SplitLayout(memory, 256, 0, 0x2000, 0x4000), memory, RING_FEATURES)
+        setup = QueueSetup(0, 256, 0, 0x2000, 0x4000, RING_FEATURES)
+        super().__init__(device, setup, memory, clock=lambda: device.now)
+
+    @property
+    def now(self) -> int:
+        return self.clock()
 
     def submit(self, number: int) -> None:
         for _ in range(number):
@@ -44,24 +52,24 @@ class Bench:
 def test_a_turn_ends_after_its_time_and_one_more_request(cost):
     bench = Bench(cost)
     bench.submit(256)
-    more = bench.service.turn()
-    assert more == (256 * cost > TURN)
-    assert bench.now < TURN + cost or not more
+    more = bench.turn()
+    assert more == (256 * cost > TIME_SLICE_NS)
+    assert bench.now < TIME_SLICE_NS + cost or not more
 
 
 def test_answers_are_published_when_the_turn_ends():
     bench = Bench(cost=4_000_000)
     bench.submit(100)
-    assert bench.service.turn()
+    assert bench.turn()
     assert len(bench.driver.reap()) == 3  # begun at 0, 4 and 8 ms; the next would begin after 10 ms
-    assert bench.calls == 1
+    assert bench.interrupts == 1
 
 
 def test_what_a_turn_left_is_answered_by_later_ones():
     bench = Bench(cost=4_000_000)
     bench.submit(100)
     turns = 1
-    while bench.service.turn():
+    while bench.turn():
         turns += 1
     assert len(bench.driver.reap()) == 100
     assert turns >= 33
@@ -72,22 +80,23 @@ def test_two_busy_queues_share_the_worker():
     first.submit(256)
     second.submit(256)
     for _ in range(10):
-        first.service.turn()
-        second.service.turn()
+        first.turn()
+        second.turn()
     assert len(first.driver.reap()) == len(second.driver.reap()) == 20
 
 
 def test_one_interrupt_for_a_batch():
     bench = Bench(cost=0)
     bench.submit(64)
-    assert not bench.service.turn()
-    assert bench.calls == 1
+    assert not bench.turn()
+    assert bench.interrupts == 1
 
 
-def test_stopping_answers_what_was_taken_and_nothing_else():
+def test_stopping_gives_back_what_was_popped_and_not_begun():
     bench = Bench(cost=4_000_000)
     bench.submit(100)
-    bench.service.turn()
-    bench.service.finish()
-    assert len(bench.driver.reap()) == 64  # one batch had been popped
-    assert bench.queue.pending
+    bench.turn()
+    stopped = bench.service.stop()
+    assert stopped.done
+    assert stopped.result == len(bench.driver.reap()) == 3  # the next one to be begun, of 64 that were popped
+    assert bench.queue.journal.in_flight() == []

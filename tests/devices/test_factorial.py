@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,6 @@ from pyvirtio.driver import Driver, Queue
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.errors import LocalError
 
-ROOT = Path(__file__).parents[2]
 KNOWN = {0: 1, 5: 120, 10: 3628800, 12: 479001600, 13: 1932053504, 20: 2192834560, 33: 2147483648, 34: 0, 2**32 - 1: 0}
 
 
@@ -79,8 +77,9 @@ def test_configuration_space_is_the_articles_and_max_exact():
         assert config == {"num_pages": 0, "actual": 7, "event": 3, "max_exact": 20000}
 
 
-def test_can_print_logs_the_articles_two_lines(caplog):
-    with caplog.at_level(logging.INFO, "pyvirtio"), open_driver(Raw, Factorial(), features=CAN_PRINT) as driver:
+@pytest.mark.parametrize("device", [Factorial, Article])
+def test_can_print_logs_the_articles_two_lines(caplog, device):
+    with caplog.at_level(logging.INFO, "pyvirtio"), open_driver(Raw, device(), features=CAN_PRINT) as driver:
         driver.compute.call(Request(5), room=4)
     assert caplog.messages == [
         "QEMU: >>> get arg1 [ 5 ] form the front end <<<",
@@ -88,22 +87,23 @@ def test_can_print_logs_the_articles_two_lines(caplog):
     ]
 
 
-def test_control_characters_of_a_guest_never_reach_the_log(caplog):
-    with caplog.at_level(logging.INFO, "pyvirtio"), open_driver(Raw, Factorial(), features=CAN_PRINT) as driver:
+@pytest.mark.parametrize("device", [Factorial, Article])
+def test_control_characters_of_a_guest_never_reach_the_log(caplog, device):
+    with caplog.at_level(logging.INFO, "pyvirtio"), open_driver(Raw, device(), features=CAN_PRINT) as driver:
         driver.compute.call(Request(5, b"a\x1b[2J\nb\xff"), room=4)
     assert caplog.messages[1] == "QEMU: >>> get arg2 [ a\\x1b[2J\\nb\ufffd ] form the front end <<<"
 
 
+@pytest.mark.parametrize("device", [Factorial, Article])
 @pytest.mark.parametrize(("level", "features"), [(logging.WARNING, CAN_PRINT), (logging.INFO, 0)])
-def test_nothing_is_logged_below_info_or_without_can_print(caplog, level, features):
-    with caplog.at_level(level, "pyvirtio"), open_driver(Raw, Factorial(), features=features) as driver:
+def test_nothing_is_logged_below_info_or_without_can_print(caplog, level, features, device):
+    with caplog.at_level(level, "pyvirtio"), open_driver(Raw, device(), features=features) as driver:
         driver.compute.call(Request(5), room=4)
     assert not caplog.messages
 
 
-def test_size_of_the_files_that_newcomers_read():
-    assert len((ROOT / "src/pyvirtio/devices/factorial.py").read_text().splitlines()) <= 60
-    assert len((ROOT / "src/pyvirtio/devices/article.py").read_text().splitlines()) <= 25
+def test_the_article_offers_what_the_tutorials_driver_needs():
+    assert Article().description().features & 0xFFFFFF == CAN_PRINT
 
 
 async def _three(driver):

@@ -13,6 +13,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def prepared() -> Callable[..., LaunchConfig]:
         overlay = Initramfs()
         overlay.file("bin/driver_check", (PROGRAMS / "driver_check.py").read_bytes(), mode=0o755)
         try:
-            setup = builder.prepare(GuestOptions(arch=arch, transport=transport, accel="tcg"))
+            setup = builder.prepare(GuestOptions(arch=arch, transport=transport, accel="tcg"), sources=DRIVER_SOURCES)
         except ProvisionError as error:
             pytest.skip(f"nothing can be provisioned here: {error}")
         return replace(setup, overlay=overlay)
@@ -46,6 +47,28 @@ def device_at() -> Callable[..., VhostUserDevice]:
         return replace(VhostUserDevice(Path(str(path)), id=45, queues=1, size=128, config_size=16), **changes)
 
     return device_at
+
+
+@pytest.fixture(scope="session")
+def tutorial_driver() -> Callable[[str], bytes]:
+    """Return the module of a driver that does what the tutorial's does, built for an architecture."""
+    builder = default_builder()
+
+    def build(arch: str) -> bytes:
+        guest_options = GuestOptions(arch=arch)
+        [module] = builder.drivers(guest_options, builder.kernel(guest_options), PROGRAMS / "tutorial")
+        return module.read_bytes()
+
+    return build
+
+
+def ask_as_the_tutorial(guest: Guest, numbers: dict[int, int]) -> None:
+    """Have the tutorial's driver ask for numbers; what it prints for each is the value, as a signed number."""
+    for n, value in numbers.items():
+        octal = "".join(f"\\{byte:03o}" for byte in n.to_bytes(4, "little"))
+        asked = guest.run(f"printf '{octal}' >/dev/virtio_misc && dmesg | grep 'tutorial: virtio response'")
+        assert asked.status == 0, asked.output
+        assert asked.lines[-1].endswith(f"ret is {value}"), asked.output
 
 
 @contextlib.contextmanager

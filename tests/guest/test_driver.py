@@ -17,10 +17,12 @@ from pyvirtio.devices.factorial import Config, ExactResponse, Factorial
 from pyvirtio.testing.hostile_backend import HostileBackend
 from pyvirtio.testing.served import served
 from pyvirtio.vm.guest import Guest
-from tests.guest.conftest import unremarkable
+from tests.guest.conftest import ask_as_the_tutorial, unremarkable
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs
 
+# n! modulo 2**32 as the tutorial's driver prints it, signed.
+TUTORIAL = {5: 120, 0: 1, 12: 479001600, 13: 1932053504, 20: -2102132736, 33: -2147483648, 34: 0, 2**32 - 1: 0}
 SOURCE = Path(__file__).parents[2] / "src/pyvirtio/devices/factorial.py"
 
 
@@ -102,11 +104,13 @@ def test_the_driver_on_pci(prepared, device_at, tmp_path):
 
 
 @pytest.mark.parametrize("transport", ["mmio-legacy", "mmio"])
-def test_the_driver_on_four_processors_over_mmio(prepared, device_at, transport):
+def test_the_driver_on_four_processors_over_mmio(prepared, device_at, tutorial_driver, transport):
     for name, exact in (("factorial", True), ("article", False)):
         size = 16 if exact else 12
         with served(name) as back:
             setup = replace(prepared("aarch64", transport), devices=[device_at(back.path, config_size=size)])
+            assert setup.overlay is not None
+            setup.overlay.file("tutorial.ko", tutorial_driver("aarch64"))
             with Guest(setup) as guest, unremarkable(guest):
                 assert guest.run("nproc").lines == ["4"]
                 features = guest.run("cat /sys/bus/virtio/devices/virtio0/features").lines[0]
@@ -116,6 +120,10 @@ def test_the_driver_on_four_processors_over_mmio(prepared, device_at, transport)
                 for words in ("values", "misuse", "concurrent 4 500"):
                     assert check(guest, words)[-1] == "ok"
                 remove(guest)
+                if (name, transport) == ("article", "mmio-legacy"):
+                    assert guest.run("insmod /tutorial.ko").status == 0
+                    ask_as_the_tutorial(guest, TUTORIAL)
+                    assert guest.run("rmmod tutorial").lines == []
 
 
 # What a hostile device does with a request, and what the program in the guest is told.
@@ -150,12 +158,35 @@ FATAL = {
 }
 
 
+def test_the_tutorials_driver_on_pci(prepared, device_at, tutorial_driver):
+    """Both devices that know the tutorial's requests serve a driver that wants CAN_PRINT, and log what it says."""
+    with ExitStack() as stack:
+        backs = [stack.enter_context(served(name, "-v")) for name in ("factorial", "article")]
+        setup = prepared("x86_64")
+        assert setup.overlay is not None
+        setup.overlay.file("tutorial.ko", tutorial_driver("x86_64"))
+        devices = [device_at(back.path, config_size=size) for back, size in zip(backs, (16, 12), strict=True)]
+        guest = stack.enter_context(Guest(replace(setup, devices=devices)))
+        with unremarkable(guest):
+            remove(guest)
+            # It has one name for its node, so it serves the first device, until that is taken from it.
+            assert guest.run("insmod /tutorial.ko").status == 0
+            driver = "/sys/bus/virtio/drivers/tutorial"
+            for number, back in enumerate(backs):
+                if number:
+                    guest.run(f"echo virtio{number - 1} >{driver}/unbind; echo virtio{number} >{driver}/bind")
+                ask_as_the_tutorial(guest, TUTORIAL)
+                back.wait_for("get arg1 [ 13 ] form the front end")
+                back.wait_for("get arg2 [ hello back end! ] form the front end", count=len(TUTORIAL))
+            assert guest.run("rmmod tutorial").lines == []
+
+
 def test_the_driver_against_a_hostile_device(prepared, device_at, tmp_path):
     path = str(tmp_path / "h")
     short = str(tmp_path / "s")
     with ExitStack() as stack:
-        back = stack.enter_context(HostileBackend(path, Factorial.description(), honest))
-        shorter = stack.enter_context(HostileBackend(short, Factorial.description(), honest))
+        back = stack.enter_context(HostileBackend(path, Factorial().description(), honest))
+        shorter = stack.enter_context(HostileBackend(short, Factorial().description(), honest))
         devices = [device_at(path), device_at(short, name="device1", config_size=8)]
         guest = stack.enter_context(Guest(replace(prepared("x86_64"), devices=devices)))
         with unremarkable(guest, allowed=("is not a head",)):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 R = m.Request
 
@@ -34,11 +34,11 @@ def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:
     return bool((queue.rings.used[1] - before) & 0xFFFF >= wanted)
 
 
-def is_buried(server: Served, pid: int) -> bool:
+def is_buried(server: ServerProcess, pid: int) -> bool:
     return pid not in server.workers()
 
 
-def worker_of(server: Served) -> int:
+def worker_of(server: ServerProcess) -> int:
     """Wait until there is just one worker, and give its process id."""
     until(lambda: len(server.workers()) == 1)
     return server.workers()[0]

@@ -21,7 +21,7 @@ def in_a_thread(function: Callable[[], object]) -> list[BaseException]:
     def run() -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001  # whatever it was, the test shall see it
+        except BaseException as error:  # noqa: BLE001  # whatever it was, the test sees it
             raised.append(error)
 
     thread = threading.Thread(target=run)

@@ -105,8 +105,8 @@ def test_a_shared_file_is_not_inherited(fd: int):
 
 def test_a_shared_file_that_cannot_be_made():
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(LocalError, match="cannot be made"):
+    with pytest.raises(LocalError, match="cannot be created"):
         shared_file("test", -1)
-    with pytest.raises(LocalError, match="cannot be made"):
+    with pytest.raises(LocalError, match="cannot be created"):
         shared_file("n" * 300, 1)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvirtio.errors import ChainError, LocalError
+from pyvirtio.errors import LocalError, NotMapped
 from pyvirtio.memory import MemoryTable, Region, words
 from pyvirtio.memory.table import MAXIMUM_REGIONS
 from tests.support.rings import memory_of
@@ -40,7 +40,7 @@ def test_509_regions_and_not_one_more():
         number & 0xFF for number in range(MAXIMUM_REGIONS)
     ]
     for number in range(MAXIMUM_REGIONS + 1):
-        with pytest.raises(ChainError):
+        with pytest.raises(NotMapped):
             table.view(0x1000 * number + 15, 2)
 
 
@@ -55,9 +55,9 @@ def test_a_buffer_over_509_regions():
 def test_no_memory_at_all():
     table = MemoryTable()
     for length in (0, 1):
-        with pytest.raises(ChainError):
+        with pytest.raises(NotMapped):
             table.view(0, length)
-    with pytest.raises(ChainError):
+    with pytest.raises(NotMapped):
         table.views(0, 1)
     assert table.views(0, 0) == []
 
@@ -79,7 +79,7 @@ def test_a_replaced_table_leaves_views_alive():
 
 def test_a_write_that_does_not_fit_writes_nothing():
     table = memory_of((0x1000, 16), (0x1010, 16))
-    with pytest.raises(ChainError):
+    with pytest.raises(NotMapped):
         table.write(0x100E, b"\xff" * 32)
     assert table.read(0x1000, 32) == bytes(32)
 
@@ -100,9 +100,9 @@ def test_translation_is_that_of_a_dictionary_of_bytes(spans, address, length):
     table = MemoryTable(regions)
     wanted = [model.get(address + place) for place in range(length)]
     if None in wanted:
-        with pytest.raises(ChainError):
+        with pytest.raises(NotMapped):
             table.views(address, length)
-        with pytest.raises(ChainError):
+        with pytest.raises(NotMapped):
             table.view(address, length)
         return
     assert list(table.read(address, length)) == wanted
@@ -111,7 +111,7 @@ def test_translation_is_that_of_a_dictionary_of_bytes(spans, address, length):
     if len(pieces) == 1 and length:
         assert table.view(address, length) == pieces[0]
     elif length:
-        with pytest.raises(ChainError, match="not in one region"):
+        with pytest.raises(NotMapped, match="not in one region"):
             table.view(address, length)
 
 
@@ -119,7 +119,7 @@ def test_translation_is_that_of_a_dictionary_of_bytes(spans, address, length):
 def test_nothing_wraps_round(address: int, length: int):
     table = memory_of((0, 0x1000), (2**64 - 0x1000, 0x1000))
     for find in (table.view, table.views):
-        with pytest.raises(ChainError):
+        with pytest.raises(NotMapped):
             find(address, length)
     assert len(table.view(2**64 - 8, 8)) == 8
 

@@ -13,10 +13,10 @@ import time
 import pytest
 
 from pyvirtio.memory import full_fence, words
-from pyvirtio.ring import SplitDeviceQueue, SplitDriverQueue
+from pyvirtio.ring import Journal, SplitDeviceQueue, SplitDriverQueue
 from pyvirtio.testing import lay_out
 from tests.support.litmus import PATIENCE, Notifier, meet, other_process, shared_memory
-from tests.support.rings import SUPPRESSIONS, rings_at
+from tests.support.rings import SUPPRESSIONS, rings_at, setup_at
 
 REQUESTS = 30_000
 
@@ -30,7 +30,7 @@ def test_no_wake_up_is_lost(features: int, depth: int):
     kick, call = Notifier(), Notifier()
 
     def device() -> None:
-        queue = SplitDeviceQueue(rings_at(memory, layout), memory, features)
+        queue = SplitDeviceQueue(setup_at(layout, features), memory, journal=Journal.private(8))
         left = REQUESTS
         while left:
             queue.disable_kicks()
@@ -46,7 +46,7 @@ def test_no_wake_up_is_lost(features: int, depth: int):
                 elif not queue.enable_kicks():
                     break
             if left:
-                kick.wait(lambda: queue.pending)
+                kick.wait(queue.has_more)
 
     queue = SplitDriverQueue(rings_at(memory, layout), memory, features)
     sent = received = 0
@@ -108,7 +108,7 @@ ROUNDS = 200_000
 
 
 def overtaken(*, fenced: bool) -> int:
-    """Let two processes store a number each and then look at the other's; gives how often neither saw the other's.
+    """Let two processes store a number each and then look at the other's; return how often neither saw the other's.
 
     A wake-up hangs on that: one publishes and looks whether the other sleeps, while the other goes to sleep and looks
     whether something was published.

@@ -9,10 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pyvirtio.errors import LocalError
+from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawRing, lay_out
 from tests.support.rings import Cut, Durable, Fuse, driver_at, memory_of, rings_at
@@ -173,6 +182,30 @@ class DriverAndDevice(RuleBasedStateMachine):
 
         self.does(cut, work)
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), cut=CUTS)
+    def unpop(self, data: st.DataObject, cut: int | None) -> None:
+        chain = data.draw(st.sampled_from(self.held))
+        position = self.device.position
+        newest = self.ring.avail_ring((position - 1) & 0xFFFF) == chain.head
+
+        def work() -> None:
+            assert self.device.unpop(chain) == newest
+            if newest:
+                self.held.remove(chain)
+                self.device_sleeps = False  # it knows that there is a request, and need not be kicked for it
+            assert self.device.position == (position - newest) & 0xFFFF
+
+        self.does(cut, work)
+
+    @rule(extra=st.booleans())
+    def relocate(self, extra: bool) -> None:
+        """Regions come and go, or are mapped again, while requests are in flight."""
+        regions = [Region(region.base, region.view) for region in self.memory.regions]
+        more = [Region(1 << 40, bytearray(64))] if extra else []
+        memory = self.durable.fused_memory(MemoryTable([*regions, *more]))
+        self.device.relocate(rings_at(memory, self.ring.layout), memory)
+
     @precondition(lambda self: not self.device_sleeps)
     @rule(cut=CUTS)
     def device_goes_to_sleep(self, cut: int | None) -> None:
@@ -192,7 +225,7 @@ class DriverAndDevice(RuleBasedStateMachine):
     def nobody_sleeps_for_ever(self) -> None:
         if not hasattr(self, "device"):
             return
-        if self.device_sleeps and self.device.pending and not self.kicked:
+        if self.device_sleeps and self.device.has_more() and not self.kicked:
             # Published and not yet asked whether to kick: only `publish` does that, and it does both.
             raise AssertionError("the device sleeps, there is something to pop, and it was not kicked")
         if self.driver_sleeps and self.driver.pending and not self.called:
@@ -205,7 +238,7 @@ class DriverAndDevice(RuleBasedStateMachine):
         assert self.driver.free == self.free
         assert self.driver.outstanding == len(self.outstanding)
         assert len(self.held) <= self.size
-        assert self.ring.used_idx == (self.device.next_available - len(self.held)) & 0xFFFF
+        assert self.ring.used_idx == (self.device.position - len(self.held)) & 0xFFFF
 
     def teardown(self) -> None:
         if not hasattr(self, "device"):
@@ -222,5 +255,6 @@ class DriverAndDevice(RuleBasedStateMachine):
         assert self.driver.free == self.size
 
 
-DriverAndDevice.TestCase.settings = hypothesis.settings(max_examples=150, stateful_step_count=60)
-TestDriverAndDevice = DriverAndDevice.TestCase
+@pytest.mark.usefixtures("mortal_engine")
+def test_random_drivers_and_devices_whose_workers_die():
+    run_state_machine_as_test(DriverAndDevice, settings=hypothesis.settings(max_examples=150, stateful_step_count=60))

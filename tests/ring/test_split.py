@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pyvirtio.errors import LocalError, RingError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.table import MAXIMUM_REGIONS
-from pyvirtio.ring import Chain, SplitDeviceQueue, SplitDriverQueue, SplitLayout
+from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawDriver, RawRing, RingLayout, lay_out
@@ -23,14 +25,20 @@ from tests.support.rings import (
     heads_of,
     memory_of,
     rings_at,
+    setup_at,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyvirtio.ring.queue import DeviceQueue
 
 pytestmark = pytest.mark.usefixtures("engine")  # each of them
 
 SIZES = [1 << power for power in range(16)]
 
 
-def round_trip(driver: SplitDriverQueue, device: SplitDeviceQueue, number: int, at: int) -> None:
+def round_trip(driver: SplitDriverQueue, device: DeviceQueue, number: int, at: int) -> None:
     """Add ``number`` requests of one descriptor, answer them, reap them."""
     for token in range(number):
         driver.add([], [(at, 1)], token)
@@ -77,7 +85,7 @@ def test_all_65536_indexes():
     driver, device, _memory, at = both_ends(8192, index=8192)
     for trip in range(2, 11):
         round_trip(driver, device, 8192, at)
-        assert device.next_available == (8192 * trip) & 0xFFFF
+        assert device.position == (8192 * trip) & 0xFFFF
 
 
 @pytest.mark.parametrize("size", [0, 3, 7, 100, 32769, 65536, -8])
@@ -89,27 +97,29 @@ def test_sizes_that_no_queue_has(size: int):
 @pytest.mark.parametrize(
     ("part", "address", "message"),
     [
-        ("descriptors", 0x1008, "the descriptor table at 0x1008 is not aligned to 16 bytes"),
-        ("available", 0x2001, "the available ring at 0x2001 is not aligned to 2 bytes"),
-        ("used", 0x3002, "the used ring at 0x3002 is not aligned to 4 bytes"),
-        ("descriptors", 0x8F90, "the descriptor table is outside memory"),
-        ("available", 0x8FEC, "the available ring is outside memory"),
-        ("used", 0x8FBC, "the used ring is outside memory"),
-        ("descriptors", 0, "the descriptor table is outside memory"),
-        ("available", 2**64 - 2, "the available ring is outside memory"),
-        ("used", 0x4FFC, "the used ring is outside memory"),  # over the edge of two regions
+        ("descriptor_area", 0x1008, "the descriptor table at 0x1008 is not aligned to 16 bytes"),
+        ("driver_area", 0x2001, "the available ring at 0x2001 is not aligned to 2 bytes"),
+        ("device_area", 0x3002, "the used ring at 0x3002 is not aligned to 4 bytes"),
+        ("descriptor_area", 0x8F90, "the descriptor table is outside memory"),
+        ("driver_area", 0x8FEC, "the available ring is outside memory"),
+        ("device_area", 0x8FBC, "the used ring is outside memory"),
+        ("descriptor_area", 0, "the descriptor table is outside memory"),
+        ("driver_area", 2**64 - 2, "the available ring is outside memory"),
+        ("device_area", 0x4FFC, "the used ring is outside memory"),  # over the edge of two regions
     ],
 )
 def test_parts_that_are_misplaced(part: str, address: int, message: str):
     memory = memory_of((0x1000, 0x4000), (0x5000, 0x4000))
-    parts = {"descriptors": 0x1000, "available": 0x2000, "used": 0x3000, part: address}
+    parts = {"descriptor_area": 0x1000, "driver_area": 0x2000, "device_area": 0x3000, part: address}
     with pytest.raises(RingError, match=message):
         SplitLayout(memory, 8, **parts)
 
 
-@pytest.mark.parametrize(("part", "address"), [("descriptors", 0x8F80), ("available", 0x8FEA), ("used", 0x8FB8)])
+@pytest.mark.parametrize(
+    ("part", "address"), [("descriptor_area", 0x8F80), ("driver_area", 0x8FEA), ("device_area", 0x8FB8)]
+)
 def test_parts_that_just_fit(part: str, address: int):
-    parts = {"descriptors": 0x1000, "available": 0x2000, "used": 0x3000, part: address}
+    parts = {"descriptor_area": 0x1000, "driver_area": 0x2000, "device_area": 0x3000, part: address}
     SplitLayout(memory_of((0x1000, 0x8000)), 8, **parts)
 
 
@@ -190,7 +200,7 @@ def test_a_buffer_that_no_descriptor_can_hold_costs_nothing(address: int, length
     buffers = [(at, 1)] * 3
     buffers[place] = (address, length)
     for indirect in (None, at + 64):
-        with pytest.raises(LocalError, match="no descriptor can hold"):
+        with pytest.raises(LocalError, match="does not fit"):
             driver.add(buffers, [], "token", indirect=indirect)
     assert (driver.free, driver.outstanding) == (8, 0)
     round_trip(driver, device, 8, at)
@@ -203,7 +213,8 @@ def test_buffers_across_509_regions():
     regions += [Region(base + 16 * number, bytearray(16)) for number in range(MAXIMUM_REGIONS - 1)]
     memory = MemoryTable(regions)
     rings = rings_at(memory, layout)
-    driver, device = SplitDriverQueue(rings, memory, RING_FEATURES), SplitDeviceQueue(rings, memory, RING_FEATURES)
+    driver = SplitDriverQueue(rings, memory, RING_FEATURES)
+    device = SplitDeviceQueue(setup_at(layout), memory, journal=Journal.private(8))
     half = 16 * (MAXIMUM_REGIONS - 1) // 2 - 3
     data = bytes(place % 251 for place in range(half))
     memory.write(base + 1, data)
@@ -258,15 +269,16 @@ def test_pop_takes_no_more_than_its_limit(limit: int):
 def test_nothing_is_popped_before_it_is_published():
     driver, device, _memory, at = both_ends(8)
     driver.add([(at, 1)], [], "token")
-    assert not device.pending
+    assert not device.has_more()
     assert device.pop() == []
     driver.publish()
-    assert device.pending
+    assert device.has_more()
     assert len(device.pop()) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2, 8])
-def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int):
+def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYVIRTIO_ENGINE", "reference")  # nobody can watch what C stores
     raw = RawDriver(memory_of((0x1000, 0x8000)), 8, index=65533)
     raw.make_available(*(raw.request(b"x") for _ in range(number)))
     durable = Durable(raw.memory, raw.layout)
@@ -274,9 +286,9 @@ def test_a_batch_is_published_with_one_store_behind_all_its_elements(number: int
     chains = queue.pop()
     durable.log.clear()
     queue.push(chains)
-    ring = [(name, place) for name, place in durable.log if name in ("used", "used_pairs")]
+    ring = [(name, place) for name, place in durable.log if name.startswith("used")]
     slots = [(65533 + step) % 8 for step in range(number)]
-    assert ring == [*(("used_pairs", 2 * slot + half) for slot in slots for half in (0, 1)), ("used", split.IDX)]
+    assert ring == [*(("used I", 2 * slot + half) for slot in slots for half in (0, 1)), ("used H", split.IDX)]
 
 
 def test_pushing_nothing_changes_nothing():
@@ -319,6 +331,167 @@ def test_answers_in_any_order():
     device.push([*device.pop(), *chains[3:0:-1]])
     assert driver.reap() == [(6, 0), (3, 3), (2, 2), (1, 1)]
     assert driver.free == 8
+
+
+# Giving a request back to the ring.
+
+
+def popped(driver: SplitDriverQueue, device: DeviceQueue, number: int, at: int) -> list[Chain]:
+    for token in range(number):
+        driver.add([], [(at, 4)], token)
+    driver.publish()
+    chains = device.pop(number)
+    assert len(chains) == number
+    return chains
+
+
+@pytest.mark.parametrize("index", [0, 65533, 65535])
+@pytest.mark.parametrize("features", SUPPRESSIONS.values(), ids=SUPPRESSIONS)
+def test_unpop_gives_a_whole_tail_back_from_the_newest_to_the_oldest(index: int, features: int):
+    driver, device, _memory, at = both_ends(8, features, index=index)
+    chains = popped(driver, device, 6, at)
+    assert device.unpop(chains[2]) is False  # others came after it
+    for number, chain in enumerate(chains[:1:-1], 1):
+        assert device.unpop(chain) is True
+        assert device.unpop(chain) is False  # it is not in flight any more
+        assert device.position == (index + 6 - number) & 0xFFFF
+    assert device.journal.in_flight() == heads_of(chains[:2])
+    assert device.has_more()
+    assert device.enable_kicks()  # and nobody sleeps
+    again = device.pop()
+    assert heads_of(again) == heads_of(chains[2:])
+    device.push([*again[::-1], *chains[:2]])
+    assert sorted(driver.reap()) == [(token, 0) for token in range(6)]
+    assert not device.enable_kicks()
+
+
+def test_unpop_leaves_what_is_not_the_tail():
+    driver, device, _memory, at = both_ends(8)
+    first, second, third = popped(driver, device, 3, at)
+    device.push([second])
+    assert device.unpop(third)
+    assert not device.unpop(first)  # the entry before the position is the second one's, which was answered
+    (again,) = device.pop()
+    assert again.head == third.head
+    device.push([first, again])
+    assert sorted(driver.reap()) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_unpop_refuses_what_was_begun():
+    driver, device, _memory, at = both_ends(8)
+    (chain,) = popped(driver, device, 1, at)
+    device.journal.begin(chain.head, 1)
+    assert not device.unpop(chain)
+    device.push([chain])
+    assert driver.reap() == [(0, 0)]
+
+
+def test_unpop_refuses_where_the_driver_has_rewritten_the_slot():
+    raw = RawDriver(memory_of((0x1000, 0x8000)), 8)
+    heads = [raw.request(b"x", room=1) for _ in range(2)]
+    raw.make_available(*heads)
+    queue = device_queue(raw)
+    chains = queue.pop()
+    before = raw.peek(0x1000, 0x8000)
+    raw.set_avail_ring(1, 7)
+    assert not queue.unpop(chains[1])
+    raw.set_avail_ring(1, heads[1])
+    assert raw.peek(0x1000, 0x8000) == before
+    # Whatever the slot names is given back, and that head alone: a driver can only cheat itself.
+    raw.set_avail_ring(1, heads[0])
+    assert queue.unpop(chains[0])
+    assert heads_of(queue.pop()) == [heads[0]]
+    queue.push(chains)
+    assert [element.id for element in raw.reap()] == heads
+
+
+def test_a_record_that_was_taken_out_of_its_batch_can_be_given_back():
+    raw = RawDriver(memory_of((0x1000, 0x8000)), 8)
+    heads = [raw.request(b"1234", room=4) for _ in range(3)]
+    raw.make_available(*heads)
+    queue = device_queue(raw)
+    batch = queue.pop_records(8, 4, 4)
+    assert batch is not None
+    queue.push_records(batch, b"done")
+    left = [batch.take() for _ in range(len(batch))]
+    assert all(queue.unpop(chain) for chain in reversed(left))
+    assert queue.position == 1
+    assert heads_of(queue.pop()) == heads[1:]
+
+
+# The same queue in other memory.
+
+
+def moved(memory: MemoryTable, *more: Region) -> MemoryTable:
+    """Return a copy of memory: the same addresses, elsewhere in this process, and perhaps more of them."""
+    return MemoryTable([*(Region(region.base, bytearray(region.view)) for region in memory.regions), *more])
+
+
+def test_a_queue_goes_on_in_other_memory_with_requests_in_flight():
+    raw = RawDriver(memory_of((0x1000, 0x8000)), 8, index=65534)
+    heads = [raw.request(b"1234", room=4) for _ in range(4)]
+    raw.make_available(*heads[:3])
+    queue = device_queue(raw)
+    batch = queue.pop_records(1, 4, 4)
+    (chain,) = queue.pop(1)
+    assert batch is not None
+    memory = moved(raw.memory, Region(1 << 40, bytearray(64)))
+    queue.relocate(rings_at(memory, raw.layout), memory)
+    assert queue.memory is memory
+    # What was popped keeps the buffers that it had; the ring is in the new memory.
+    chain.write(b"old!")
+    queue.push([chain])
+    queue.push_records(batch, b"old?")
+    new = RawRing(memory, raw.layout)
+    assert (raw.used_idx, new.used_idx) == (65534, 0)
+    assert [new.used_ring(slot).id for slot in (65534, 65535)] == [heads[1], heads[0]]
+    assert (raw.answer(heads[0]), raw.answer(heads[1])) == (b"old?", b"old!")
+    new.set_avail_ring(1, heads[3])
+    new.avail_idx = 2
+    third, fourth = queue.pop()
+    assert heads_of([third, fourth]) == heads[2:]
+    fourth.write(b"new!")
+    assert memory.read(raw.descriptor(heads[3] + 1).address, 4) == b"new!"
+    assert queue.journal.in_flight() == heads[2:]
+
+
+def test_a_queue_of_another_size_is_not_the_same_queue():
+    raw = RawDriver(memory_of((0x1000, 0x8000)), 8)
+    queue = device_queue(raw)
+    with pytest.raises(LocalError):
+        queue.relocate(rings_at(raw.memory, lay_out(4, 0x1000)), raw.memory)
+    raw.make_available(raw.request(b"x"))
+    assert len(queue.pop()) == 1
+
+
+# A request that is over.
+
+
+def test_a_closed_chain_can_be_pushed_and_nothing_else():
+    driver, device, memory, at = both_ends(8)
+    driver.add([(at, 4)], [(at + 8, 4)], "token")
+    driver.publish()
+    (chain,) = device.pop()
+    chain.write(b"done")
+    chain.close()
+    chain.close()
+    uses: list[Callable[[], object]] = [
+        lambda: chain.readable,
+        lambda: chain.writable,
+        lambda: chain.length,
+        lambda: chain.room,
+        lambda: chain.read(4),
+        lambda: chain.write(b"more"),
+        lambda: chain.write(b""),
+    ]
+    for use in uses:
+        with pytest.raises(LocalError, match="over"):
+            use()
+    assert "closed" in repr(chain)
+    assert not hasattr(chain, "anything_else")
+    device.push([chain])
+    assert driver.reap() == [("token", 4)]
+    assert memory.read(at + 8, 4) == b"done"
 
 
 # Who is told when: the exact values in the ring, and the exact answers.
@@ -467,7 +640,9 @@ def test_a_fence_stands_between_the_store_and_the_look(features: int, monkeypatc
     rings.available = Watched(rings.available, "available")  # type: ignore[assignment]
     rings.used = Watched(rings.used, "used")  # type: ignore[assignment]
     rings.used_pairs = Watched(rings.used_pairs, "element")  # type: ignore[assignment]
-    driver, device = SplitDriverQueue(rings, memory, features), SplitDeviceQueue(rings, memory, features)
+    driver = SplitDriverQueue(rings, memory, features)
+    device = SplitDeviceQueue(setup_at(layout, features), memory, journal=Journal.private(8))
+    device.relocate(rings, memory)
     event_idx = features == EVENT_IDX
 
     def happened(*wanted: str) -> None:

@@ -30,7 +30,7 @@ LOST = 0.5
 
 @contextlib.contextmanager
 def other_process(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Run ``work`` in a fork; gives a function that waits for its end, and fails if it failed."""
+    """Run ``work`` in a fork; return a function that waits for its end, and fails if it failed."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -95,7 +95,7 @@ class Notifier:
         os.eventfd_read(self.fd)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.fd)
 
 

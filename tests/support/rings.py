@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pyvirtio.device import Device, Queue, QueueService, Reader, Writer
+from pyvirtio.device import Device, Queue, Reader, Writer
 from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.ring import Chain, Journal, SplitDeviceQueue, SplitDriverQueue, SplitLayout
+from pyvirtio.ring import Chain, Journal, SplitDriverQueue, SplitLayout
 from pyvirtio.ring import device_queue as new_device_queue
+from pyvirtio.ring.engine import engine
 from pyvirtio.ring.journal import ledger_size, region_size
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32
-from pyvirtio.testing import RawDriver, RingLayout, lay_out
+from pyvirtio.testing import LocalQueue, RawDriver, RingLayout, lay_out
+from pyvirtio.transport import QueueSetup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from pyvirtio.ring.queue import RecordQueue
 
 FLAGS_ONLY = RING_FEATURES & ~Feature.EVENT_IDX
 EVENT_IDX = RING_FEATURES
@@ -32,23 +37,29 @@ def rings_at(memory: MemoryTable, layout: RingLayout) -> SplitLayout:
     return SplitLayout(memory, layout.size, layout.descriptors, layout.available, layout.used)
 
 
-def device_queue(raw: RawDriver, features: int = RING_FEATURES, **options: Any) -> SplitDeviceQueue:
-    """Build the real device side of a raw driver's ring."""
-    return new_device_queue(rings_at(raw.memory, raw.layout), raw.memory, features, **options)
+def setup_at(layout: RingLayout, features: int = RING_FEATURES, position: int = 0) -> QueueSetup:
+    """Return the set-up of a queue whose ring is at ``layout``."""
+    return QueueSetup(0, layout.size, layout.descriptors, layout.available, layout.used, features, position=position)
+
+
+def device_queue(raw: RawDriver, features: int = RING_FEATURES, position: int | None = None) -> RecordQueue:
+    """Build the real device side of a raw driver's ring; it goes on at the used index unless told otherwise."""
+    setup = setup_at(raw.layout, features, raw.used_idx if position is None else position)
+    return new_device_queue(setup, raw.memory, journal=Journal.private(raw.layout.size))
 
 
 def both_ends(
     size: int, features: int = RING_FEATURES, *, index: int = 0, room: int = 1 << 16
-) -> tuple[SplitDriverQueue, SplitDeviceQueue, MemoryTable, int]:
-    """Build the real driver and the real device on one ring; gives the first address behind it, too.
+) -> tuple[SplitDriverQueue, RecordQueue, MemoryTable, int]:
+    """Build the real driver and the real device on one ring; return them, the memory, and the first address behind.
 
-    ``index`` is where both start, as if so many requests had gone through already.
+    ``index`` is where both start, as if that many requests had gone through already.
     """
     layout = lay_out(size, 0x1000)
     memory = memory_of((0x1000, layout.end + room - 0x1000))
-    rings = rings_at(memory, layout)
-    driver = driver_at(rings, memory, features, index)
-    return driver, new_device_queue(rings, memory, features), memory, layout.end
+    driver = driver_at(rings_at(memory, layout), memory, features, index)
+    device = new_device_queue(setup_at(layout, features, index), memory, journal=Journal.private(size))
+    return driver, device, memory, layout.end
 
 
 def driver_at(rings: SplitLayout, memory: MemoryTable, features: int, index: int) -> SplitDriverQueue:
@@ -80,7 +91,7 @@ class Doubler(Device):
 
 
 class Echo(Device):
-    """Gives every byte back; the stream way."""
+    """Returns every byte; the stream way."""
 
     device_id = 63
     requests = Queue(size=32768)
@@ -91,7 +102,7 @@ class Echo(Device):
         writer.write(reader.read(reader.left))
 
 
-class Served:
+class RawQueue(LocalQueue):
     """A queue of ``device``, driven by a raw driver and served as a worker does, on a clock that hardly moves."""
 
     def __init__(
@@ -103,27 +114,12 @@ class Served:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.raw = raw
-        self.device = device or Doubler()
-        self.device.negotiate(features)
-        self.queue = device_queue(raw, features)
-        self.calls = 0
-        self.faults: list[str] = []
-        self.service = QueueService(
-            self.queue,
-            self.device.answers()[0],
-            self._call,
-            lambda message, _error: self.faults.append(message),
-            clock or itertools.count().__next__,
-            repeatable=self.device.repeatable,
-        )
-
-    def _call(self) -> None:
-        self.calls += 1
+        setup = setup_at(raw.layout, features, raw.used_idx)
+        super().__init__(device or Doubler(), setup, raw.memory, clock=clock or itertools.count().__next__)
 
     def kick(self) -> list[tuple[int, int]]:
-        """Serve the queue until it is empty or retired; gives what the driver got back."""
-        while self.service.turn():
-            pass
+        """Serve the queue until it is empty or broken; return what the driver got back."""
+        self.serve()
         return [(element.id, element.len) for element in self.raw.reap()]
 
     def double(self, value: int) -> int:
@@ -139,23 +135,77 @@ class Cut(BaseException):
 
 
 class Fuse:
-    """Counts stores and, after ``limit`` of them, lets the process die instead of making the next one."""
+    """Counts stores and, after ``limit`` of them, lets the process die instead of making the next one.
+
+    Stores of plain Python are counted here. Those of the native engine are counted by itself, in the build for tests
+    (RING_STORE_HOOK), and Python's are then counted there, too: from the limit on, nothing reaches memory any more.
+    """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
-        self.stores = 0
+        self._limit = limit
+        self._stores = 0
+        self._native: Any = None
+        self._start = 0
+
+    def attach(self, native: Any) -> None:
+        """Have the native engine count, for a process that starts now."""
+        self._native = native
+        self._start = native.stores()
+        self.limit = self._limit
+
+    @property
+    def stores(self) -> int:
+        """How many stores were made."""
+        return self._native.stores() - self._start if self._native else self._stores
+
+    @property
+    def limit(self) -> int | None:
+        """How many stores may be made; None: as many as it likes."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._limit = limit
+        if self._native:
+            self._native.allow_stores(2**63 if limit is None else self._start + limit)
 
     def burn(self) -> None:
-        """Count one store."""
-        if self.limit is not None and self.stores >= self.limit:
+        """Count one store that Python is about to make."""
+        if self._native:
+            if not self._native.count_store():
+                raise Cut
+        elif self._limit is not None and self._stores >= self._limit:
             raise Cut
-        self.stores += 1
+        else:
+            self._stores += 1
+
+    def check(self) -> None:
+        """End here if the process died inside the native engine."""
+        if self._native and self._native.is_dead():
+            raise Cut
+
+
+class Mortal:
+    """A native queue that dies once its process did."""
+
+    def __init__(self, queue: RecordQueue, fuse: Fuse) -> None:
+        self._queue = queue
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._queue, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., object], *arguments: object) -> object:
+        result = method(*arguments)
+        self._fuse.check()
+        return result
 
 
 class FusedView:
-    """A memoryview whose stores burn a fuse."""
+    """A memoryview whose stores burn a fuse, and are noted: what was stored to, and where, in items of its width."""
 
-    def __init__(self, view: memoryview, fuse: Fuse, log: list[tuple[str, int]] | None = None, name: str = "") -> None:
+    def __init__(self, view: memoryview, fuse: Fuse, log: list[tuple[str, int]], name: str) -> None:
         self.view = view
         self.fuse = fuse
         self.log = log
@@ -170,13 +220,43 @@ class FusedView:
 
     def __setitem__(self, place: int, value: int) -> None:
         self.fuse.burn()
-        if self.log is not None:
-            self.log.append((self.name, place))
+        self.log.append((self.name, place))
         self.view[place] = value
 
     def cast(self, width: Any) -> FusedView:
         """See it in another width."""
-        return FusedView(self.view.cast(width), self.fuse, self.log, self.name)
+        return FusedView(self.view.cast(width), self.fuse, self.log, f"{self.name} {width}")
+
+    def tolist(self) -> list[int]:
+        """Return its items."""
+        return self.view.tolist()
+
+
+class _FusedMemory(MemoryTable):
+    """Memory whose used ring burns a fuse."""
+
+    def __init__(self, memory: MemoryTable, used: int, fused: Callable[[memoryview, str], Any]) -> None:
+        super().__init__(memory.regions)
+        self._used = used
+        self._fused = fused
+
+    def view(self, address: int, length: int) -> Any:
+        """Find memory, as `MemoryTable.view` does."""
+        view = super().view(address, length)
+        return self._fused(view, "used") if address == self._used else view
+
+
+class _DurableJournal(Journal):
+    """A journal whose stores burn a fuse, and that shows an engine the memory as it is."""
+
+    def __init__(self, durable: Durable) -> None:
+        size = durable.layout.size
+        super().__init__(size, durable.fused(durable.region, "region"), durable.fused(durable.ledger, "ledger"))
+        self._parts = durable.region, durable.ledger
+
+    @property
+    def parts(self) -> tuple[memoryview, memoryview]:
+        return self._parts
 
 
 class Durable:
@@ -191,19 +271,35 @@ class Durable:
         self.fuse = Fuse()
         self.log: list[tuple[str, int]] = []
 
-    def worker(self, fuse: Fuse | None = None) -> SplitDeviceQueue:
-        """Start a worker's queue: a fresh one, or one that goes on from the journal."""
-        self.fuse = fuse or Fuse()
-        rings = rings_at(self.memory, self.layout)
-        rings.used = self._fused(rings.used, "used")
-        rings.used_pairs = self._fused(rings.used_pairs, "used_pairs")
-        journal = Journal(self.layout.size, self._fused(self.region, "region"), self._fused(self.ledger, "ledger"))
-        return new_device_queue(rings, self.memory, self.features, journal=journal)
+    def journal(self) -> Journal:
+        """Open the journal as it is, as the keeper does."""
+        return Journal(self.layout.size, self.region, self.ledger)
 
-    def _fused(self, view: memoryview, name: str) -> Any:
+    def worker(self, fuse: Fuse | None = None, position: int | None = None) -> RecordQueue:
+        """Start a worker's queue: a new one, or one that goes on from the journal."""
+        self.fuse = fuse or Fuse()
+        if position is None:
+            position = self.memory.view(self.layout.used, 4).cast("H")[1]
+        setup = setup_at(self.layout, self.features, position)
+        if engine() == "reference":
+            return new_device_queue(setup, self.fused_memory(self.memory), journal=_DurableJournal(self))
+        from pyvirtio.ring import native_device
+
+        native = vars(native_device)["_native"]
+        assert hasattr(native, "stores"), "use the fixture `mortal_engine`"
+        self.fuse.attach(native)
+        queue = native_device.NativeDeviceQueue(setup, self.memory, journal=_DurableJournal(self))
+        return Mortal(queue, self.fuse)  # type: ignore[return-value]  # it has all of the queue's attributes
+
+    def fused(self, view: memoryview, name: str) -> Any:
+        """See memory of plain Python such that its stores burn the worker's fuse."""
         return FusedView(view, self.fuse, self.log, name)
+
+    def fused_memory(self, memory: MemoryTable) -> MemoryTable:
+        """Return memory such that Python's stores to the used ring burn the worker's fuse; C counts its own."""
+        return _FusedMemory(memory, self.layout.used, self.fused) if engine() == "reference" else memory
 
 
 def heads_of(chains: Iterable[Chain]) -> list[int]:
-    """Give the heads of chains."""
+    """Return the heads of chains."""
     return [chain.head for chain in chains]

@@ -16,7 +16,7 @@ from pyvirtio.vhost_user import messages as m
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 ODD_DEVICES = Path(__file__).parent / "odd_devices.py"
 
@@ -38,7 +38,7 @@ def unpack(answers: list[bytes]) -> list[int | None]:
 
 
 @contextmanager
-def driven(server: Served, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
+def driven(server: ServerProcess, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
     """Give a queue that runs."""
     with RawFrontend(server.path) as frontend, SharedMemory() as memory:
         frontend.negotiate()
@@ -72,7 +72,7 @@ def answers_rightly(path: str) -> None:
         factorials(queue, 5, 12, 13, 4294967295)
 
 
-def idle_fds(server: Served) -> list[str]:
+def idle_fds(server: ServerProcess) -> list[str]:
     """Give the keeper's descriptors while a front-end is connected that has said no more than hello.
 
     The keeper speaks to one front-end at a time, so those of earlier ones are given up when it answers this one.

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyvirtio.testing.frontend import RawQueue
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
+def server() -> Iterator[ServerProcess]:
     with served("factorial") as server:
         yield server
 
 
 @pytest.fixture
-def unharmed(server: Served) -> Iterator[None]:
+def unharmed(server: ServerProcess) -> Iterator[None]:
     """Whatever a test does: the keeper and its worker live on, hold what they held, and answer rightly."""
     before, workers = idle_fds(server), server.workers()
     yield
@@ -35,7 +35,7 @@ def unharmed(server: Served) -> Iterator[None]:
 
 
 @pytest.fixture
-def frontend(server: Served, unharmed: None) -> Iterator[RawFrontend]:
+def frontend(server: ServerProcess, unharmed: None) -> Iterator[RawFrontend]:
     """A front-end that has negotiated everything."""
     with RawFrontend(server.path) as frontend:
         frontend.negotiate()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 R = m.Request
 
@@ -50,7 +50,7 @@ SIZE = region_size(16)
 @pytest.mark.parametrize(
     ("queues", "size"), [(0, 16), (2, 16), (65535, 16), (1, 0), (1, 3), (1, 65535), (1, 32769), (0, 0)]
 )
-def test_M20_impossible_regions_are_refused(server: Served, frontend: RawFrontend, queues: int, size: int):
+def test_M20_impossible_regions_are_refused(server: ServerProcess, frontend: RawFrontend, queues: int, size: int):
     before = server.fds()
     with region(bytes(SIZE)) as fd:
         assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, queues, size), [fd])
@@ -59,7 +59,7 @@ def test_M20_impossible_regions_are_refused(server: Served, frontend: RawFronten
     assert (m.Inflight.unpack(frame.payload).size, frame.fds) == (0, [])
 
 
-def test_M20_region_too_small_or_beyond_its_file(server: Served, frontend: RawFrontend):
+def test_M20_region_too_small_or_beyond_its_file(server: ServerProcess, frontend: RawFrontend):
     before = server.fds()
     with region(bytes(SIZE)) as fd:
         for size, offset in (
@@ -76,14 +76,14 @@ def test_M20_region_too_small_or_beyond_its_file(server: Served, frontend: RawFr
         assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
 
 
-def test_M20_file_that_can_shrink_under_the_keeper(server: Served, frontend: RawFrontend):
+def test_M20_file_that_can_shrink_under_the_keeper(server: ServerProcess, frontend: RawFrontend):
     with region(bytes(SIZE), sealed=False) as fd:
         assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
 
 
-def test_M20_region_that_cannot_be_written(server: Served, frontend: RawFrontend):
+def test_M20_region_that_cannot_be_written(server: ServerProcess, frontend: RawFrontend):
     with region(bytes(SIZE)) as fd:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
         assert not frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
@@ -100,7 +100,9 @@ INCONSISTENT = {
 
 
 @pytest.mark.parametrize("case", INCONSISTENT)
-def test_M20_region_that_contradicts_itself(server: Served, frontend: RawFrontend, memory: SharedMemory, case: str):
+def test_M20_region_that_contradicts_itself(
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, case: str
+):
     before = len(server.fds())
     with region(INCONSISTENT[case].ljust(SIZE, b"\0")) as fd:
         assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
@@ -114,7 +116,7 @@ def test_M20_region_that_contradicts_itself(server: Served, frontend: RawFronten
     assert len(server.fds()) == before + 4  # a region each of both kinds, call and err
 
 
-def test_M20_every_mark_set_by_a_hostile_frontend(server: Served, frontend: RawFrontend, memory: SharedMemory):
+def test_M20_every_mark_set_by_a_hostile_frontend(server: ServerProcess, frontend: RawFrontend, memory: SharedMemory):
     content = header() + 16 * (b"\1" + bytes(15))
     with region(content.ljust(SIZE, b"\0")) as fd:
         assert frontend.tell(R.SET_INFLIGHT_FD, m.Inflight(SIZE, 0, 1, 16), [fd])
@@ -216,7 +218,7 @@ def test_frontend_without_a_region_goes_on_from_the_base(tmp_path: Path):
         assert unpack(queue.answers(4)) == [2, 99, 4, 6]
 
 
-def test_a_region_does_not_outlive_its_connection(server: Served, unharmed: None):
+def test_a_region_does_not_outlive_its_connection(server: ServerProcess, unharmed: None):
     with RawFrontend(server.path) as frontend:
         frontend.negotiate()
         with region(header(version=2).ljust(SIZE, b"\0")) as fd:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyvirtio.testing.frontend import RawQueue
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 R = m.Request
 PAGE = 4096
@@ -44,7 +44,7 @@ BAD_REGIONS = {
 
 @pytest.mark.parametrize("case", BAD_REGIONS)
 def test_M14_impossible_region_leaves_the_old_table(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, case: str
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, case: str
 ):
     before = server.fds()
     with SharedMemory(guest=0, user=0) as good:
@@ -57,7 +57,9 @@ def test_M14_impossible_region_leaves_the_old_table(
     factorials(queue, *range(20))
 
 
-def test_M14_wrong_number_of_regions(server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
+def test_M14_wrong_number_of_regions(
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
+):
     regions = [memory.region(guest=n << 32, user=n << 32) for n in range(9)]
     before = server.fds()
     for number in (0, 2, 9, 1 << 31, (1 << 32) - 1):
@@ -70,7 +72,7 @@ def test_M14_wrong_number_of_regions(server: Served, frontend: RawFrontend, memo
 
 @pytest.mark.parametrize("name", ["guest", "user"])
 def test_M14_overlapping_regions(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, name: str
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, name: str
 ):
     before = server.fds()
     first = memory.region(guest=0, user=0, size=2 * PAGE)
@@ -85,7 +87,7 @@ def test_M14_overlapping_regions(
 
 
 def test_M14_descriptors_that_cannot_be_mapped(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, tmp_path: Path
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, tmp_path: Path
 ):
     size = 1 << 20
     (tmp_path / "file").write_bytes(bytes(size))
@@ -120,7 +122,7 @@ def test_M14_descriptors_that_cannot_be_mapped(
     factorials(queue, 5)
 
 
-def test_M14_file_too_large_to_map(server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
+def test_M14_file_too_large_to_map(server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue):
     with SharedMemory(guest=0, user=0) as huge:
         os.ftruncate(huge.fd, 1 << 61)
         assert not frontend.add(huge, size=1 << 61, guest=1 << 61, user=1 << 61)
@@ -175,7 +177,7 @@ def test_M14_file_truncated_after_it_was_mapped(through: str):
         until(lambda: idle_fds(server) == before)  # a worker that died may just be replaced
 
 
-def test_M15_slots(server: Served, frontend: RawFrontend):
+def test_M15_slots(server: ServerProcess, frontend: RawFrontend):
     assert frontend.number(R.GET_MAX_MEM_SLOTS) == MAXIMUM_REGIONS == 509
     with SharedMemory(512 * PAGE) as memory:
         for number in range(509):
@@ -216,7 +218,7 @@ def test_M15_buffers_cross_from_region_to_region(frontend: RawFrontend):
             assert memory.table.read(edge + 16, 4) == (120).to_bytes(4, "little")
 
 
-def test_M15_unknown_region_and_descriptors(server: Served, frontend: RawFrontend, memory: SharedMemory):
+def test_M15_unknown_region_and_descriptors(server: ServerProcess, frontend: RawFrontend, memory: SharedMemory):
     with SharedMemory(guest=0, user=0) as other:
         assert not frontend.remove(memory)
         assert frontend.add(memory)
@@ -239,7 +241,9 @@ def test_M15_unknown_region_and_descriptors(server: Served, frontend: RawFronten
 
 
 @pytest.mark.parametrize("how", ["REM_MEM_REG", "SET_MEM_TABLE"])
-def test_M16_region_goes_under_a_live_ring(server: Served, frontend: RawFrontend, memory: SharedMemory, how: str):
+def test_M16_region_goes_under_a_live_ring(
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, how: str
+):
     with SharedMemory(guest=0, user=0) as other:
         assert frontend.add(memory)
         assert frontend.add(other)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyvirtio.testing.frontend import RawQueue
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 R = m.Request
 EVERY = sorted(m.TABLE.values(), key=lambda row: row.request)
@@ -60,7 +60,7 @@ def refuses(frontend: RawFrontend, row: m.Message, payload: bytes, fds: list[int
 # M1 to M6: bytes.
 
 
-def test_M01_message_cut_short_is_a_clean_disconnect(server: Served):
+def test_M01_message_cut_short_is_a_clean_disconnect(server: ServerProcess):
     whole = message(R.SET_VRING_NUM, m.VringState(0, 16))
     warnings = len(server.log)
     for cut in range(len(whole)):
@@ -71,7 +71,7 @@ def test_M01_message_cut_short_is_a_clean_disconnect(server: Served):
     assert len(server.log) == warnings
 
 
-def test_M01_cut_with_descriptors(server: Served, memory: SharedMemory):
+def test_M01_cut_with_descriptors(server: ServerProcess, memory: SharedMemory):
     whole = message(R.ADD_MEM_REG, memory.single())
     for cut in (1, 11, 12, 13, len(whole) - 1):
         with RawFrontend(server.path) as frontend:
@@ -88,7 +88,7 @@ class Dribbler(RawFrontend):
             super().send_bytes(data[at : at + 1], fds if not at else ())
 
 
-def test_M02_one_byte_pieces_work(server: Served, memory: SharedMemory):
+def test_M02_one_byte_pieces_work(server: ServerProcess, memory: SharedMemory):
     with Dribbler(server.path) as frontend:
         frontend.negotiate()
         assert frontend.share(memory)
@@ -109,7 +109,7 @@ def test_M02_many_messages_in_one_piece(frontend: RawFrontend):
 
 @pytest.mark.parametrize("size", [m.MAXIMUM_PAYLOAD + 1, 1 << 16, 1 << 31, (1 << 32) - 1])
 @pytest.mark.parametrize("request_number", [R.SET_MEM_TABLE, R.GET_FEATURES, 999])
-def test_M03_absurd_size_closes(server: Served, size: int, request_number: int):
+def test_M03_absurd_size_closes(server: ServerProcess, size: int, request_number: int):
     before = server.memory()
     with RawFrontend(server.path) as frontend:
         frontend.send(request_number, size=size)
@@ -123,7 +123,7 @@ def test_M03_the_largest_size_is_read(frontend: RawFrontend):
 
 
 @pytest.mark.parametrize("row", EVERY, ids=name)
-def test_M04_wrong_size_is_refused(server: Served, row: m.Message):
+def test_M04_wrong_size_is_refused(server: ServerProcess, row: m.Message):
     right = row.payload.nbytes if row.payload else 0
     sizes = {right - 1, right + row.max_trailing + 1, 0, m.MAXIMUM_PAYLOAD} - {-1, m.MAXIMUM_PAYLOAD + 1}
     for size in sorted(size for size in sizes if not right <= size <= right + row.max_trailing):
@@ -143,7 +143,7 @@ def test_M05_unknown_request_is_refused_if_asked_else_ignored(frontend: RawFront
         assert frontend.number(R.GET_FEATURES)
 
 
-def test_M05_without_REPLY_ACK_nothing_is_answered(server: Served):
+def test_M05_without_REPLY_ACK_nothing_is_answered(server: ServerProcess):
     with RawFrontend(server.path) as frontend:
         for number in UNKNOWN:
             frontend.send(number, flags=m.VERSION | m.F_NEED_REPLY)
@@ -165,7 +165,7 @@ def test_M06_wrong_flags_close(frontend: RawFrontend, flags: int):
 
 @pytest.mark.parametrize("row", [row for row in EVERY if row.fds[1] < m.MAXIMUM_FDS], ids=name)
 def test_M07_too_many_descriptors_are_closed_and_refused(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, row: m.Message
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, row: m.Message
 ):
     before = server.fds()
     payload = bytes(row.payload.nbytes if row.payload else 0)
@@ -184,14 +184,14 @@ def test_M07_too_few_descriptors_are_refused(frontend: RawFrontend, memory: Shar
     refuses(frontend, row, payload)
 
 
-def test_M07_more_descriptors_than_any_message_has(server: Served, memory: SharedMemory):
+def test_M07_more_descriptors_than_any_message_has(server: ServerProcess, memory: SharedMemory):
     for number in (m.MAXIMUM_FDS + 1, 253):
         with RawFrontend(server.path) as frontend:
             frontend.send(R.SET_MEM_TABLE, bytes(8), [memory.fd] * number)
             assert frontend.is_closed()
 
 
-def test_M07_descriptors_on_every_byte_do_not_pile_up(server: Served, memory: SharedMemory):
+def test_M07_descriptors_on_every_byte_do_not_pile_up(server: ServerProcess, memory: SharedMemory):
     with RawFrontend(server.path) as frontend:
         frontend.number(R.GET_FEATURES)
         before = len(server.fds())
@@ -206,7 +206,7 @@ def test_M07_descriptors_on_every_byte_do_not_pile_up(server: Served, memory: Sh
 
 
 def test_M07_one_table_with_fewer_and_more_descriptors_than_regions(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
 ):
     table = m.MemoryHeader(2).pack() + memory.region().pack() + memory.region(guest=0, user=0).pack()
     before = server.fds()
@@ -217,7 +217,7 @@ def test_M07_one_table_with_fewer_and_more_descriptors_than_regions(
 
 
 def test_M07_event_payload_and_descriptor_contradict(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue
 ):
     before = server.fds()
     for request in (R.SET_VRING_KICK, R.SET_VRING_CALL, R.SET_VRING_ERR):
@@ -232,19 +232,19 @@ def test_M07_event_payload_and_descriptor_contradict(
 
 
 @pytest.mark.parametrize("row", [row for row in EVERY if row.needs and not row.offered_is_enough], ids=name)
-def test_M08_message_whose_feature_was_not_negotiated(server: Served, memory: SharedMemory, row: m.Message):
+def test_M08_message_whose_feature_was_not_negotiated(server: ServerProcess, memory: SharedMemory, row: m.Message):
     payload = bytes(row.payload.nbytes if row.payload else 0)
     with RawFrontend(server.path) as frontend:
         frontend.negotiate(protocol=m.Protocol.REPLY_ACK)
         refuses(frontend, row, payload, [memory.fd] * row.fds[0])
 
 
-def test_M08_GET_QUEUE_NUM_may_come_before_its_feature(server: Served):
+def test_M08_GET_QUEUE_NUM_may_come_before_its_feature(server: ServerProcess):
     with RawFrontend(server.path) as frontend:
         assert frontend.number(R.GET_QUEUE_NUM) == 1
 
 
-def test_M08_SET_VRING_ENABLE_without_PROTOCOL_FEATURES(server: Served, memory: SharedMemory):
+def test_M08_SET_VRING_ENABLE_without_PROTOCOL_FEATURES(server: ServerProcess, memory: SharedMemory):
     with RawFrontend(server.path) as frontend:
         frontend.negotiate(features=MODERN & ~m.F_PROTOCOL_FEATURES)
         frontend.share(memory)
@@ -279,7 +279,7 @@ def test_M09_protocol_features_never_offered_are_refused(frontend: RawFrontend):
     assert not frontend.tell(999)  # REPLY_ACK still stands
 
 
-def test_M10_queue_index_out_of_range(server: Served, frontend: RawFrontend, queue: RawQueue):
+def test_M10_queue_index_out_of_range(server: ServerProcess, frontend: RawFrontend, queue: RawQueue):
     before = server.fds()
     for index in (1, 2, 255, 256, (1 << 32) - 1):
         queue.index = index
@@ -300,7 +300,7 @@ def test_M10_queue_index_out_of_range(server: Served, frontend: RawFrontend, que
 
 
 @pytest.mark.parametrize("size", [1 << power for power in range(11)])
-def test_M11_every_size_up_to_that_of_QEMUs_virtio_mmio(server: Served, size: int):
+def test_M11_every_size_up_to_that_of_QEMUs_virtio_mmio(server: ServerProcess, size: int):
     with RawFrontend(server.path) as frontend, SharedMemory(8 << 20) as memory:
         frontend.negotiate(features=MODERN | 1 << 28)
         frontend.share(memory)
@@ -410,7 +410,7 @@ def test_M13_addresses_before_there_is_memory(frontend: RawFrontend, memory: Sha
     [m.Number((1 << 64) - 1).pack(), bytes(16), b"\xff" * 16, m.Number(1).pack() + b"\xff" * 8],
 )
 def test_M17_dirty_log_is_not_offered_and_refused(
-    server: Served, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, payload: bytes
+    server: ServerProcess, frontend: RawFrontend, memory: SharedMemory, queue: RawQueue, payload: bytes
 ):
     before = server.fds()
     assert not frontend.tell(6, payload, [memory.fd])
@@ -453,7 +453,7 @@ def test_M18_only_a_migration_writes_what_a_driver_may_not(frontend: RawFrontend
     assert frontend.write_config(0, before, flags=1)
 
 
-def test_M19_ten_thousand_in_flight_regions(server: Served, frontend: RawFrontend):
+def test_M19_ten_thousand_in_flight_regions(server: ServerProcess, frontend: RawFrontend):
     wanted = m.Inflight(0, 0, 1, 128)
     frame = frontend.ask(R.GET_INFLIGHT_FD, wanted)
     frame.close_fds()
@@ -468,7 +468,7 @@ def test_M19_ten_thousand_in_flight_regions(server: Served, frontend: RawFronten
     assert server.memory() < memory + (2 << 20)
 
 
-def test_M19_descriptors_that_replace_each_other(server: Served, frontend: RawFrontend, memory: SharedMemory):
+def test_M19_descriptors_that_replace_each_other(server: ServerProcess, frontend: RawFrontend, memory: SharedMemory):
     queue = frontend.queue(memory)
     frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 128))
     ours, theirs = socket.socketpair()
@@ -536,7 +536,7 @@ def eventless_fds(folder: Path) -> list[int]:
     return fds
 
 
-def test_M23_descriptors_that_carry_no_events_are_refused(server: Served, queue: RawQueue, tmp_path: Path):
+def test_M23_descriptors_that_carry_no_events_are_refused(server: ServerProcess, queue: RawQueue, tmp_path: Path):
     before = server.fds()
     fds = eventless_fds(tmp_path)
     try:
@@ -551,7 +551,7 @@ def test_M23_descriptors_that_carry_no_events_are_refused(server: Served, queue:
     factorials(queue, 5)
 
 
-def test_M23_the_wrong_end_of_a_pipe_is_refused(server: Served, queue: RawQueue):
+def test_M23_the_wrong_end_of_a_pipe_is_refused(server: ServerProcess, queue: RawQueue):
     before = server.fds()
     reading, writing = os.pipe()
     assert not queue.set_kick(writing)
@@ -697,7 +697,7 @@ def test_M25_requests_go_on_in_a_flood_of_changes(frontend: RawFrontend, queue: 
 # The peer as a whole.
 
 
-def test_another_frontend_waits_for_its_turn(server: Served, queue: RawQueue):
+def test_another_frontend_waits_for_its_turn(server: ServerProcess, queue: RawQueue):
     with RawFrontend(server.path) as waiting:
         waiting.send(R.GET_QUEUE_NUM)
         factorials(queue, 5)
@@ -707,14 +707,14 @@ def test_another_frontend_waits_for_its_turn(server: Served, queue: RawQueue):
         assert m.Number.unpack(frame.payload).value == 1
 
 
-def test_frontends_come_and_go(server: Served):
+def test_frontends_come_and_go(server: ServerProcess):
     before = open_files()
     for _ in range(20):
         answers_rightly(server.path)
     assert open_files() == before
 
 
-def test_frontend_that_answers_with_replies(server: Served):
+def test_frontend_that_answers_with_replies(server: ServerProcess):
     with RawFrontend(server.path) as frontend:
         frontend.send(R.GET_FEATURES, flags=m.VERSION | m.F_REPLY)
         assert frontend.is_closed()

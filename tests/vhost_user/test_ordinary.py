@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyvirtio.testing.frontend import RawQueue
-    from pyvirtio.testing.served import Served
+    from pyvirtio.testing.served import ServerProcess
 
 R = m.Request
 
 
 @pytest.fixture(scope="module")
-def odd_server() -> Iterator[Served]:
+def odd_server() -> Iterator[ServerProcess]:
     with served(odd()) as server:
         yield server
 
 
 @pytest.fixture
-def odd_queue(odd_server: Served) -> Iterator[RawQueue]:
+def odd_queue(odd_server: ServerProcess) -> Iterator[RawQueue]:
     with RawFrontend(odd_server.path) as frontend, SharedMemory() as memory:
         frontend.negotiate()
         frontend.share(memory)
@@ -44,7 +44,7 @@ def odd_queue(odd_server: Served) -> Iterator[RawQueue]:
 
 
 @pytest.mark.parametrize("features", [MODERN, LEGACY, MODERN | 3 << 28], ids=["modern", "legacy", "all rings"])
-def test_the_sequence_of_vhost_user_test_device(server: Served, unharmed: None, features: int):
+def test_the_sequence_of_vhost_user_test_device(server: ServerProcess, unharmed: None, features: int):
     """As QEMU 11 sends it: two boots of a guest in one connection, a reset between them."""
     with RawFrontend(server.path) as frontend, SharedMemory(8 << 20, offset=1 << 20) as memory:
         # At connection.
@@ -82,7 +82,7 @@ def test_the_sequence_of_vhost_user_test_device(server: Served, unharmed: None, 
         os.close(second_call)
 
 
-def test_legacy_frontend_without_protocol_features(server: Served, unharmed: None):
+def test_legacy_frontend_without_protocol_features(server: ServerProcess, unharmed: None):
     with RawFrontend(server.path) as frontend, SharedMemory() as memory:
         frontend.negotiate(features=LEGACY & ~m.F_PROTOCOL_FEATURES, protocol=0)
         frontend.share(memory)
@@ -92,7 +92,7 @@ def test_legacy_frontend_without_protocol_features(server: Served, unharmed: Non
         assert queue.stop() == 100
 
 
-def test_steps_of_the_setup_in_any_order(server: Served, unharmed: None):
+def test_steps_of_the_setup_in_any_order(server: ServerProcess, unharmed: None):
     steps = ("set_num", "set_base", "set_addr", "set_kick", "set_call", "enable")
     orders = list(itertools.permutations(steps))[::19]
     for order in orders:
@@ -252,7 +252,7 @@ def test_channel_that_nobody_reads_holds_nothing_up(odd_queue: RawQueue, kind: s
         assert ask(odd_queue, 5) == [10]
 
 
-def test_M07_channel_that_is_no_socket(odd_server: Served, odd_queue: RawQueue):
+def test_M07_channel_that_is_no_socket(odd_server: ServerProcess, odd_queue: RawQueue):
     read_fd, write_fd = os.pipe()
     before = odd_server.fds()
     for fd in (read_fd, write_fd, odd_queue.kick_fd, odd_queue.memory.fd):
@@ -269,7 +269,7 @@ def test_drivers_writes_reach_the_device_and_only_where_it_allows(odd_queue: Raw
     assert frontend.config(0, 8) == (77).to_bytes(4, "little") + (100).to_bytes(4, "little")
 
 
-def test_one_frontends_config_space_is_not_the_nexts(odd_server: Served):
+def test_one_frontends_config_space_is_not_the_nexts(odd_server: ServerProcess):
     for _ in range(2):
         with RawFrontend(odd_server.path) as frontend, SharedMemory() as memory:
             frontend.negotiate()

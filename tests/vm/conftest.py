@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SUITABLE = "echo '  virtio-id=<uint16>'"
+SUITABLE = "for word in $*; do echo ${word%,help} options:; done"
 UNSUITABLE = "echo \"Device 'x' not found\" >&2"
 
 SCRIPT = """#!/bin/sh

@@ -1,4 +1,4 @@
-"""How guests fail, with stand-ins for QEMU: each failure is an error that tells the story, and QEMU is gone."""
+"""How guests fail, with stand-ins for QEMU: each failure is an error with diagnostics, and QEMU is gone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import GuestError, LocalError
-from pyvirtio.vm.guest import Guest, LaunchConfig, interact
+from pyvirtio.testing.signals import interruptible
+from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.launch import run_once
 from pyvirtio.vm.machine import MACHINES, Boot, VhostUserDevice, find_machine
+from pyvirtio.vm.shell import interact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +79,7 @@ def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Laun
 
 
 @pytest.mark.parametrize(
-    ("run", "story"),
+    ("run", "diagnostics"),
     [
         (
             "echo 'qemu: cannot connect' >&2; exit 1",
@@ -94,8 +96,8 @@ def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], Laun
         ),
     ],
 )
-def test_a_guest_that_dies(fake_setup: Callable[[str], LaunchConfig], run: str, story: str) -> None:
-    with pytest.raises(GuestError, match=story), Guest(fake_setup(run)):
+def test_a_guest_that_dies(fake_setup: Callable[[str], LaunchConfig], run: str, diagnostics: str) -> None:
+    with pytest.raises(GuestError, match=diagnostics), Guest(fake_setup(run)):
         pytest.fail("it never was ready")
 
 
@@ -170,6 +172,7 @@ def test_qemu_goes_however_the_block_is_left(
 PROGRAM = """
 import os, sys
 from pathlib import Path
+from pyvirtio.testing.signals import interruptible
 from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
@@ -182,9 +185,11 @@ with Guest(setup) as guest:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_qemu_goes_when_we_are_told_to_end(fake_qemu: Callable[..., Path], number: int, status: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, fake_qemu(LISTEN)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    with interruptible():
+        started = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, fake_qemu(LISTEN)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    with started as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.send_signal(number)

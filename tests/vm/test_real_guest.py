@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from pyvirtio.devices.factorial import Factorial
 from pyvirtio.errors import GuestError, ProvisionError
+from pyvirtio.spec.ids import QEMU_FORWARDS
 from pyvirtio.testing.served import served
+from pyvirtio.vm.device_ids import DeviceProbe
+from pyvirtio.vm.frontends import FRONTENDS
 from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.launch import GuestBuilder, GuestOptions, default_builder, run_once
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_SOURCES
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support import entropy
+from tests.support.entropy import PATTERN, Entropy
 
 pytestmark = [
     pytest.mark.guest,
@@ -44,13 +47,13 @@ def builder() -> GuestBuilder:
 
 def prepare(builder: GuestBuilder, guest_options: GuestOptions) -> LaunchConfig:
     try:
-        return builder.prepare(guest_options)
+        return builder.prepare(guest_options, sources=DRIVER_SOURCES)
     except ProvisionError as error:
         pytest.skip(f"nothing can be provisioned here: {error}")
 
 
 def attached(setup: LaunchConfig, path: Path) -> LaunchConfig:
-    return replace(setup, devices=[VhostUserDevice(path, id=45, queues=1, size=128, config_size=16)])
+    return replace(setup, devices=[VhostUserDevice.of(Factorial().description(), path)])
 
 
 def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> None:
@@ -89,7 +92,7 @@ def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> No
         assert run_once(attached(setup, path), ["factorial", "8"]).lines == ["8! = 40320"]
 
 
-def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(builder: GuestBuilder) -> None:
+def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console(builder: GuestBuilder) -> None:
     setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
     broken = replace(setup, kernel_options=("rdinit=/missing",))
     with (
@@ -97,6 +100,40 @@ def test_a_kernel_that_finds_no_init_is_a_panic_with_its_story(builder: GuestBui
         Guest(broken),
     ):
         pass
+
+
+def test_a_stock_driver_named_by_its_module_drives_a_device_behind_its_own_frontend(builder: GuestBuilder) -> None:
+    guest_options = GuestOptions(arch="x86_64", accel="tcg")
+    with served(f"{entropy.__file__}:Entropy") as server:
+        device = VhostUserDevice.of(Entropy().description(), Path(server.path))
+        try:
+            probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
+            device = replace(device, frontend=probe.frontend(device.id))
+            config = builder.prepare(guest_options, [device], modules=["virtio_rng"])
+        except ProvisionError as error:
+            pytest.skip(f"nothing can be provisioned here: {error}")
+        with Guest(config) as guest:
+            bound = guest.run("cat /sys/class/misc/hw_random/rng_current").lines
+            assert bound == ["virtio_rng.0"]
+            assert guest.run("head -c 16 /dev/hwrng").lines == [PATTERN.decode()]
+
+
+@pytest.mark.parametrize(("arch", "transport"), [("x86_64", "pci"), ("aarch64", "mmio")])
+def test_the_tables_of_ids_and_frontends_are_true(builder: GuestBuilder, arch: str, transport: str) -> None:
+    guest_options = GuestOptions(arch=arch, transport=transport)
+    try:
+        probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+    device = VhostUserDevice(Path("/nowhere"), 1, queues=1, size=128, config_size=16)
+    version = ".".join(probe.qemu.version().split(".")[:2])
+    if version in QEMU_FORWARDS:
+        assert set(probe.ids(device)) == QEMU_FORWARDS[version]
+    present = [device_id for device_id, frontend in FRONTENDS.items() if probe.frontend(device_id) is frontend]
+    assert {1, 2, 4, 8, 19, 26} <= set(present)
+    for device_id in present:
+        asked = replace(device, id=device_id, queues=4, frontend=FRONTENDS[device_id])
+        assert probe.accepted(asked) == asked
 
 
 def test_a_backend_that_is_not_there_is_qemus_complaint(builder: GuestBuilder, tmp_path: Path) -> None:

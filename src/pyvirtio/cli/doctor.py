@@ -1,4 +1,4 @@
-"""``pyvirtio doctor``: what this machine can do, what is missing, and the command that mends it."""
+"""``pyvirtio doctor``: what this machine can do, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at."""
+    from pyvirtio.provision.progress import for_terminal
     from pyvirtio.ring.engine import ENGINES, engine
-    from pyvirtio.vm.doctor import MISSING, OK, Finding, examine, mend
+    from pyvirtio.vm.doctor import MISSING, OK, CheckResult, examine, fix
     from pyvirtio.vm.launch import default_builder
-    from pyvirtio.vm.progress import for_terminal
 
     builder = default_builder(for_terminal())
-    findings = [Finding("ring engine", OK, ENGINES[engine()])]
-    findings += mend(builder) if options.fix else examine(builder)
+    results = [CheckResult("ring engine", OK, ENGINES[engine()])]
+    results += fix(builder) if options.fix else examine(builder)
     if options.json:
         import json
 
-        print(json.dumps([finding.as_dict() for finding in findings]))
+        print(json.dumps([result.as_dict() for result in results]))
     else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            print(f"{finding.name:{width}}  {_MARKS[finding.state]:7}  {finding.found}{remedy}")
-    return 1 if any(finding.state == MISSING for finding in findings) else 0
+        width = max(len(result.name) for result in results)
+        for result in results:
+            remedy = f" -> {result.remedy}" if result.remedy else ""
+            print(f"{result.name:{width}}  {_MARKS[result.state]:7}  {result.found}{remedy}")
+    return 1 if any(result.state == MISSING for result in results) else 0

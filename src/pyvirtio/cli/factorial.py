@@ -59,7 +59,8 @@ def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
         from pyvirtio.drivers.factorial import FactorialDriver
         from pyvirtio.vhost_user.client import VhostUserTransport
 
-        transport = VhostUserTransport(backend) if backend else VhostUserTransport.connect(options.socket)
+        name = FactorialDriver.device_name
+        transport = VhostUserTransport(backend) if backend else VhostUserTransport.connect(options.socket, device=name)
         yield stack.enter_context(FactorialDriver(transport, features=0 if options.wrap32 else None))
 
 

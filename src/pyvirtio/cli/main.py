@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from pyvirtio.cli.usage import Parser
-from pyvirtio.errors import VirtioError
+from pyvirtio.errors import UsageError, VirtioError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VirtioError as error:
         print(f"pyvirtio: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("pyvirtio: interrupted", file=sys.stderr)
         return 130

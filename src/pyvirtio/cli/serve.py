@@ -20,18 +20,22 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "serve",
         help="serve a device on a socket",
-        description="Serve a device on a Unix socket, to one front-end at a time, until SIGTERM or Ctrl-C.",
+        description="Serve a device on a Unix socket, to one front-end at a time, until SIGTERM or Ctrl-C. "
+        "Example: pyvirtio serve double.py:Double --socket /tmp/double.sock --reload",
     )
-    parser.add_argument("device", metavar="DEVICE", help=f"{', '.join(SHIPPED)}, or your own as file.py:Class")
-    parser.add_argument("--socket", metavar="PATH", required=True, help="where front-ends connect")
+    parser.add_argument(
+        "device",
+        metavar="DEVICE[,OPTION=VALUE...]",
+        help=f"{', '.join(SHIPPED)}, or your own as file.py:Class; DEVICE,help lists its options",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--socket", "--socket-path", metavar="PATH", dest="socket", help="where front-ends connect")
+    where.add_argument(
+        "--fd", metavar="N", type=natural, help="use the socket that this process was started with as descriptor N"
+    )
     parser.add_argument("--workers", metavar="N", type=positive, default=1, help="divide the queues among N processes")
     parser.add_argument("--reload", action="store_true", help="run changed code as soon as the device's file is saved")
-    parser.add_argument(
-        "--device-id",
-        metavar="N",
-        type=positive,
-        help="serve under another virtio id (QEMU 11.1 itself ends at 44, 46, 47, 48 and 63)",
-    )
+    parser.add_argument("--device-id", metavar="N", type=positive, help="serve under another virtio id")
     parser.add_argument(
         "--poll-us",
         metavar="N",
@@ -39,32 +43,69 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         default=0,
         help="after each request look for the next one for N microseconds before sleeping: takes a core (default 0)",
     )
+    parser.add_argument(
+        "--print-capabilities", action="store_true", help="print what the device is as JSON, for management programs"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the device and its workers say")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to end."""
-    import logging
+    from pyvirtio.system import log
+
+    log.to_stderr(verbose=options.verbose)
+    if options.device.endswith(",help"):
+        return _print_options(options.device.removesuffix(",help"))
+    if options.print_capabilities:
+        return _print_capabilities(options)
+    if options.socket is None and options.fd is None:
+        options.parser.error("say where: --socket PATH, or --fd N for a socket that is open already")
 
     from pyvirtio.host.serve import serve
 
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="pyvirtio: %(message)s")
-
-    def ready(description: DeviceDescription) -> None:
-        print(
-            f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {options.socket}",
-            file=sys.stderr,
-            flush=True,
-        )
-
+    where = options.socket if options.fd is None else options.fd
     serve(
         options.device,
-        options.socket,
+        where,
         workers=options.workers,
         reload=options.reload,
         device_id=options.device_id,
-        poll_us=options.poll_us,
-        ready=ready,
+        busy_poll_us=options.poll_us,
+        ready=lambda description: _say_ready(description, where),
     )
+    return 0
+
+
+def _say_ready(description: DeviceDescription, where: str | int) -> None:
+    from pyvirtio.spec.ids import id_trouble
+
+    if trouble := id_trouble(description.device_id):
+        print(f"pyvirtio: {trouble}", file=sys.stderr)
+    place = where if isinstance(where, str) else f"descriptor {where}"
+    print(
+        f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {place}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _print_options(name: str) -> int:
+    from pyvirtio.device.options import usage
+    from pyvirtio.host.loader import DeviceLoader
+
+    lines = usage(DeviceLoader(name).kind)
+    print("\n".join(lines) if lines else f"{name} takes no options")
+    return 0
+
+
+def _print_capabilities(options: argparse.Namespace) -> int:
+    """Print what vhost-user's "Backend program conventions" want a back-end to say of itself."""
+    import json
+
+    from pyvirtio.host.loader import DeviceLoader
+    from pyvirtio.spec.ids import VHOST_USER_TYPES
+
+    description = DeviceLoader(options.device, options.device_id).new_device().description()
+    print(json.dumps({"type": VHOST_USER_TYPES.get(description.device_id, description.name), "features": []}))
     return 0

@@ -1,4 +1,4 @@
-"""``pyvirtio vm``: a real Linux guest with a device of ours."""
+"""``pyvirtio vm``: a real Linux guest with the factorial device."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     shell.set_defaults(run=run_shell)
     for parser in (factorial, shell):
-        _add_wishes(parser)
+        _add_guest_options(parser)
 
 
-def _add_wishes(parser: argparse.ArgumentParser) -> None:
+def _add_guest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", choices=("x86_64", "aarch64"), default="x86_64", help="the guest's architecture")
     parser.add_argument(
         "--transport",
@@ -90,7 +90,7 @@ def _status(result: Result, complete: bool) -> int:
 
 def run_shell(options: argparse.Namespace) -> int:
     """Give the terminal to a shell in the guest."""
-    from pyvirtio.vm.guest import interact
+    from pyvirtio.vm.shell import interact
 
     with _setup(options) as setup:
         return interact(setup)
@@ -98,30 +98,26 @@ def run_shell(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _setup(options: argparse.Namespace) -> Iterator[LaunchConfig]:
-    """Make everything ready, and serve the device while the guest runs."""
+    """Prepare the guest, and serve the device while it runs."""
+    from pyvirtio.provision.progress import for_terminal
     from pyvirtio.vm.launch import GuestOptions, default_builder
-    from pyvirtio.vm.progress import for_terminal
+    from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
     guest_options = GuestOptions(options.arch, options.transport, options.accel, options.qemu, options.kernel)
     builder = default_builder(for_terminal())
     with _served("article" if options.wrap32 else "factorial") as device:
-        yield builder.prepare(guest_options, devices=[device])
+        yield builder.prepare(guest_options, [device], sources=DRIVER_SOURCES)
 
 
 @contextlib.contextmanager
 def _served(name: str) -> Iterator[VhostUserDevice]:
-    from pyvirtio.host.loader import load_device
+    from pyvirtio.host.loader import DeviceLoader
     from pyvirtio.host.serve import backend_at
     from pyvirtio.vm.machine import VhostUserDevice
+    from pyvirtio.vm.rootfs import DRIVER_IDS
 
-    description = load_device(name).description()
+    description = DeviceLoader(name).new_device().description()
     with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
         path = Path(folder, "device.sock")
         with backend_at(name, str(path)):
-            yield VhostUserDevice(
-                path,
-                description.device_id,
-                len(description.queue_sizes),
-                max(description.queue_sizes),
-                len(description.config),
-            )
+            yield VhostUserDevice.of(description, path, driver_ids=DRIVER_IDS)

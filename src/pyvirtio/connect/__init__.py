@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 from pyvirtio.connect.in_process import InProcessTransport
+from pyvirtio.connect.own_process import serving
 from pyvirtio.device import Device
 from pyvirtio.errors import LocalError
+from pyvirtio.memory.files import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,28 +24,36 @@ if TYPE_CHECKING:
 
     D = TypeVar("D", bound=Driver)
 
-__all__ = ["open_driver", "open_transport"]
+__all__ = ["open_driver", "open_transport", "serving"]
 
 
-def open_driver(driver: type[D], device: Device | str, **options: Any) -> D:
+def open_driver(driver: type[D], device: Device | str, *, memory: int | None = None, **options: Any) -> D:
     """Open ``driver`` on a device in this process, or on one at an address: ``"vhost-user:/run/f.sock"``.
 
-    ``options`` go to the driver's constructor.
+    ``memory`` is how many bytes driver and device share: what all requests in flight and their answers take. The
+    other ``options`` go to the driver's constructor.
 
     Raises:
-        LocalError: the address is not understood, or nobody serves it.
+        LocalError: the address is not understood, nobody serves it, or that much memory cannot be shared.
+        NoAnswer: the back-end is busy with another front-end, or hangs.
         NegotiationError: driver and device have no common ground.
     """
-    return driver(open_transport(device), **options)
+    return driver(open_transport(device, memory=memory, device_name=driver.device_name), **options)
 
 
-def open_transport(device: Device | str) -> DriverTransport:
-    """Open the way to a device, without a driver; see `open_driver`."""
+def open_transport(device: Device | str, *, memory: int | None = None, device_name: str = "DEVICE") -> DriverTransport:
+    """Open the way to a device, without a driver; see `open_driver`.
+
+    ``device_name`` is what ``pyvirtio serve`` calls the device, for the error that says how to start a back-end.
+    """
+    if memory is not None and memory < PAGE:
+        raise LocalError(f"memory={memory}: driver and device share at least a page, {PAGE} bytes")
+    shared = {} if memory is None else {"memory": memory}
     if isinstance(device, Device):
-        return InProcessTransport(device)
+        return InProcessTransport(device, **shared)
     kind, _, place = device.partition(":")
     if kind != "vhost-user" or not place:
         raise LocalError(f"the address {device!r} is not understood; write vhost-user:/path/of/the/socket")
     from pyvirtio.vhost_user.client import VhostUserTransport
 
-    return VhostUserTransport.connect(place)
+    return VhostUserTransport.connect(place, device=device_name, **shared)

@@ -1,28 +1,34 @@
-"""A driver and a device in one process and one thread: the shortest way that a request can go.
+"""A driver and a device in one process: the shortest way that a request can go.
 
-A kick is a call of the device's turn, so an answer is there when `kick` returns.
+A kick steps the device's runtime, so what a plain method answers is there when `kick` returns. A device with
+coroutines runs in the event loop in which the driver was opened; where there was none, in one that runs while the
+driver waits.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
-from functools import partial
 
-from pyvirtio.device import QueueService
+from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
-from pyvirtio.ring import SplitLayout, device_queue
-from pyvirtio.transport import DriverTransport
+from pyvirtio.memory.files import map_file, shared_file
+from pyvirtio.runtime import DeviceRunner
+from pyvirtio.system import log
+from pyvirtio.transport import DriverTransport, FileRegion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from pyvirtio.device import Device
+    from pyvirtio.runtime.loop import Attachment
     from pyvirtio.transport import QueueSetup
 
 MEMORY = 16 << 20
-"""The bytes of memory that driver and device share."""
+"""The bytes of memory that driver and device share, unless told otherwise."""
 
 
 class InProcessTransport(DriverTransport):
@@ -30,70 +36,141 @@ class InProcessTransport(DriverTransport):
 
     def __init__(self, device: Device, memory: int = MEMORY) -> None:
         self.device = device
-        self.memory = MemoryTable([Region(0, mmap.mmap(-1, memory))])
-        self.arena = Arena(0, memory)
+        self.device_id = device.device_id
         self.faults: list[str] = []
-        """What the device's service reported."""
-        self._description = device.description()
-        self._config = bytearray(self._description.config)
-        self._generation = 0
+        """What the device's runtime reported; it is logged as well, with tracebacks."""
+        self._loop, self._own_loop = _loop_for(device)
+        try:
+            self.runner = DeviceRunner(device, self._report, loop=self._loop)
+        except BaseException:
+            if self._own_loop is not None:
+                self._own_loop.close()
+            raise
+        self.runner.events = self
+        self._attachment: Attachment | None = None
+        if self._loop is not None:
+            from pyvirtio.runtime.loop import Attachment
+
+            self._attachment = Attachment(self._loop, self.runner)
+            self.runner.wake_loop = self._attachment.wake
+        fd = shared_file("pyvirtio-driver", memory)
+        self.memory = MemoryTable([Region(0, map_file(fd, 0, memory))])
+        self.runner.set_memory([FileRegion(0, memory, fd, 0)])
+        os.close(fd)
+        self.arena = Arena(0, memory)
         self._features = 0
         self._setups: list[QueueSetup] = []
-        self._services: dict[int, QueueService] = {}
-        self._interrupt_fds: dict[int, int] = {}
-        device.attach_config(self._device_wrote_config)
+        self._fds: dict[int, int] = {}
+        self._kick_fds: list[int] = []
+        self._broken = 0
+        self._closed = False
+
+    def _report(self, message: str, error: BaseException | None) -> None:
+        self.faults.append(message)
+        log.warning(message, error)
+
+    # What the runtime reports.
+
+    def config_changed(self) -> None:
+        """Do nothing: `config_generation` says it."""
+
+    def queue_broken(self, index: int) -> None:  # noqa: ARG002  # the device as a whole needs a reset
+        """Take note that the device needs to be reset (VIRTIO 1.4, 2.1.2)."""
+        self._broken += 1
+
+    # What a driver asks.
 
     def offered_features(self) -> int:
-        """Give what the device offers."""
-        return self._description.features
+        """Return what the device offers."""
+        return self.runner.description.features
 
     def accept_features(self, features: int) -> bool:
         """Agree to what was offered."""
         self._features = features
-        return not features & ~self._description.features
+        return not features & ~self.runner.description.features
 
     def queue_size(self, index: int) -> int:
-        """Give what the device declares."""
-        sizes = self._description.queue_sizes
+        """Return what the device declares."""
+        sizes = self.runner.description.queue_sizes
         return sizes[index] if index < len(sizes) else 0
 
     def start_queue(self, setup: QueueSetup) -> None:
-        """Keep the record until `run`."""
+        """Keep the set-up until `run`."""
         self._setups.append(setup)
 
     def run(self) -> None:
-        """Build the device's side of every queue."""
-        self.device.negotiate(self._features)
-        answers = self.device.answers()
+        """Let the runtime serve every queue."""
+        flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
         for setup in self._setups:
-            rings = SplitLayout(self.memory, setup.size, setup.descriptor_area, setup.driver_area, setup.device_area)
-            queue = device_queue(rings, self.memory, self._features, base=setup.position)
-            fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._interrupt_fds[setup.index] = fd
-            self._services[setup.index] = QueueService(
-                queue,
-                answers[setup.index],
-                partial(os.eventfd_write, fd, 1),
-                lambda message, _error: self.faults.append(message),
-                time.monotonic_ns,
-                repeatable=self.device.repeatable,
-            )
+            self._fds[setup.index] = setup.interrupt_fd = os.eventfd(0, flags)
+            setup.kick_fd = os.eventfd(0, flags)
+            self._kick_fds.append(setup.kick_fd)
+            self.runner.start_queue(setup)
 
     def kick(self, index: int) -> None:
         """Let the device serve the queue, here and now."""
-        while self._services[index].turn():
-            pass
+        self.runner.kick(index)
+        if self._own_loop is not None:
+            self._run_loop(lambda: True, 0.0)
+        elif self._loop is None:
+            while self.runner.step():
+                pass
 
-    def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
-        """Take note of a call. Nobody else runs, so what is not there now never comes."""
+    def wait(self, index: int, timeout: float | None) -> bool:
+        """Wait for an interrupt. Where the device has no coroutines, what is not there now never comes."""
+        if self._interrupted(index):
+            return True
+        if self._own_loop is not None:
+            return self._run_loop(lambda: self._interrupted(index), timeout)
+        if self._loop is not None:
+            raise LocalError("the device runs in this event loop, which a blocking wait would stop; await the ticket")
+        return False
+
+    def _interrupted(self, index: int) -> bool:
         try:
-            return bool(os.eventfd_read(self._interrupt_fds[index]))
+            return bool(os.eventfd_read(self._fds[index]))
         except BlockingIOError:
             return False
 
+    def _run_loop(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Run the loop of our own until ``condition`` holds, which is looked at after each of its rounds."""
+        import asyncio
+
+        async def rounds() -> bool:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                await asyncio.sleep(0)  # a round of everything that is ready, the device's runtime included
+                await asyncio.sleep(0)
+                if condition():
+                    return True
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                await self._next_interrupt(deadline)
+
+        assert self._own_loop is not None
+        return self._own_loop.run_until_complete(rounds())
+
+    async def _next_interrupt(self, deadline: float | None) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        arrived = loop.create_future()
+
+        def interrupted() -> None:
+            if not arrived.done():
+                arrived.set_result(None)
+
+        for fd in self._fds.values():
+            loop.add_reader(fd, interrupted)
+        try:
+            await asyncio.wait([arrived], timeout=None if deadline is None else deadline - time.monotonic())
+        finally:
+            for fd in self._fds.values():
+                loop.remove_reader(fd)
+
     def interrupt_fd(self, index: int) -> int:
-        """Give the eventfd that the device's service writes."""
-        return self._interrupt_fds[index]
+        """Return the eventfd that the device's runtime writes."""
+        return self._fds[index]
 
     def hangup_fd(self) -> int:
         """Return -1: the device cannot go away by itself."""
@@ -104,31 +181,54 @@ class InProcessTransport(DriverTransport):
 
     def config_generation(self) -> int:
         """Count the changes that the device made; asking to be reset is one (VIRTIO 1.4, 2.1.2)."""
-        return self._generation + sum(service.retired for service in self._services.values())
+        return self.runner.config_generation() + self._broken
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Read the device's configuration space."""
-        return bytes(self._config[offset : offset + length])
+        return self.runner.read_config(offset, length)
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Write what the device lets a driver write."""
-        mask = self._description.writable
-        for place, byte in enumerate(data, start=offset):
-            if place < len(mask) and mask[place]:
-                self._config[place] = byte
-        self.device.load_config(bytes(self._config))
-        self.device.config_written()
+        self.runner.write_config(offset, data)
 
     def needs_reset(self) -> bool:
-        """Tell whether a queue had to be retired (VIRTIO 1.4, 2.1.2)."""
-        return any(service.retired for service in self._services.values())
+        """Return whether a queue is not served any more (VIRTIO 1.4, 2.1.2)."""
+        return self._broken > 0
 
     def close(self) -> None:
-        """Forget the device."""
-        self._services.clear()
-        while self._interrupt_fds:
-            os.close(self._interrupt_fds.popitem()[1])
+        """Stop the device; the object itself can be used again."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._attachment is not None:
+            self._attachment.detach()
+        tasks = self.runner.close()
+        if self._own_loop is not None:
+            _finish(self._own_loop, tasks)
+        for fd in (*self._fds.values(), *self._kick_fds):
+            os.close(fd)
+        self._fds.clear()
+        self._kick_fds.clear()
 
-    def _device_wrote_config(self, data: bytes) -> None:
-        self._config[:] = data
-        self._generation += 1
+
+def _loop_for(device: Device) -> tuple[asyncio.AbstractEventLoop | None, asyncio.AbstractEventLoop | None]:
+    """Return the event loop for a device, if it needs one, and the same again if it was made for it."""
+    if not device.is_async:
+        return None, None
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop(), None
+    except RuntimeError:
+        loop = asyncio.new_event_loop()
+        return loop, loop
+
+
+def _finish(loop: asyncio.AbstractEventLoop, tasks: list[asyncio.Task[None]]) -> None:
+    """Let cancelled tasks end, and close the loop."""
+    import asyncio
+
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

@@ -4,7 +4,6 @@
 >>> class Number(Struct):
 ...     value: int = le32()
 >>> class Doubler(Device):
-...     device_id = 63
 ...     requests = Queue(Number, Number, size=16)
 ...
 ...     @requests.each
@@ -14,10 +13,10 @@
 (16,)
 """
 
+from pyvirtio.device.batches import RecordArray, lookup
 from pyvirtio.device.device import Device
-from pyvirtio.device.queue import Queue
-from pyvirtio.device.records import Records, lookup
-from pyvirtio.device.service import QueueService
+from pyvirtio.device.outgoing import OutgoingPort
+from pyvirtio.device.queue import OutgoingQueue, Queue
 from pyvirtio.device.streams import Reader, Writer
 
-__all__ = ["Device", "Queue", "QueueService", "Reader", "Records", "Writer", "lookup"]
+__all__ = ["Device", "OutgoingPort", "OutgoingQueue", "Queue", "Reader", "RecordArray", "Writer", "lookup"]

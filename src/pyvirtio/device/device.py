@@ -4,78 +4,185 @@ from __future__ import annotations
 
 import sys
 
-from pyvirtio.device.queue import Queue
+from pyvirtio.device import handlers
+from pyvirtio.device.outgoing import OutgoingPort
+from pyvirtio.device.queue import AnyQueue, OutgoingQueue, Queue
 from pyvirtio.errors import LocalError
 from pyvirtio.spec.features import DEVICE_FEATURES, RING_FEATURES, Feature
+from pyvirtio.spec.struct import Struct
 from pyvirtio.transport import DeviceDescription
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, ClassVar
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+    from typing import Any, ClassVar, Self, TypeVar
 
-    from pyvirtio.device.records import Answer
-    from pyvirtio.spec.struct import ByteOrder, Struct
+    from pyvirtio.spec.struct import ByteOrder
+
+    R = TypeVar("R")
+
+MAXIMUM_CONFIG = 256
+"""The most bytes of a configuration space: QEMU and vhost-user take no more in one message."""
+
+MAXIMUM_ID = 63
+"""The largest virtio id that has a PCI device id (VIRTIO 1.4, 4.1.2)."""
+
+
+class _Config:
+    """The configuration space of a device as an attribute: on an instance, assigning to it tells the driver."""
+
+    def __get__(self, device: Device | None, owner: type[Device]) -> Any:
+        return owner._first_config if device is None else device._config
+
+    def __set__(self, device: Device, value: Struct | None) -> None:
+        device._replace_config(value)
 
 
 class Device:
     """A virtio device: data, and a method for each of its queues.
 
+    What the class says may be changed by an instance in its constructor, whose typed parameters are the device's
+    options: ``features``, ``config``, and ``queues``, the list of its queues in the order of their indexes. From then
+    on the device's description is fixed. A worker process makes an instance of its own.
+
     Attributes:
-        device_id: its virtio id, 1 to 63 where it shall be seen over PCI.
+        device_id: its virtio id, 1 to 63; the default is one that QEMU takes and no Linux driver claims.
         features: its own feature bits (bits 0 to 23 and 50 to 63); rings and transports add theirs.
-        config: the first content of its configuration space, a structure.
+        config: its configuration space, a structure. Assigning another one tells the driver.
+        queues: its queues; by default those that the class declares, in order.
         repeatable: whether a request may be given to its method again when the worker died in it.
-            Where not, such a request is completed empty.
-        patience: the seconds that its method may take for one request, before its worker counts as hung.
+            Where not, such a request fails.
+        patience: the seconds that its method may take for one request before the request fails, or its worker counts
+            as hung; None where it may take any time.
+        executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
 
     Raises:
         LocalError: something declared is not possible; the message says what.
     """
 
-    device_id: ClassVar[int]
-    features: ClassVar[int] = 0
-    config: Struct | None = None
-    repeatable: ClassVar[bool] = True
-    patience: ClassVar[float] = 10.0
-    queues: ClassVar[tuple[Queue, ...]] = ()
+    device_id: int = 38
+    features: int = 0
+    config: Any = _Config()
+    queues: Sequence[AnyQueue] = ()
+    repeatable: bool = True
+    patience: float | None = 10.0
+    executor: Executor | None = None
+    _first_config: ClassVar[Struct | None] = None
 
     def __init_subclass__(cls) -> None:
-        """Collect the declared queues, in order."""
-        declared = tuple(item for item in vars(cls).values() if isinstance(item, Queue))
-        cls.queues = cls.queues + declared
-        if cls.features & ~DEVICE_FEATURES:
-            raise LocalError(
-                f"{cls.__name__}.features has bits that belong to rings and transports; "
-                "a device has bits 0 to 23 and 50 to 63",
-                section="2.2",
-            )
+        """Collect the declared queues, in order, and refuse what cannot work."""
+        declared = tuple(item for item in vars(cls).values() if isinstance(item, AnyQueue))
+        if declared:
+            cls.queues = (*cls.queues, *declared)
+        if "config" in vars(cls):
+            cls._first_config = vars(cls)["config"]
+            delattr(cls, "config")
+        _check(cls, cls.__name__, cls._first_config)
+        if handlers.is_async(cls.config_written):
+            raise LocalError(f"{cls.__name__}.config_written is called and ends at once, so it cannot be `async def`")
+        if cls.run is not Device.run and not handlers.is_async(cls.run):
+            raise LocalError(f"{cls.__name__}.run goes on while the device runs, so it has to be `async def`")
 
-    def __init__(self) -> None:
-        self.negotiated = 0
-        self._tell_config: Callable[[bytes], None] = lambda _data: None
-        self._logger: Any = None
+    def __new__(cls, *_options: object, **_named: object) -> Self:
+        """Make a device that works even if its own constructor does not call this class's."""
+        device = super().__new__(cls)
+        device.negotiated = 0
+        device._config = cls._first_config
+        device._tell_config = None
+        device._logger = None
+        device._ports = {}
+        device._own_executor = None
+        return device
 
-    @classmethod
-    def description(cls) -> DeviceDescription:
-        """Say what the device is, for a transport."""
-        if not cls.queues or not getattr(cls, "device_id", 0):
-            raise LocalError(f"{cls.__name__} needs a device_id and at least one Queue")
-        config = cls.config
+    negotiated: int
+    _config: Struct | None
+    _tell_config: Callable[[bytes], None] | None
+    _logger: Any
+    _ports: dict[AnyQueue, list[OutgoingPort]]
+    _own_executor: Executor | None
+
+    # What it is.
+
+    def description(self) -> DeviceDescription:
+        """Return what the device is, for a transport.
+
+        Raises:
+            LocalError: what the instance chose is not possible.
+        """
+        name, config = type(self).__name__, self._config
+        if not self.queues:
+            raise LocalError(f"{name} needs at least one Queue or OutgoingQueue")
+        _check(self, name, config)
+        for queue in self.queues:
+            queue.check(type(self))
         return DeviceDescription(
-            name=cls.__name__,
-            device_id=cls.device_id,
-            features=cls.features | RING_FEATURES,
-            queue_sizes=[queue.size for queue in cls.queues for _ in range(queue.count)],
+            name=name,
+            device_id=self.device_id,
+            features=self.features | RING_FEATURES,
+            queue_sizes=[queue.size for queue in self.each_queue()],
             config=config.pack() if config is not None else b"",
             writable=config.writable_mask() if config is not None else b"",
         )
 
+    def each_queue(self) -> list[AnyQueue]:
+        """Return the declaration of each queue, in the order of the queues' indexes."""
+        return [queue for queue in self.queues for _ in range(queue.count)]
+
+    def ports(self, queue: OutgoingQueue) -> list[OutgoingPort]:
+        """Return the ports of an outgoing queue: as many as it is declared for."""
+        if queue not in self._ports:
+            self._ports[queue] = [OutgoingPort(queue.name) for declared in self.each_queue() if declared is queue]
+        return self._ports[queue]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the device needs an event loop: it has a `run`, an ``async def`` method or an outgoing queue."""
+        return self.speaks_first or any(queue.is_async(self) for queue in self.queues if isinstance(queue, Queue))
+
+    @property
+    def speaks_first(self) -> bool:
+        """Whether the device does something that no request asked for."""
+        return type(self).run is not Device.run or any(isinstance(queue, OutgoingQueue) for queue in self.queues)
+
+    # What it does; override these.
+
+    async def run(self) -> None:
+        """Do what no request asks for; override it.
+
+        It begins when the driver is ready (DRIVER_OK), goes on while queues are stopped and started again, and is
+        cancelled when the device is reset or its process ends. It may use timers, descriptors and anything else of
+        asyncio. A device that has it is served by one worker.
+        """
+
+    def config_written(self) -> None:
+        """Do what is to be done when a driver wrote the configuration space; override it."""
+
+    def close(self) -> None:
+        """Give back what the device holds; override it. It is called when the device is reset or its process ends."""
+
+    async def offload(self, function: Callable[..., R], *arguments: object, executor: Executor | None = None) -> R:
+        """Call ``function`` in a thread, another process or a cluster, and return what it returns.
+
+        ``executor`` is any `concurrent.futures.Executor`, for example Dask's ``Client.get_executor()``; without one it
+        is the device's own, and without that threads of this process.
+        """
+        import asyncio
+
+        chosen = executor or self.executor or self._own_executor
+        if chosen is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            chosen = self._own_executor = ThreadPoolExecutor(thread_name_prefix=type(self).__name__)
+        return await asyncio.wrap_future(chosen.submit(function, *arguments))
+
+    # What the runtime calls.
+
     def negotiate(self, features: int) -> None:
         """Take note of what driver and device agreed on, and of whether somebody reads the log.
 
-        The host calls this before the first request.
+        The runtime calls this before the first request.
         """
         self.negotiated = features
         logging = sys.modules.get("logging")  # who wants to read a log has imported it
@@ -84,15 +191,20 @@ class Device:
         logger = logging.getLogger(f"pyvirtio.device.{type(self).__name__}")
         self._logger = logger if logger.isEnabledFor(logging.INFO) else None
 
+    def retire(self) -> None:
+        """Release what belongs to this instance; the runtime calls this when it is done with it."""
+        self._tell_config = None
+        try:
+            self.close()
+        finally:
+            if self._own_executor is not None:
+                self._own_executor.shutdown(wait=False, cancel_futures=True)
+                self._own_executor = None
+
     @property
     def byte_order(self) -> ByteOrder:
         """The order of bytes in structures: the guest's for a legacy driver, little-endian otherwise."""
         return "little" if self.negotiated & Feature.VERSION_1 else sys.byteorder
-
-    def answers(self) -> list[Answer]:
-        """Give, for each queue, the function that answers one chain."""
-        order = self.byte_order
-        return [queue.bind(self, order) for queue in self.queues for _ in range(queue.count)]
 
     @property
     def logs(self) -> bool:
@@ -115,18 +227,55 @@ class Device:
 
     def load_config(self, data: bytes | bytearray) -> None:
         """Take over the content of the configuration space, as the driver left it."""
-        if self.config is not None:
-            self.config = type(self.config).unpack(data, self.byte_order)
-
-    def config_written(self) -> None:
-        """Do what is to be done when a driver wrote the configuration space; override it."""
+        if self._config is not None:
+            self._config = type(self._config).unpack(data, self.byte_order)
 
     def update_config(self, **changes: object) -> None:
         """Change fields of the configuration space; the driver gets a configuration-change interrupt."""
-        if self.config is None:
+        if self._config is None:
             raise LocalError(f"{type(self).__name__} has no configuration space")
-        self.config = self.config.replace(**changes)
-        self._tell_config(self.config.pack(self.byte_order))
+        self.config = self._config.replace(**changes)
+
+    def _replace_config(self, value: Struct | None) -> None:
+        name = type(self).__name__
+        _check_config(name, value)
+        if self._tell_config is not None and type(value) is not type(self._config):
+            raise LocalError(f"the driver knows the configuration space of {name} already; change its fields only")
+        self._config = value
+        if self._tell_config is not None and value is not None:
+            self._tell_config(value.pack(self.byte_order))
+
+
+def _check(device: Any, name: str, config: object) -> None:
+    """Refuse what a class or an instance says of itself and cannot be."""
+    if not isinstance(device.device_id, int) or not 1 <= device.device_id <= MAXIMUM_ID:
+        raise LocalError(
+            f"{name}.device_id is {device.device_id!r}; a virtio id is a number from 1 to {MAXIMUM_ID}", section="4.1.2"
+        )
+    if not isinstance(device.features, int) or device.features & ~DEVICE_FEATURES:
+        raise LocalError(
+            f"{name}.features has bits that belong to rings and transports; a device has bits 0 to 23 and 50 to 63",
+            section="2.2",
+        )
+    patience = device.patience
+    if patience is not None and not (isinstance(patience, (int, float)) and 0 < patience < float("inf")):
+        raise LocalError(f"{name}.patience is {patience!r}; give seconds above 0, or None for no limit")
+    for queue in device.queues:
+        if not isinstance(queue, AnyQueue):
+            raise LocalError(f"{name}.queues holds {queue!r}; it is a list of the queues that the class declares")
+    _check_config(name, config)
+
+
+def _check_config(name: str, config: object) -> None:
+    if config is None:
+        return
+    if not isinstance(config, Struct):
+        hint = f"write {config.__name__}()" if isinstance(config, type) else "give a structure"
+        raise LocalError(f"{name}.config is the first content of its configuration space, an instance: {hint}")
+    if config.nbytes > MAXIMUM_CONFIG:
+        raise LocalError(
+            f"{name}.config takes {config.nbytes} bytes; {MAXIMUM_CONFIG} is the most that front-ends can read"
+        )
 
 
 def _printable(value: object) -> object:

@@ -1,32 +1,58 @@
-"""The declaration of a device's queue: its structures, its size, and the method that answers."""
+"""The declaration of a device's queue: its structures, its size, and the methods of the device that serve it."""
 
 from __future__ import annotations
 
-from pyvirtio.device.records import RecordAnswer, write_answer
-from pyvirtio.device.streams import Reader, Writer
+from pyvirtio.device import handlers
 from pyvirtio.errors import LocalError
 from pyvirtio.spec import split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any, Self, TypeVar
 
-    from pyvirtio.device.records import Answer
-    from pyvirtio.ring import Chain
+    from pyvirtio.device.handlers import Handler
+    from pyvirtio.device.outgoing import OutgoingPort
+    from pyvirtio.device.streams import Writer
     from pyvirtio.spec.struct import ByteOrder, Struct
 
     Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class Queue:
-    """One queue of a device, or ``count`` equal ones.
-
-    ``request`` and ``response`` are structures; ``size`` is the most entries that the driver may use, a power of
-    two up to 32768. Decorate one method of the device with `each` or `stream`, and perhaps one more with `batch`.
+class AnyQueue:
+    """What both kinds of queues declare: ``size`` entries and ``count`` equal queues in a row.
 
     Raises:
-        LocalError: the size is not possible.
+        LocalError: the size or the count is not possible.
+    """
+
+    def __init__(self, *, size: int, count: int) -> None:
+        if not split.is_valid_size(size):
+            raise LocalError(f"a queue of {size} entries: use a power of two from 1 to 32768", section="2.7")
+        if count < 1:
+            raise LocalError(f"{count} queues are declared at once; at least one is needed")
+        self.size = size
+        self.count = count
+        self.name = ""
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self.name = name
+
+    def check(self, device: type) -> None:
+        """Refuse a queue that the class ``device`` cannot serve."""
+
+
+class Queue(AnyQueue):
+    """A queue on which the driver asks and the device answers, or ``count`` equal ones.
+
+    ``request`` and ``response`` are structures. ``size``, a power of two up to 32768, is how many entries the device
+    asks for, and the most requests that it is given at once; the driver may make the ring larger or smaller.
+    Decorate one method of the device with `each` or `stream`, perhaps one with `batch`, and perhaps one with `failed`.
+    Where ``repeatable`` is False, a request is never given to its method twice, even if a worker died in it; by
+    default the queue does as its `Device` says.
+
+    Raises:
+        LocalError: the declaration is not possible.
     """
 
     def __init__(
@@ -36,101 +62,123 @@ class Queue:
         *,
         size: int = 128,
         count: int = 1,
+        repeatable: bool | None = None,
     ) -> None:
-        if not split.is_valid_size(size):
-            raise LocalError(f"a queue of {size} entries: use a power of two from 1 to 32768", section="2.7")
+        super().__init__(size=size, count=count)
         self.request = request
         self.response = response
-        self.size = size
-        self.count = count
-        self.name = ""
-        self._method = ""
-        self._batch = ""
-        self._typed = False
+        self.repeatable = repeatable
+        self.methods: dict[str, str] = {}
+        """The names of the device's methods, by what they do: ``each`` or ``stream``, ``batch``, ``failed``."""
 
-    def __set_name__(self, _owner: type, name: str) -> None:
-        self.name = name
+    # Decorators.
 
     def each(self, method: Method) -> Method:
         """Let ``method(self, request)`` answer: a structure in, a structure out.
 
-        A response with a single number may be given as that number.
+        A response with a single number may be given as that number. An ``async def`` method may answer later, and
+        in any order; as many are in progress as the driver has requests on the queue.
         """
-        self._typed = True
-        return self._declare(method)
+        if self.request is None or self.response is None:
+            raise LocalError("a method that answers each request needs the queue's two structures; or use stream")
+        return self._declare("each", method, instead_of="stream")
 
     def stream(self, method: Method) -> Method:
-        """Let ``method(self, reader, writer)`` answer: bytes in, bytes out."""
-        return self._declare(method)
+        """Let ``method(self, reader, writer)`` answer: bytes in, bytes out; ``async def`` as for `each`."""
+        return self._declare("stream", method, instead_of="each")
 
     def batch(self, method: Method) -> Method:
-        """Let ``method(self, requests)`` answer many at once, where NumPy is there and many wait.
+        """Let ``method(self, requests)`` answer many requests at once, where many wait. It needs NumPy.
 
-        It takes a record array of the request's structure, which it may not change, and gives an array of the
-        response's, or of plain values where the response has one field. It may give NotImplemented; then, and
-        where few requests wait, and for a device that is not `repeatable`, the queue's other method answers one by
-        one.
+        It takes a record array of the request's structure, which it may not change, and returns an array of the
+        response's, or of plain values where the response has one field. It may return NotImplemented; then, where few
+        requests wait or NumPy is missing, and on a queue that is not repeatable, the queue's other method is called
+        for each request.
         """
-        if self._batch:
-            raise LocalError(f"two methods answer the batches of one queue: {self._batch} and {method.__name__}")
         if self.request is None or self.response is None:
             raise LocalError("a method that answers batches needs the queue's two structures")
-        self._batch = method.__name__
-        return method
+        _refuse_async(method, "a batch method")
+        return self._declare("batch", method)
 
-    def _declare(self, method: Method) -> Method:
-        if self._method:
-            raise LocalError(f"two methods answer one queue: {self._method} and {method.__name__}")
-        self._method = method.__name__
-        return method
+    def failed(self, method: Method) -> Method:
+        """Let ``method(self, writer)`` write what the driver is to see of a request that failed.
 
-    def bind(self, device: object, order: ByteOrder) -> Answer:
-        """Give the function that has ``device`` answer a chain, its numbers being in byte order ``order``.
-
-        Raises:
-            LocalError: no method of the device answers this queue.
+        A request failed when its method raised, took longer than the device's patience, or ended its worker too
+        often, and when the driver's request is malformed. Without such a method the request is returned with length 0:
+        *a driver need not notice that*. Linux's virtio_blk takes an untouched status byte for success.
         """
-        if not self._method:
+        _refuse_async(method, "a method for failed requests")
+        return self._declare("failed", method)
+
+    def _declare(self, role: str, method: Method, instead_of: str = "") -> Method:
+        if isinstance(method, (staticmethod, classmethod)) or not callable(method):
+            raise LocalError(f"@{self.name or 'queue'}.{role} goes above an ordinary method of the device")
+        if handlers.is_generator(method):
             raise LocalError(
-                f"no method answers the queue {self.name!r}; put @{self.name}.each or @{self.name}.stream above one"
+                f"{method.__name__} is a generator, and nobody would run it; "
+                f"a method that answers requests is a plain `def`, or `async def` without `yield`"
             )
-        if self._method == self._batch:
+        for taken in (role, instead_of):
+            if taken in self.methods:
+                raise LocalError(f"two methods answer one queue: {self.methods[taken]} and {method.__name__}")
+        if method.__name__ in self.methods.values():
+            raise LocalError(f"two methods of one queue are called {method.__name__}; give each a name of its own")
+        self.methods[role] = method.__name__
+        return method
+
+    # What the runtime asks.
+
+    def check(self, device: type) -> None:
+        """Refuse a queue that no method answers."""
+        if not self.methods.keys() & {"each", "stream"}:
             raise LocalError(
-                f"two methods of one name answer the queue {self.name!r}: {self._method}; give each its own"
+                f"no method answers the queue {self.name!r} of {device.__name__}; "
+                f"put @{self.name}.each or @{self.name}.stream above one"
             )
-        method = getattr(device, self._method)
-        answer = _typed_answer(method, self.request, self.response, order) if self._typed else _stream(method, order)
-        if self.request is None or self.response is None or order != "little":
-            return answer
-        if not (self.request.nbytes and self.response.nbytes and (self._typed or self._batch)):
-            return answer
-        return RecordAnswer(
-            answer,
-            self.request,
-            self.response,
-            method=method if self._typed else None,
-            batch=getattr(device, self._batch) if self._batch else None,
-        )
+        clashes = [name for role, name in self.methods.items() if not callable(getattr(device, name, None))]
+        if clashes:
+            raise LocalError(f"{device.__name__} has no method {clashes[0]}, which is to answer {self.name!r}")
+
+    def is_async(self, device: object) -> bool:
+        """Return whether the queue's method of ``device`` is an ``async def``."""
+        return handlers.is_async(getattr(device, self._answering))
+
+    @property
+    def _answering(self) -> str:
+        return self.methods.get("each") or self.methods["stream"]
+
+    def handler(self, device: object, order: ByteOrder) -> Handler:
+        """Return what has ``device`` answer a chain, its numbers being in byte order ``order``."""
+        method = getattr(device, self._answering)
+        if "stream" in self.methods:
+            return handlers.stream_handler(method, order)
+        assert self.request is not None
+        assert self.response is not None
+        return handlers.typed_handler(method, self.request, self.response, order)
+
+    def failure(self, device: object) -> Callable[[Writer], object] | None:
+        """Return the method that writes what a driver sees of a failed request, if there is one."""
+        name = self.methods.get("failed")
+        return getattr(device, name) if name else None
 
 
-def _stream(method: Callable[[Reader, Writer], Any], order: ByteOrder) -> Answer:
-    def answer(chain: Chain) -> None:
-        method(Reader(chain, order), Writer(chain, order))
+class OutgoingQueue(AnyQueue):
+    """A queue on which the device speaks and the driver only provides buffers, such as a console's receive queue.
 
-    return answer
+    No buffer is taken before there is something to say. On an instance of the device it reads as an `OutgoingPort`,
+    whose `send` a device calls; where ``count`` is above 1, as a list of them.
+    """
+
+    def __init__(self, *, size: int = 128, count: int = 1) -> None:
+        super().__init__(size=size, count=count)
+
+    def __get__(self, device: Any, _owner: type) -> Self | OutgoingPort | list[OutgoingPort]:
+        if device is None:
+            return self
+        ports: list[OutgoingPort] = device.ports(self)
+        return ports if len(ports) != 1 else ports[0]
 
 
-def _typed_answer(
-    method: Callable[[Any], Any],
-    request: type[Struct] | None,
-    response: type[Struct] | None,
-    order: ByteOrder,
-) -> Answer:
-    if request is None or response is None:
-        raise LocalError("a method that answers each request needs the queue's two structures; or use stream")
-    unpack, size = request.unpack, request.nbytes
-
-    def answer(chain: Chain) -> None:
-        write_answer(chain, method(unpack(chain.read(size), order)), response, order)
-
-    return answer
+def _refuse_async(method: Callable[..., Any], what: str) -> None:
+    if handlers.is_async(method):
+        raise LocalError(f"{what} is called and answers at once, so {method.__name__} cannot be `async def`")

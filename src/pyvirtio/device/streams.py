@@ -1,25 +1,91 @@
-"""A request as a stream of bytes: for devices whose requests or answers vary in length."""
+"""A request as a stream of bytes: for devices whose requests or answers vary in length.
+
+`Reader` and `Writer` belong to one request. When it is over, they raise `LocalError`, and the views that they lent
+are released: the memory behind them belongs to the driver again.
+"""
 
 from __future__ import annotations
 
+from pyvirtio.errors import ChainError, LocalError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeVar
+    from collections.abc import Sequence
+    from typing import Any, Never, TypeVar
 
     from pyvirtio.ring import Chain
     from pyvirtio.spec.struct import ByteOrder, Struct
 
     S = TypeVar("S", bound=Struct)
 
+_ZEROS = bytes(1 << 16)
 
-class Reader:
-    """Reads the device-readable bytes of a request, each byte once and in order."""
 
-    __slots__ = ("_chain", "_order", "_position")
+class _Over:
+    """Stands for the chain of a request that is over."""
+
+    __slots__ = ()
+
+    def __getattr__(self, _name: str) -> Never:
+        raise LocalError(
+            "this request is over, and its memory belongs to the driver again; "
+            "copy what you need before the method returns, or make the method `async def` and await there"
+        )
+
+
+_OVER: Any = _Over()
+
+
+class _Stream:
+    __slots__ = ("_chain", "_lent", "_order")
 
     def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
         self._chain = chain
         self._order = order
+        self._lent: list[memoryview] | None = None
+
+    def _lend(self, pieces: Sequence[memoryview], start: int, stop: int) -> list[memoryview]:
+        """Return the bytes from ``start`` to ``stop`` of ``pieces`` as views, and remember them."""
+        views = []
+        for piece in pieces:
+            if start < len(piece) and stop > 0:
+                views.append(piece[start:stop])
+            start, stop = max(0, start - len(piece)), stop - len(piece)
+        self._lent = [*(self._lent or ()), *views]
+        return views
+
+    def close(self) -> bool:
+        """End the use of the request's memory; return False while somebody still works on a view that was lent.
+
+        That is a system call in another thread which reads or writes there at this moment.
+        """
+        self._chain = _OVER
+        if self._lent is None:
+            return True
+        try:
+            for view in self._lent:
+                view.release()
+        except BufferError:
+            return False
+        self._lent = None
+        return True
+
+
+class Reader(_Stream):
+    """Reads the device-readable bytes of a request, each byte once and in order.
+
+    >>> from pyvirtio.ring import Chain
+    >>> reader = Reader(Chain(0, 0, [memoryview(b"hello "), memoryview(b"device")]))
+    >>> reader.read(5), reader.left
+    (b'hello', 7)
+    """
+
+    __slots__ = ("_position",)
+
+    def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
+        self._chain = chain
+        self._order = order
+        self._lent = None
         self._position = 0
 
     @property
@@ -27,9 +93,9 @@ class Reader:
         """The bytes that were not read yet."""
         return self._chain.length - self._position
 
-    def read(self, limit: int) -> bytes:
-        """Read at most ``limit`` bytes; fewer only at the request's end."""
-        data = self._chain.read(limit, self._position)
+    def read(self, limit: int = -1) -> bytes:
+        """Read at most ``limit`` bytes, by default all that are left; fewer only at the request's end."""
+        data = self._chain.read(self.left if limit < 0 else limit, self._position)
         self._position += len(data)
         return data
 
@@ -37,19 +103,43 @@ class Reader:
         """Read one structure.
 
         Raises:
-            ChainError: the request ends before it.
+            ShortData: the request ends before it.
         """
         return kind.unpack(self.read(kind.nbytes), self._order)
 
+    def views(self, limit: int = -1) -> list[memoryview]:
+        """Lend the next bytes where they lie in the guest's memory, for ``os.pwritev(fd, reader.views(), offset)``.
 
-class Writer:
-    """Writes the device-writable bytes of a request, in order."""
+        ``limit`` is the most bytes, by default all that are left; they count as read. The driver can change them at
+        any moment, so check nothing there that is used afterwards: `read` copies.
 
-    __slots__ = ("_chain", "_order")
+        >>> from pyvirtio.ring import Chain
+        >>> Reader(Chain(0, 0, [memoryview(b"ab"), memoryview(b"cd")])).views(3)[1].tobytes()
+        b'c'
+        """
+        number = self.left if limit < 0 else min(limit, self.left)
+        start = self._position
+        self._position += number
+        return self._lend(self._chain.readable, start, start + number)
+
+
+class Writer(_Stream):
+    r"""Writes the device-writable bytes of a request, in order.
+
+    >>> from pyvirtio.ring import Chain
+    >>> memory = bytearray(8)
+    >>> writer = Writer(Chain(0, 0, [], [memoryview(memory)]))
+    >>> writer.write(b"done")
+    >>> writer.room, bytes(memory)
+    (4, b'done\x00\x00\x00\x00')
+    """
+
+    __slots__ = ()
 
     def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
         self._chain = chain
         self._order = order
+        self._lent = None
 
     @property
     def room(self) -> int:
@@ -69,3 +159,42 @@ class Writer:
         if not isinstance(answer, tuple):
             raise TypeError(f"an answer of type {type(answer).__name__}; give a structure")
         self._chain.write(answer.pack(self._order))
+
+    def skip(self, number: int) -> None:
+        """Write ``number`` zero bytes: the driver is told that they were written, so they must be (2.7.8.2).
+
+        Raises:
+            ChainError: the driver left less room; nothing is written then.
+        """
+        if number > self.room:
+            raise ChainError(f"{number} bytes to be skipped; the driver left room for {self.room}")
+        while number > 0:  # piece by piece: a driver may leave room for gigabytes
+            self._chain.write(_ZEROS[:number])
+            number -= len(_ZEROS)
+
+    def views(self, limit: int = -1) -> list[memoryview]:
+        """Lend the next room where it lies in the guest's memory, for ``os.preadv(fd, writer.views(), offset)``.
+
+        ``limit`` is the most bytes, by default all the room. What was written there counts only once `advance` says so.
+
+        >>> from pyvirtio.ring import Chain
+        >>> memory = bytearray(4)
+        >>> writer = Writer(Chain(0, 0, [], [memoryview(memory)]))
+        >>> writer.views(2)[0][:] = b"ok"
+        >>> writer.advance(2)
+        >>> writer.room
+        2
+        """
+        start = self._chain.written
+        number = self.room if limit < 0 else min(limit, self.room)
+        return self._lend(self._chain.writable, start, start + number)
+
+    def advance(self, number: int) -> None:
+        """Count ``number`` bytes, which were written through `views`, as written.
+
+        Raises:
+            LocalError: the driver left less room, so they cannot have been.
+        """
+        if not 0 <= number <= self.room:
+            raise LocalError(f"{number} bytes cannot have been written; the driver left room for {self.room}")
+        self._chain.written += number

@@ -2,7 +2,7 @@
 
 from math import factorial
 
-from pyvirtio.device import Device, Queue, Reader, Records, Writer, lookup
+from pyvirtio.device import Device, Queue, Reader, RecordArray, Writer, lookup
 from pyvirtio.spec.struct import Struct, chars, le32
 
 CAN_PRINT, EXACT = 1, 2  # feature bits: the device logs each request; it answers with the exact value
@@ -56,5 +56,5 @@ class Factorial(Device):
         return writer.write(exact.to_bytes(size, "little") if status == DONE else b"")
 
     @compute.batch
-    def answer_all(self, requests: Records) -> object:
+    def answer_all(self, requests: RecordArray) -> object:
         return NotImplemented if self.negotiated & EXACT or self.logs else lookup(WRAPPED, requests["arg1"])

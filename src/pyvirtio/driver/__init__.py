@@ -1,6 +1,12 @@
 """Write a driver: subclass `Driver`, declare the device's queues, submit requests."""
 
+from pyvirtio.driver.answer import Answer
+from pyvirtio.driver.bound_queue import BoundQueue
 from pyvirtio.driver.driver import Driver
-from pyvirtio.driver.queue import BoundQueue, Queue, Ticket
+from pyvirtio.driver.incoming import Incoming
+from pyvirtio.driver.request_queue import RequestQueue
+from pyvirtio.driver.ticket import Ticket
 
-__all__ = ["BoundQueue", "Driver", "Queue", "Ticket"]
+__all__ = ["Answer", "BoundQueue", "Driver", "Incoming", "Queue", "RequestQueue", "Ticket"]
+
+Queue = RequestQueue  # the name it had before; a device's declaration is a `Queue`, too

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pyvirtio.driver.queue import BoundQueue, Queue
+from pyvirtio.driver.bound_queue import BoundQueue
+from pyvirtio.driver.request_queue import RequestQueue
+from pyvirtio.driver.waiting import Watch
 from pyvirtio.errors import DeviceError, LocalError, NegotiationError
 from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
@@ -11,6 +13,7 @@ from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import ClassVar, Self
 
@@ -19,10 +22,11 @@ if TYPE_CHECKING:
 
 
 class Driver:
-    """A virtio driver: data, and methods that submit requests.
+    """A virtio driver: data, and methods that submit requests. It belongs to the thread that opened it.
 
     Attributes:
         device_id: the virtio id that it drives.
+        device_name: what ``pyvirtio serve`` calls the device.
         features: the device's own feature bits that it would like.
         required: those of them without which it cannot work.
         config: the structure of the device's configuration space.
@@ -36,21 +40,34 @@ class Driver:
     """
 
     device_id: ClassVar[int]
+    device_name: ClassVar[str] = "DEVICE"
     features: ClassVar[int] = 0
     required: ClassVar[int] = 0
     config: ClassVar[type[Struct] | None] = None
-    queues: ClassVar[tuple[Queue, ...]] = ()
+    queues: ClassVar[tuple[RequestQueue, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        """Collect the declared queues, in order."""
-        cls.queues = cls.queues + tuple(item for item in vars(cls).values() if isinstance(item, Queue))
+        """Collect the declared queues, in order.
+
+        Raises:
+            LocalError: ``config`` is not a class.
+        """
+        if cls.config is not None and not isinstance(cls.config, type):
+            kind = type(cls.config).__name__
+            raise LocalError(
+                f"{cls.__name__}.config is a value, {cls.config!r}; a driver declares the structure alone, for the "
+                f"values are the device's: config = {kind}"
+            )
+        cls.queues = cls.queues + tuple(item for item in vars(cls).values() if isinstance(item, RequestQueue))
 
     def __init__(
         self, transport: DriverTransport, *, features: int | None = None, ring_features: int = RING_FEATURES
     ) -> None:
         self.transport = transport
         self.bound: dict[str, BoundQueue] = {}
+        self._watch = Watch(transport)
         try:
+            self._check_device_id()
             self.negotiated = self._negotiate(self.features if features is None else features, ring_features)
             for index, queue in enumerate(self.queues):
                 self.bound[queue.name] = self._set_up(index, queue)
@@ -58,6 +75,15 @@ class Driver:
         except BaseException:
             transport.close()
             raise
+
+    def _check_device_id(self) -> None:
+        actual = self.transport.device_id
+        if actual is not None and actual != self.device_id:
+            raise NegotiationError(
+                f"the device has the virtio id {actual}, and {type(self).__name__} drives devices of id "
+                f"{self.device_id}; use the driver for that device, or correct one of the two numbers",
+                section="5",
+            )
 
     def _negotiate(self, wanted: int, ring_features: int) -> int:
         offered = self.transport.offered_features()
@@ -73,20 +99,28 @@ class Driver:
             raise NegotiationError(f"the device refused the features {features:#x} (FEATURES_OK)", section="3.1.1")
         return features
 
-    def _set_up(self, index: int, queue: Queue) -> BoundQueue:
+    def _set_up(self, index: int, declared: RequestQueue) -> BoundQueue:
         most = self.transport.queue_size(index)
+        if not most:
+            raise NegotiationError(
+                f"the device offers 0 entries for queue {index} ({declared.name}): it has no such queue, "
+                "which this driver needs"
+            )
         if not split.is_valid_size(most):
             raise NegotiationError(
-                f"the device offers {most} entries for queue {index} ({queue.name}); a queue has a power of two",
+                f"the device offers {most} entries for queue {index} ({declared.name}); a queue has a power of two",
                 section="2.7",
             )
-        size = min(queue.size, most)
+        size = min(declared.size, most)
         memory, arena = self.transport.memory, self.transport.arena
         parts = (split.table_size(size), split.available_size(size), split.used_size(size))
         descriptors, available, used = map(arena.allocate, parts)  # aligned to 64 bytes at least
         rings = SplitLayout(memory, size, descriptors, available, used)
         self.transport.start_queue(QueueSetup(index, size, descriptors, available, used, self.negotiated))
-        return BoundQueue(queue, index, SplitDriverQueue(rings, memory, self.negotiated), self.transport)
+        ring = SplitDriverQueue(rings, memory, self.negotiated)
+        queue = BoundQueue(declared, index, ring, self.transport, self._watch)
+        self._watch.queues.append(queue)
+        return queue
 
     # The configuration space.
 
@@ -113,18 +147,24 @@ class Driver:
         raise DeviceError("the configuration space changed during 100 attempts to read it", section="2.5.1")
 
     def write_config(self, **values: int) -> None:
-        """Write fields of the configuration space; the device ignores those that a driver may not write."""
+        """Write fields of the configuration space; the device ignores those that a driver may not write.
+
+        Fields that lie side by side are written at once.
+        """
         if self.config is None:
             raise LocalError(f"{type(self).__name__} declares no config structure")
         packed = self.config(**values).pack()
-        for name in values:
-            offset = self.config.offset_of(name)
-            self.transport.write_config(offset, packed[offset : offset + self.config.size_of(name)])
+        for start, end in _runs((self.config.offset_of(name), self.config.size_of(name)) for name in values):
+            self.transport.write_config(start, packed[start:end])
 
     # The end.
 
     def close(self) -> None:
-        """Stop the device and give everything back. Tickets that are not done stay so."""
+        """Stop the device and give everything back; may be called twice.
+
+        Whoever still waits for an answer gets a `LocalError`.
+        """
+        self._watch.end(LocalError("the driver was closed before the device answered"))
         self.transport.close()
 
     def __enter__(self) -> Self:
@@ -134,3 +174,18 @@ class Driver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _runs(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join pieces ``(offset, length)`` that touch; return where each run starts and ends.
+
+    >>> _runs([(4, 2), (0, 4), (8, 1)])
+    [(0, 6), (8, 9)]
+    """
+    runs: list[tuple[int, int]] = []
+    for offset, length in sorted(pieces):
+        if runs and runs[-1][1] == offset:
+            runs[-1] = (runs[-1][0], offset + length)
+        else:
+            runs.append((offset, offset + length))
+    return runs

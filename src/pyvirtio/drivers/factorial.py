@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, lgamma, log
 
 from pyvirtio.devices.factorial import DONE, EXACT, TOO_LARGE, TOO_SMALL, Config, ExactResponse, Request, Response
-from pyvirtio.driver import Driver, Queue
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError, LocalError
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pyvirtio.driver import Ticket
 
-# So many bytes of answers are asked for at a time: a few large ones, or a queue full of small ones.
+# The most bytes of answers to ask for at a time: a few large ones, or a queue full of small ones.
 _WINDOW = 4 << 20
 
 
@@ -25,9 +25,10 @@ class FactorialDriver(Driver):
     """
 
     device_id = 45
+    device_name = "factorial"
     features = EXACT
     config = Config
-    compute = Queue(Request, Response, size=128)
+    compute = RequestQueue(Request, Response, size=128)
 
     @property
     def exact(self) -> bool:
@@ -35,7 +36,7 @@ class FactorialDriver(Driver):
         return bool(self.negotiated & EXACT)
 
     def factorial(self, n: int) -> int:
-        """Give n!, exact or modulo 2**32; see `factorials`.
+        """Return n!, exact or modulo 2**32; see `factorials`.
 
         >>> from pyvirtio.connect import open_driver
         >>> from pyvirtio.devices.factorial import Factorial
@@ -46,7 +47,7 @@ class FactorialDriver(Driver):
         return next(self.factorials([n]))
 
     def factorials(self, numbers: Iterable[int]) -> Iterator[int]:
-        """Give n! for each of ``numbers``, in order, with as many requests in flight as are worth it.
+        """Yield n! for each of ``numbers``, in order, with as many requests in flight as are worth it.
 
         Raises:
             LocalError: a number is negative or takes more than 32 bits, or exceeds the device's limit for exact values.
@@ -66,7 +67,7 @@ class FactorialDriver(Driver):
 
     def _room(self, n: int) -> int:
         if not 0 <= n < 2**32:
-            raise LocalError(f"{n} cannot be sent: a number from 0 to 4294967295 is wanted")
+            raise LocalError(f"{n} cannot be sent; ask for a number from 0 to 4294967295")
         if not self.exact:
             return Response.nbytes
         # Bound for absurd n, which the device refuses: its limit cannot be more than memory holds.
@@ -86,10 +87,10 @@ class FactorialDriver(Driver):
             limit = self.read_config().as_dict()["max_exact"]
             raise LocalError(
                 f"this device computes n! exactly up to n = {limit}, and {n} was asked; "
-                "n! mod 2**32 is to be had for every n (--wrap32 on the command line)"
+                "ask for n! mod 2**32, which it computes for every n (--wrap32 on the command line)"
             )
         if head.status == TOO_SMALL:
-            raise DeviceError(f"the device says that {n}! takes {head.size} bytes, which is not so")
+            raise DeviceError(f"the device says that {n}! takes {head.size} bytes, which is wrong")
         if head.status != DONE or len(value) != head.size:
             raise DeviceError(
                 f"the device answered {n} with status {head.status} and {len(value)} of {head.size} bytes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pyvirtio.errors import LocalError
 from pyvirtio.memory.files import map_file, shared_file
 from pyvirtio.ring.journal import Journal, ledger_size, region_size
 
@@ -23,38 +24,48 @@ class JournalFile:
 
     Raises:
         PeerError: the front-end's region cannot be this queue's.
+        LocalError: the system gives no more memory or descriptors.
     """
 
     def __init__(self, setup: QueueSetup) -> None:
-        self.size = setup.size
-        self.ledger_fd = shared_file("pyvirtio-ledger", ledger_size(setup.size))
-        self._own_fd = -1
-        self.fronts_region = setup.inflight is not None
-        if setup.inflight is None:
-            length = region_size(setup.size)
-            self._own_fd = shared_file("pyvirtio-inflight", length)
-            self.region = (self._own_fd, 0, length)
-        else:
-            fd, offset, length = setup.inflight
-            self._own_fd = os.dup(fd)
-            self.region = (self._own_fd, offset, length)
+        self._start = setup.position
+        self._fronts_region = setup.inflight is not None
+        self._fds: list[int] = []
         try:
+            self.ledger_fd = self._own(shared_file("pyvirtio-ledger", ledger_size(setup.size)))
+            self.region = self._region(setup)
             self.journal = map_journal(setup.size, self.ledger_fd, self.region)
+        except OSError as error:
+            self.close()
+            raise LocalError(f"the journal of queue {setup.index} cannot be made: {error.strerror}") from error
         except BaseException:
             self.close()
             raise
 
-    def base(self, start: int) -> int:
-        """Give the available index at which the queue goes on, having started at ``start``.
+    def _own(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
 
-        With a region of the front-end's, what is in flight there is not made available again.
+    def _region(self, setup: QueueSetup) -> tuple[int, int, int]:
+        if setup.inflight is None:
+            length = region_size(setup.size)
+            return self._own(shared_file("pyvirtio-inflight", length)), 0, length
+        fd, offset, length = setup.inflight
+        return self._own(os.dup(fd)), offset, length
+
+    @property
+    def position(self) -> int:
+        """The available index to go on from where no worker is left to say: what is in flight comes again.
+
+        With a region of the front-end's, what is in flight there is not made available again. It is right only where
+        what is in flight was popped last; a worker that stops a queue knows it in every case.
         """
         if not self.journal.started:
-            return start
-        unanswered = 0 if self.fronts_region else len(self.journal.in_flight())
-        return (self.journal.next_available() - unanswered) & 0xFFFF
+            return self._start
+        unanswered = 0 if self._fronts_region else len(self.journal.in_flight())
+        return (self.journal.position() - unanswered) & 0xFFFF
 
     def close(self) -> None:
         """Close the files; the mappings go when nobody uses them."""
-        os.close(self.ledger_fd)
-        os.close(self._own_fd)
+        while self._fds:
+            os.close(self._fds.pop())

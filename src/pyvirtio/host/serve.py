@@ -1,4 +1,4 @@
-"""Serves a device: on a socket of its own, or over a connection to this process."""
+"""Serves a device in processes of its own: on a socket, or over a connection to this process."""
 
 from __future__ import annotations
 
@@ -6,55 +6,97 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 import sys
 
 from pyvirtio.errors import LocalError, VirtioError
-from pyvirtio.host import log
 from pyvirtio.host.keeper import Keeper
 from pyvirtio.host.supervisor import Supervisor
-from pyvirtio.system.fd_passing import check_path
+from pyvirtio.server import Server, inherited, listen
+from pyvirtio.system import log
+from pyvirtio.vhost_user.backend import BackendSession
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyvirtio.transport import DeviceDescription
+    from pyvirtio.transport import DeviceDescription, DeviceHost
+
+MAX_QUEUE_SIZE = 1024
+"""The largest queue that QEMU takes; with a larger one it aborts."""
+
+MAX_QUEUES = 256
+"""The most queues that vhost-user can name: their number has 8 bits where a descriptor comes along."""
 
 
 def serve(
-    device: str,
-    path: str,
+    spec: str,
+    where: str | int,
     *,
     workers: int = 1,
     reload: bool = False,
     device_id: int | None = None,
-    poll_us: int = 0,
+    busy_poll_us: int = 0,
     ready: Callable[[DeviceDescription], object] = lambda _description: None,
 ) -> None:
-    """Serve ``device`` on the socket ``path`` until SIGTERM or SIGINT; then remove the socket.
+    """Serve the device that ``spec`` names until SIGTERM or SIGINT.
 
-    ``ready`` is called when front-ends can connect.
+    ``where`` is the path of a socket, which is made and in the end removed, or a socket's descriptor: one that listens,
+    or one that is connected; then it ends when that closes. ``ready`` is called when front-ends can connect.
 
     Raises:
-        LocalError: the device cannot be loaded, or the socket not be made.
+        LocalError: the device cannot be loaded or served, or the socket not be made.
     """
     # Until the keeper heeds it itself: end as after an error, with everything cleared away.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    with _listen(path) as listener:
-        supervisor = Supervisor(device, workers=workers, device_id=device_id, poll_us=poll_us)
-        keeper = Keeper(supervisor, listener=listener, reload=reload)
-        keeper.run(lambda: ready(supervisor.description))
+    with contextlib.ExitStack() as exits:
+        listener, connection = _sockets(exits, where)
+        supervisor = Supervisor(spec, workers=workers, device_id=device_id, busy_poll_us=busy_poll_us)
+        try:
+            check_servable(supervisor.description)
+            server = Server(supervisor, _new_session, listener=listener, connection=connection)
+        except BaseException:
+            supervisor.close()
+            raise
+        Keeper(supervisor, server, reload=reload).run(lambda: ready(supervisor.description))
+
+
+def _sockets(exits: contextlib.ExitStack, where: str | int) -> tuple[socket.socket | None, socket.socket | None]:
+    if isinstance(where, str):
+        return exits.enter_context(listen(where)), None
+    sock, listens = inherited(where)
+    exits.enter_context(sock)
+    return (sock, None) if listens else (None, sock)
+
+
+def _new_session(host: DeviceHost) -> BackendSession:
+    return BackendSession(host, log.warning)
+
+
+def check_servable(description: DeviceDescription) -> None:
+    """Refuse a device that front-ends of vhost-user cannot have.
+
+    Raises:
+        LocalError: it has too many queues, or one that is too large.
+    """
+    sizes = description.queue_sizes
+    if len(sizes) > MAX_QUEUES:
+        raise LocalError(f"{description.name} has {len(sizes)} queues; over vhost-user {MAX_QUEUES} is the most")
+    if too_large := [size for size in sizes if size > MAX_QUEUE_SIZE]:
+        raise LocalError(
+            f"{description.name} declares a queue of {max(too_large)} entries, with which QEMU aborts; "
+            f"declare at most size={MAX_QUEUE_SIZE}"
+        )
 
 
 @contextlib.contextmanager
-def backend(device: str) -> Iterator[socket.socket]:
-    """Run a back-end process for ``device`` and give a socket connected to it; it ends with the block."""
+def backend(spec: str) -> Iterator[socket.socket]:
+    """Run a back-end process for a device and give a socket connected to it; it ends with the block."""
     ours, theirs = socket.socketpair()
 
     def run() -> None:
         ours.close()
-        Keeper(Supervisor(device), connection=theirs).run()
+        supervisor = Supervisor(spec)
+        Keeper(supervisor, Server(supervisor, _new_session, connection=theirs)).run()
 
     with _process(run), ours:
         theirs.close()
@@ -62,8 +104,8 @@ def backend(device: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def backend_at(device: str, path: str) -> Iterator[None]:
-    """Run a back-end process that serves ``device`` on the socket ``path``; it ends with the block.
+def backend_at(spec: str, path: str, *, workers: int = 1, device_id: int | None = None) -> Iterator[None]:
+    """Run a back-end process that serves a device on the socket ``path``; it ends with the block.
 
     Raises:
         LocalError: it did not start; it has said why on stderr.
@@ -72,13 +114,19 @@ def backend_at(device: str, path: str) -> Iterator[None]:
 
     def run() -> None:
         os.close(reading)
-        serve(device, path, ready=lambda _description: os.write(writing, b"ready"))
+        serve(
+            spec,
+            path,
+            workers=workers,
+            device_id=device_id,
+            ready=lambda _description: os.write(writing, b"ready"),
+        )
 
     with _process(run) as pid:
         os.close(writing)
         with open(reading, "rb") as pipe:
             if not pipe.read(1):
-                raise LocalError(f"no back-end serves {device}; see above")
+                raise LocalError(f"no back-end serves {spec}; see above")
         try:
             yield
         finally:
@@ -105,47 +153,3 @@ def _process(run: Callable[[], None]) -> Iterator[int]:
         yield pid
     finally:
         os.waitpid(pid, 0)
-
-
-@contextlib.contextmanager
-def _listen(path: str) -> Iterator[socket.socket]:
-    """Make a listening socket that only this user can connect to, and remove it in the end."""
-    check_path(path)
-    _make_way(path)
-    listener = socket.socket(socket.AF_UNIX)
-    with listener:
-        mask = os.umask(0o177)
-        try:
-            listener.bind(path)
-        except OSError as error:
-            raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from None
-        finally:
-            os.umask(mask)
-        own = os.stat(path).st_ino
-        try:
-            listener.listen()
-            yield listener
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == own:
-                    os.unlink(path)
-
-
-def _make_way(path: str) -> None:
-    """Remove a socket that a dead process left; refuse anything else that is in the way."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
-        raise LocalError(f"{path} is there already and is no socket; choose another path or remove it")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            os.unlink(path)
-            return
-    raise LocalError(f"somebody serves {path} already; choose another path or end that process")

@@ -52,7 +52,7 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         run(channel)
         status = 0
     except BaseException as error:  # noqa: BLE001  # nothing of this process may run the parent's code
-        from pyvirtio.host import log
+        from pyvirtio.system import log
 
         log.warning("the worker failed", error)
     finally:

@@ -2,389 +2,387 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import select
 import time
 
-from pyvirtio.errors import LocalError
-from pyvirtio.host import log
-from pyvirtio.host.crew import WorkerProcess
+from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import JournalFile
+from pyvirtio.host.loader import DeviceLoader
+from pyvirtio.host.messages import description_from_json, setup_to_json
+from pyvirtio.host.regions import SharedRegions
+from pyvirtio.host.slot import START_TIME, WorkerSlot
 from pyvirtio.host.spawn import LifeLine
-from pyvirtio.ring.journal import MAXIMUM_STRIKES, Count
-from pyvirtio.system.eventfd import signal
-from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
+from pyvirtio.host.worker import run_worker
+from pyvirtio.host.worker_process import WorkerProcess
+from pyvirtio.runtime.config_space import ConfigSpace
+from pyvirtio.system import log
+from pyvirtio.transport import MAXIMUM_STRIKES, Completion, DeviceHost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pyvirtio.transport import FileRegion, QueueSetup
+    from pyvirtio.transport import DeviceDescription, FileRegion, QueueSetup
 
-STOP_TIME = 1.0
-"""The seconds that a worker has to put a queue down before it is killed."""
+GRACE = 0.5
+"""The seconds that a worker has beyond its device's patience before it counts as hung."""
 
-START_TIME = 30.0
-"""The seconds that the first import of a device may take."""
-
-MESSAGES_AT_ONCE = 64
-"""The most messages of one worker that are read before the front-end gets its turn."""
-
-LONGEST_PAUSE = 1.0
-"""The seconds between two starts of a worker that dies at once, at most."""
+LONGEST_WAIT = 3600.0
+"""The seconds after which the loop looks again in any case."""
 
 
 class _Queue:
-    """A queue that runs: what the transport said, its journal, and whether it was given up."""
+    """A queue that the front-end runs: its set-up, its journal, and how it is to stop."""
 
     def __init__(self, setup: QueueSetup) -> None:
         self.setup = setup
         self.journal = JournalFile(setup)
-        self.retired = False
+        self.broken = False
+        self.stopped: Completion[int] | None = None
+        self.stops_by: float | None = None
+        self.overdue = False
 
 
 class Supervisor(DeviceHost):
-    """Runs ``device`` (a name for the loader) in ``workers`` processes, but not more than it has queues.
+    """Runs the device that ``spec`` names (see `DeviceLoader`) in ``workers`` processes, at most one a queue.
 
     Raises:
         LocalError: the device cannot be loaded; the message says why.
     """
 
-    def __init__(
-        self,
-        device: str,
-        *,
-        workers: int = 1,
-        device_id: int | None = None,
-        poll_us: int = 0,
-    ) -> None:
-        self._device = device
+    def __init__(self, spec: str, *, workers: int = 1, device_id: int | None = None, busy_poll_us: int = 0) -> None:
+        self._spec = spec
         self._device_id = device_id
-        self._poll_us = poll_us
+        self._busy_poll_us = busy_poll_us
+        self._sources: dict[str, bytes] | None = None
         self._life_line = LifeLine()
-        self._regions: dict[int, FileRegion] = {}
-        self._next_region = 0
-        self._changes = 0
+        self._regions = SharedRegions()
         self._queues: dict[int, _Queue] = {}
-        self._workers = [self._new_worker()]
-        self._candidates: dict[int, WorkerProcess] = {}
-        self._deaths = [0] * workers
-        self._answered = [0] * workers
-        self._restart_at: dict[int, float] = {}
-        self.sources: list[str] = []
+        self._answered: dict[int, int] = {}
+        self._patience: float | None = None
+        self._slots: list[WorkerSlot] = []
+        self._epoll = select.epoll()
+        self._polled: set[int] = set()
+        self.watched: list[str] = []
+        """The source files whose change means that the device changed."""
+        self.description: DeviceDescription = None  # type: ignore[assignment]  # until the first worker has told
+        self.config = ConfigSpace(b"", b"")
+        self._speaks_first = False
         try:
-            self._introduce(self._workers[0])
-            # A worker without a queue would only wait.
-            more = min(workers, len(self.description.queue_sizes)) - 1
-            self._workers += [self._new_worker() for _ in range(more)]
-            for worker in self._workers[1:]:
-                self._introduce(worker)
+            self._start(workers)
         except BaseException:
             self.close()
             raise
-        self.config = bytearray(self.description.config)
 
-    def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._device, self._device_id, self._life_line, self._poll_us)
-
-    def _introduce(self, worker: WorkerProcess) -> None:
-        message = worker.wait("ready", "failed", timeout=START_TIME)
-        if message is None:
+    def _start(self, workers: int) -> None:
+        """Start the first worker, learn from it what the device is, and start the others."""
+        first = WorkerSlot(0, self._new_worker, self)
+        self._slots.append(first)
+        self._await_ready(first)
+        if workers > 1 and self._speaks_first:
             raise LocalError(
-                f"the device {self._device} ended its process while it was loaded; look at what it printed"
+                f"{self.description.name} does something by itself (it has a run method or an outgoing queue), "
+                "so it is one object: serve it with one worker"
             )
-        if message["is"] == "failed":
-            raise LocalError(message["why"])
-        self._take_description(worker, message)
+        # A worker without a queue would only wait.
+        for number in range(1, min(workers, len(self.description.queue_sizes))):
+            self._slots.append(WorkerSlot(number, self._new_worker, self))
+        for slot in self._slots[1:]:
+            self._await_ready(slot)
 
-    def _take_description(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        worker.ready = True
-        self.sources = message["sources"]
-        self.description = DeviceDescription(
-            message["name"],
-            message["device_id"],
-            message["features"],
-            message["queue_sizes"],
-            bytes.fromhex(message["config"]),
-            bytes.fromhex(message["writable"]),
+    def _new_worker(self, changed: bool) -> WorkerProcess:
+        """Start a worker that runs the code of the others, or ``changed`` code from the files."""
+        spec, device_id, sources = self._spec, self._device_id, None if changed else self._sources
+        busy_poll_us = self._busy_poll_us
+        return WorkerProcess(
+            lambda channel, heartbeat: run_worker(
+                channel, heartbeat, lambda: DeviceLoader(spec, device_id, sources), busy_poll_us
+            ),
+            self._life_line,
         )
-        self._patience = message["patience"]
 
-    # What a transport asks.
+    def _await_ready(self, slot: WorkerSlot) -> None:
+        """Wait for a first worker, which is not started again when it fails."""
+        deadline = time.monotonic() + START_TIME
+        while slot.worker.wait(deadline - time.monotonic()):
+            for kind, fields in slot.worker.reports(1):
+                if kind == "failed":
+                    raise (UsageError if fields["usage"] else LocalError)(fields["why"])
+                slot.take_first(fields)
+                return
+            if slot.worker.is_gone:
+                break
+        raise LocalError(
+            f"the device {self._spec} ended its process, or hung, while it was loaded; see what it printed"
+        )
+
+    def _slot_of(self, index: int) -> WorkerSlot:
+        return self._slots[index % len(self._slots)]
+
+    # DeviceHost: memory and queues.
 
     def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
-        """Tell the workers which regions went and which came, and let those that run queues catch up.
+        """Tell the workers which regions went and which came.
 
-        The driver may use a new region, and somebody else an old one, as soon as this is over.
+        It is done when those that run queues have caught up: the driver may use a new region, and somebody else an
+        old one, from then on.
         """
-        wanted = {id(region) for region in regions}
-        known = {id(region) for region in self._regions.values()}
-        drop = [number for number, region in self._regions.items() if id(region) not in wanted]
-        for number in drop:
-            del self._regions[number]
-        add = {}
-        for region in regions:
-            if id(region) not in known:
-                add[self._next_region] = region
-                self._next_region += 1
-        self._regions |= add
-        self._changes += 1
-        for worker in self._workers:
-            if worker.ready:
-                worker.give_memory(drop, add, self._changes)
-        self._let_catch_up("mapped")
-        return Completion.of(None)
-
-    def _let_catch_up(self, kind: str) -> None:
-        """Wait until the workers that run queues have made the last change."""
-        for place in {index % len(self._workers) for index in self._queues}:
-            if self._workers[place].ready:
-                self._wait_until(self._workers[place], {"is": kind, "change": self._changes})
+        drop, add = self._regions.replace(regions)
+        waiting = {self._slot_of(index).number for index in self._queues}
+        told = {slot.number: self._regions.give(slot.worker, drop, add) for slot in self._slots if slot.serves}
+        return Completion.all([told[number] for number in waiting & told.keys()])
 
     def start_queue(self, setup: QueueSetup) -> None:
-        """Give a queue to its worker; one that runs already goes on under the new record."""
-        queue = self._queues.get(setup.index)
-        if queue is None:
-            queue = self._queues[setup.index] = _Queue(setup)
-        elif queue.retired:
-            return
-        queue.setup = setup
-        worker = self._workers[setup.index % len(self._workers)]
-        if worker.ready:
-            worker.give_queue(setup, queue.journal)
+        """Give a queue to its worker.
+
+        Raises:
+            PeerError: the set-up's in-flight region cannot be this queue's.
+            LocalError: there is no memory or descriptor left for its journal.
+        """
+        queue = self._queues[setup.index] = _Queue(setup)
+        slot = self._slot_of(setup.index)
+        if slot.serves:
+            self._give_queue(slot, queue)
+
+    def _give_queue(self, slot: WorkerSlot, queue: _Queue) -> None:
+        setup = queue.setup
+        region_fd, offset, length = queue.journal.region
+        fds = {"ledger": queue.journal.ledger_fd, "region": region_fd}
+        fds |= {name: fd for name, fd in (("kick", setup.kick_fd), ("interrupt", setup.interrupt_fd)) if fd >= 0}
+        slot.worker.ask(
+            "start", list(fds.values()), setup=setup_to_json(setup), journal=[offset, length], names=list(fds)
+        )
 
     def kick(self, index: int) -> None:
-        """Write the queue's kick eventfd."""
-        signal(self._queues[index].setup.kick_fd)
+        """Have the queue's worker serve it; a worker that is starting does so anyway."""
+        self._tell_of_queue(index, "kick")
 
     def set_kick(self, index: int, fd: int) -> None:
-        """Give the queue to its worker again."""
-        setup = self._queues[index].setup
-        setup.kick_fd = fd
-        self.start_queue(setup)
+        """Have the queue's worker listen to another descriptor."""
+        if (queue := self._queues.get(index)) is not None:
+            queue.setup.kick_fd = fd
+            self._tell_of_queue(index, "set_kick", fd)
 
     def set_interrupt(self, index: int, fd: int) -> None:
-        """Give the queue to its worker again."""
-        setup = self._queues[index].setup
-        setup.interrupt_fd = fd
-        self.start_queue(setup)
-        signal(fd)
+        """Have the queue's worker interrupt by another descriptor."""
+        if (queue := self._queues.get(index)) is not None:
+            queue.setup.interrupt_fd = fd
+            self._tell_of_queue(index, "set_interrupt", fd)
+
+    def _tell_of_queue(self, index: int, kind: str, fd: int = -1) -> None:
+        queue, slot = self._queues.get(index), self._slot_of(index)
+        if queue is not None and not queue.broken and slot.serves:
+            slot.worker.ask(kind, [fd] if fd >= 0 else [], queue=index)
 
     def stop_queue(self, index: int) -> Completion[int]:
-        """Have the worker put the queue down; one that does not in `STOP_TIME` is killed."""
+        """Have the worker finish what it has begun; one that dies meanwhile is followed by one that does it."""
         queue = self._queues.get(index)
         if queue is None:
             return Completion.of(0)
-        worker = self._workers[index % len(self._workers)]
-        if worker.ready and not queue.retired:
-            worker.send({"do": "stop", "queue": index})
-            if not self._wait_until(worker, {"is": "stopped", "queue": index}):
-                log.warning(f"queue {index}: its worker did not stop in {STOP_TIME} s and is killed")
-                worker.kill()
-        del self._queues[index]
-        base = queue.journal.base(queue.setup.position)
-        queue.journal.close()
-        return Completion.of(base)
+        if queue.stopped is None:
+            queue.stopped = Completion()
+            queue.stops_by = None if self._patience is None else time.monotonic() + self._patience + GRACE
+            if queue.broken:
+                self._stopped(queue, queue.journal.position)
+            elif self._slot_of(index).serves:
+                self._ask_to_stop(queue)
+        return queue.stopped
 
-    def _wait_until(self, worker: WorkerProcess, wanted: dict[str, Any]) -> bool:
-        """Wait until a worker says ``wanted``, for `STOP_TIME` at most."""
-        deadline = time.monotonic() + STOP_TIME
-        while (left := deadline - time.monotonic()) > 0:
-            message = worker.wait(timeout=left)
-            if message is None:
-                return worker.gone  # a dead worker has stopped
-            if message == wanted:
-                return True
-            self._heed(worker, message)
-        return False
+    def _ask_to_stop(self, queue: _Queue) -> None:
+        index = queue.setup.index
+        asked = self._slot_of(index).worker.ask("stop", queue=index, fail_suspects=queue.overdue)
+        asked.then(lambda position: self._stopped(queue, position))
+
+    def _stopped(self, queue: _Queue, position: object) -> None:
+        """A queue has stopped; without a position its worker died before it had, and the next one is asked."""
+        index = queue.setup.index
+        if not isinstance(position, int) or self._queues.get(index) is not queue:
+            return
+        del self._queues[index]
+        queue.journal.close()
+        if queue.stopped is not None and not queue.stopped.done:
+            queue.stopped.complete(position & 0xFFFF)
+
+    # DeviceHost: the configuration space, reset.
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Read the keeper's copy: the device's code is not asked."""
-        return bytes(self.config[offset : offset + length])
+        return self.config.read(offset, length)
+
+    def config_generation(self) -> int:
+        """Return how often the device changed its configuration space."""
+        return self.config.generation
 
     def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
         """Write what the device lets a driver write, or anything when a migration restores it."""
-        allowed = self.description.writable if by_driver else b"\xff" * len(self.config)
-        changes = [(place, byte) for place, byte in enumerate(data, start=offset) if allowed[place]]
-        self._changes += 1
-        self._change_config(changes, by_driver=by_driver)
-        if changes and by_driver:
-            self._let_catch_up("configured")  # a request that follows is to find the device with it
-        return Completion.of(None)
+        changes = self.config.write(offset, data, by_driver=by_driver)
+        return self._give_changes(changes, by_driver=by_driver) if changes else Completion.of(None)
 
-    def config_generation(self) -> int:
-        """Return how many changes there were."""
-        return self._changes
-
-    def _change_config(
-        self, changes: list[tuple[int, int]], *, by_driver: bool, but: WorkerProcess | None = None
-    ) -> None:
-        """Change bytes of the configuration space, and tell the workers, but for the one that did it itself."""
-        for place, byte in changes:
-            self.config[place] = byte
-        for worker in self._workers:
-            if worker.ready and worker is not but:
-                worker.give_config(changes, by_driver=by_driver, change=self._changes)
+    def _give_changes(
+        self, changes: list[tuple[int, int]], *, by_driver: bool, exclude: WorkerSlot | None = None
+    ) -> Completion[None]:
+        slots = [slot for slot in self._slots if slot.serves and slot is not exclude]
+        return Completion.all([slot.worker.ask("config", changes=changes, by_driver=by_driver) for slot in slots])
 
     def reset(self) -> Completion[None]:
-        """Stop every queue and make the device anew."""
-        for index in list(self._queues):
-            self.stop_queue(index)
-        self.config = bytearray(self.description.config)
-        for worker in self._workers:
-            worker.send({"do": "reset"})
-        return Completion.of(None)
+        """Stop every queue at once and make the device as it was at first."""
+        for queue in list(self._queues.values()):
+            self._stopped(queue, queue.journal.position)
+        self.config.reset()
+        return Completion.all([slot.worker.ask("reset") for slot in self._slots if slot.serves])
 
-    # What the keeper's loop asks.
+    # The loop is the caller's.
 
-    def descriptors(self) -> list[int]:
-        """Give what to poll: the channels of all workers."""
-        return [worker.fileno() for worker in self._processes()]
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when a worker has something to say."""
+        return self._epoll.fileno()
 
-    def _processes(self) -> list[WorkerProcess]:
-        return [worker for worker in (*self._workers, *self._candidates.values()) if not worker.gone]
+    def step(self) -> bool:
+        """Hear what workers say, follow the dead, end those that hang; return False: the rest can wait."""
+        for slot in self._slots:
+            slot.step()
+            self._watch(slot)
+        for queue in list(self._queues.values()):
+            self._look_after_stop(queue)
+        self._poll_channels()
+        return False
 
-    def look(self) -> None:
-        """Read what workers say, mourn the dead, start the next, and watch for those that hang."""
-        for worker in self._processes():
-            for _ in range(MESSAGES_AT_ONCE):
-                if (message := worker.read()) is None:
-                    break
-                self._heed(worker, message)
-        for place, worker in enumerate(self._workers):
-            if worker.gone:
-                self._replace(place, worker)
-            elif worker.ready:
-                self._watch(worker, place)
-        for place, worker in list(self._candidates.items()):
-            if worker.gone:
-                self._candidates.pop(place).bury()
-
-    def patience_left(self) -> float | None:
-        """Give the seconds until `look` has something to do by itself, None where it has not."""
-        times = [moment - time.monotonic() for moment in self._restart_at.values()]
-        if self._queues:
+    def timeout(self) -> float | None:
+        """Return the seconds until `step` has something to do by itself, None where it has not."""
+        times = [seconds for slot in self._slots if (seconds := slot.timeout()) is not None]
+        now = time.monotonic()
+        times += [max(0.0, queue.stops_by - now) for queue in self._queues.values() if queue.stops_by is not None]
+        if self._patience is not None and any(slot.worker.heartbeat[0] for slot in self._slots):
             times.append(self._patience / 4)
-        return max(0.0, min(times)) if times else None
+        elif self._patience is not None and self._queues:
+            times.append(self._patience)
+        return min(*times, LONGEST_WAIT) if times else None
+
+    def _poll_channels(self) -> None:
+        wanted = {process.fileno() for slot in self._slots for process in slot.processes()}
+        for fd in self._polled - wanted:
+            with contextlib.suppress(OSError):  # it may be closed, by which it left
+                self._epoll.unregister(fd)
+        for fd in wanted - self._polled:
+            self._epoll.register(fd, select.EPOLLIN)
+        self._polled = wanted
 
     def reload(self) -> None:
         """The device's source changed: start workers with the new code, which take over once they are ready."""
-        for place in range(len(self._workers)):
-            if place in self._candidates:
-                self._candidates.pop(place).bury()
-            self._candidates[place] = self._new_worker()
+        for slot in self._slots:
+            slot.reload()
 
     def close(self) -> None:
         """End all workers."""
-        for worker in (*self._workers, *getattr(self, "_candidates", {}).values()):
-            for _ in worker.dismiss(0.5):
-                pass  # nobody is left whom it would concern
+        for slot in self._slots:
+            slot.close()
         for queue in self._queues.values():
             queue.journal.close()
         self._queues.clear()
         self._life_line.close()
+        self._epoll.close()
 
-    # What workers say.
+    # What happens to workers.
 
-    def _heed(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        kind = message["is"]
-        if kind == "ready" and (new := self._changed(message)):
-            log.warning(f"the device is not reloaded: the driver knows it with other {new}; serve it anew")
-            worker.kill()
-        elif kind == "ready":
-            self._arrived(worker, message)
-        elif kind == "failed":
-            log.warning(f"the device is not reloaded: {message['why']}")
-        elif kind == "retired" and (queue := self._queues.get(message["queue"])):
-            queue.retired = True
-            if self.events:
-                self.events.queue_broken(message["queue"])
-            if message["why"]:
-                log.warning(f"queue {message['queue']} is retired until it is set up afresh: {message['why']}")
-        elif kind == "config":
-            self._change_config(message["changes"], by_driver=False, but=worker)
-            if self.events:
+    def is_ready(self, fields: dict[str, Any]) -> bool:
+        """Take over what a worker says of the device; refuse one that the driver knows otherwise."""
+        description = description_from_json(fields["description"])
+        if self.description is not None and (different := self.description.differences(description)):
+            log.warning(
+                f"the changed device is not taken: its {', '.join(different)} changed, and drivers know the old; "
+                "restart `pyvirtio serve`"
+            )
+            return False
+        if self.description is None:
+            self.description = description
+            self.config = ConfigSpace(description.config, description.writable)
+            self._speaks_first = fields["speaks_first"]
+        self._patience = fields["patience"]
+        self.watched = fields["sources"]
+        self._sources = _sources(fields["files"])
+        return True
+
+    def serves_again(self, slot: WorkerSlot) -> None:
+        """Hand memory, configuration and queues to a slot's new worker."""
+        self._regions.give_all(slot.worker)
+        if len(self.config):
+            slot.worker.ask("config", changes=list(enumerate(self.config.content)), by_driver=False)
+        for queue in list(self._queues.values()):
+            if self._slot_of(queue.setup.index) is slot and not queue.broken:
+                self._give_queue(slot, queue)
+                if queue.stopped is not None:
+                    self._ask_to_stop(queue)
+
+    def reported(self, slot: WorkerSlot, kind: str, fields: dict[str, Any]) -> None:
+        """Pass on what the device did by itself."""
+        if kind == "config":
+            changes = [(at, byte) for at, byte in fields["changes"] if at < len(self.config)]
+            self.config.apply(changes)
+            self._give_changes(changes, by_driver=False, exclude=slot)
+            if self.events is not None:
                 self.events.config_changed()
+        elif kind == "broken" and (queue := self._queues.get(fields["queue"])) is not None:
+            self._break(queue)
 
-    def _changed(self, message: dict[str, Any]) -> str:
-        """Name what a driver may rely on and is different now."""
-        old = self.description
-        parts = {
-            "id": message["device_id"] == old.device_id,
-            "features": message["features"] == old.features,
-            "queues": tuple(message["queue_sizes"]) == old.queue_sizes,
-            "configuration space": bytes.fromhex(message["writable"]) == old.writable,
-        }
-        return ", ".join(name for name, same in parts.items() if not same)
+    def _break(self, queue: _Queue) -> None:
+        queue.broken = True
+        if self.events is not None:
+            self.events.queue_broken(queue.setup.index)
 
-    def _arrived(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        """A worker is ready: a successor of a dead one, or one with new code, whose predecessor leaves now."""
-        worker.ready = True
-        self.sources = message["sources"]
-        self._patience = message["patience"]
-        for place, candidate in list(self._candidates.items()):
-            if candidate is worker:
-                self._candidates.pop(place)
-                predecessor = self._workers[place]
-                for last in predecessor.dismiss(STOP_TIME):
-                    if last["is"] != "ready":
-                        self._heed(predecessor, last)
-                self._workers[place] = worker
-                self._deaths[place] = 0
-                self._restart_at.pop(place, None)
-                log.info(f"worker {place} runs the changed device")
-        self._equip(self._workers.index(worker), worker)
-
-    def _equip(self, place: int, worker: WorkerProcess) -> None:
-        worker.give_memory([], self._regions)
-        worker.give_config(list(enumerate(self.config)), by_driver=False)
-        for index, queue in self._queues.items():
-            if index % len(self._workers) == place and not queue.retired:
-                worker.give_queue(queue.setup, queue.journal)
-
-    # Death.
-
-    def _replace(self, place: int, worker: WorkerProcess) -> None:
-        """Start the next worker, at once the first times, then after longer and longer pauses."""
-        if not worker.buried:
-            self._mourn(place, worker)
-        moment = self._restart_at.setdefault(place, time.monotonic() + self._pause(place))
-        if time.monotonic() >= moment:
-            del self._restart_at[place]
-            self._workers[place] = self._new_worker()
-
-    def _pause(self, place: int) -> float:
-        deaths = self._deaths[place]
-        return 0.0 if deaths < 4 else min(LONGEST_PAUSE, 0.01 * 2**deaths)
-
-    def _mourn(self, place: int, worker: WorkerProcess) -> None:
-        how = worker.bury()
-        queues = {i: q for i, q in self._queues.items() if i % len(self._workers) == place}
-        answered = sum(queue.journal.journal.numbers[Count.REQUESTS] for queue in queues.values())
-        self._deaths[place] = 1 if answered != self._answered[place] else self._deaths[place] + 1
-        self._answered[place] = answered
-        strikes = {index: queue.journal.journal.blame() for index, queue in queues.items()}
-        worst = max(strikes.values(), default=0)
-        log.info(f"worker {place} {how}; the next one takes over")
-        if worst >= MAXIMUM_STRIKES:
-            log.warning(f"a request ended the worker {worst} times; it is returned empty")
-        elif not worst and worker.broke_down and self._deaths[place] >= MAXIMUM_STRIKES:
+    def died(self, slot: WorkerSlot, how: str) -> None:
+        """Blame the requests that ran, or the memory."""
+        queues = [queue for queue in self._queues.values() if self._slot_of(queue.setup.index) is slot]
+        answered = sum(queue.journal.journal.answered for queue in queues)
+        slot.count_death(progressed=answered != self._answered.get(slot.number, 0))
+        self._answered[slot.number] = answered
+        most = max((queue.journal.journal.blame() for queue in queues), default=0)
+        log.info(f"worker {slot.number} {how}; the next one takes over")
+        if most >= MAXIMUM_STRIKES:
+            log.warning(f"a request ended the worker {most} times; it fails")
+        elif not most and slot.keeps_crashing:
             self._give_up(queues, how)
 
-    def _give_up(self, queues: dict[int, _Queue], how: str) -> None:
+    def _give_up(self, queues: list[_Queue], how: str) -> None:
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
-        for index, queue in queues.items():
-            queue.retired = True
-            if self.events:
-                self.events.queue_broken(index)
-            log.warning(f"queue {index} is retired until it is set up afresh: its workers {how} again and again")
+        for queue in queues:
+            log.warning(
+                f"queue {queue.setup.index} is not served until it is set up again: its workers {how} again and again"
+            )
+            self._break(queue)
 
-    def _watch(self, worker: WorkerProcess, place: int) -> None:
-        now = time.monotonic_ns()
-        for index, queue in self._queues.items():
-            numbers = queue.journal.journal.numbers
-            if index % len(self._workers) != place or not numbers[Count.RUNNING_NUMBER]:
-                continue
-            if now - numbers[Count.RUNNING_SINCE] > self._patience * 1e9:
-                log.warning(f"queue {index}: a request takes longer than {self._patience} s; its worker is killed")
-                worker.kill()
-                return
+    # What takes too long.
+
+    def _watch(self, slot: WorkerSlot) -> None:
+        """End a worker that has been busy with one thing for longer than the device's patience."""
+        began = slot.worker.heartbeat[0]
+        if self._patience is None or not began or not slot.worker.serves:
+            return
+        if time.monotonic_ns() - began > (self._patience) * 1e9:
+            log.warning(
+                f"worker {slot.number}: the device's code did not return within {self._patience} s; the worker is ended"
+            )
+            slot.worker.heartbeat[0] = 0
+            slot.worker.kill()
+
+    def _look_after_stop(self, queue: _Queue) -> None:
+        """A queue does not stop: end its worker once, then do without any."""
+        if queue.stopped is None or queue.stops_by is None or time.monotonic() < queue.stops_by:
+            return
+        index = queue.setup.index
+        if not queue.overdue:
+            queue.overdue = True
+            queue.stops_by = time.monotonic() + GRACE
+            log.warning(f"queue {index}: its worker did not stop it in time and is ended")
+            self._slot_of(index).worker.kill()
+            return
+        log.warning(f"queue {index} is stopped without a worker; what was begun may be done again")
+        self._stopped(queue, queue.journal.position)
+
+
+def _sources(files: list[bytes]) -> dict[str, bytes]:
+    """Return the sources that a worker has imported, from the file that came with its introduction."""
+    found: dict[str, str] = json.loads(files[0]) if files else {}
+    return {path: content.encode("latin-1") for path, content in found.items()}

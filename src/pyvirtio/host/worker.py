@@ -1,286 +1,241 @@
-"""The worker: maps the guest's memory, runs its share of the queues, calls the device's code."""
+"""The worker process: a `DeviceRunner` that takes the keeper's commands."""
 
 from __future__ import annotations
 
+import json
 import os
-import select
-import time
+import signal
 
-from pyvirtio.device import QueueService
-from pyvirtio.errors import LocalError, PeerError
-from pyvirtio.host import log
+from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import map_journal
-from pyvirtio.host.loader import load_device, sources_of
-from pyvirtio.memory import MemoryTable, Region
-from pyvirtio.memory.files import map_file
-from pyvirtio.ring import SplitLayout, device_queue
-from pyvirtio.ring.journal import Count
-from pyvirtio.system.eventfd import Notifier
+from pyvirtio.host.messages import description_to_json, setup_from_json
+from pyvirtio.memory.files import shared_file
+from pyvirtio.runtime import DeviceRunner
+from pyvirtio.system import log
+from pyvirtio.transport import Completion, FileRegion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
-    from typing import Any
 
     from pyvirtio.device import Device
     from pyvirtio.host.channel import Channel
-    from pyvirtio.ring import SplitDeviceQueue
+    from pyvirtio.host.loader import DeviceLoader
+    from pyvirtio.ring import Journal
+    from pyvirtio.transport import QueueSetup
 
-LOOKS = 8
-"""How often a worker that polls looks at its queues between two looks at its descriptors, which cost more."""
-
-POLL_INTERVAL = 0.001
-"""The seconds between two looks at a queue whose driver has no way to kick."""
-
-MOST_EVENTS = 64
-"""The most events that are taken at once."""
+    Done = Callable[[object], None]
 
 
-def run_worker(channel: Channel, device: str, device_id: int | None, poll_us: int = 0) -> None:
+def run_worker(
+    channel: Channel, heartbeat: memoryview, new_loader: Callable[[], DeviceLoader], busy_poll_us: int
+) -> None:
     """Load the device, introduce it to the keeper, and serve until the keeper says otherwise."""
     try:
-        kind = load_device(device, device_id)
-        description = kind.description()
-        worker = Worker(channel, kind, poll_us)
+        loader = new_loader()
+        worker = Worker(channel, heartbeat, loader, busy_poll_us)
     except LocalError as error:
-        channel.send({"is": "failed", "why": str(error)})
+        channel.send("failed", why=str(error), usage=isinstance(error, UsageError))
         return
-    channel.send(
-        {
-            "is": "ready",
-            "name": description.name,
-            "device_id": description.device_id,
-            "features": description.features,
-            "queue_sizes": description.queue_sizes,
-            "config": description.config.hex(),
-            "writable": description.writable.hex(),
-            "patience": kind.patience,
-            "sources": sources_of(kind),
-        }
-    )
+    except Exception as error:  # noqa: BLE001  # a constructor may raise anything; the keeper must be told
+        log.warning(f"the device cannot be made: {error!r}", error)
+        channel.send("failed", why=f"the device cannot be made: {type(error).__name__}: {error}", usage=False)
+        return
+    worker.introduce(loader)
     worker.run()
 
 
-class _Running:
-    """A queue that runs here: its service, and its descriptors."""
-
-    def __init__(self, service: QueueService, fds: dict[str, int]) -> None:
-        self.service = service
-        self.fds = fds
-
-
-def _caller(queue: SplitDeviceQueue, notifier: Notifier) -> Callable[[], None]:
-    numbers, notify = queue.numbers, notifier.notify
-
-    def call() -> None:
-        numbers[Count.CALLS] += 1
-        notify()
-
-    return call
-
-
-def _close(fds: dict[str, int]) -> None:
-    for fd in fds.values():
-        os.close(fd)
-
-
 class Worker:
-    """Runs the queues that the keeper hands over, in turns.
+    """Runs the queues that the keeper hands over."""
 
-    After the last request it goes on looking for ``poll_us`` microseconds before it sleeps until a kick: that takes a
-    core meanwhile, and saves the driver a system call and this process the time to wake up.
-    """
-
-    def __init__(self, channel: Channel, kind: type[Device], poll_us: int = 0) -> None:
+    def __init__(self, channel: Channel, heartbeat: memoryview, loader: DeviceLoader, busy_poll_us: int) -> None:
+        device = loader.new_device()
         self._channel = channel
-        self._kind = kind
-        self._device = self._new_device()
-        self._device.answers()  # refuses a device that lacks a method, before anybody drives it
-        self._config = bytearray(kind.description().config)
-        self._regions: dict[int, Region] = {}
-        self._memory = MemoryTable()
-        self._queues: dict[int, _Running] = {}
-        self._ready: set[int] = set()
-        self._awake: set[int] = set()  # queues whose driver was not asked to kick since their last turn
-        self._kicks: dict[int, int] = {}
-        self._silent: set[int] = set()  # queues whose driver has no way to kick
-        self._epoll = select.epoll()
-        self._epoll.register(channel.fileno(), select.EPOLLIN)
-        self._leaving = False
-        self._linger = 1000 * poll_us
-        self._awake_until = 0
-        self._commands: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
+        self._patience = device.patience
+        self._speaks_first = device.speaks_first
+        self._regions: dict[int, FileRegion] = {}
+        self._files: dict[int, Callable[[], Journal]] = {}
+        self._fds: dict[int, dict[str, int]] = {}
+        self._left = False
+        self._loop = self._new_loop(device, heartbeat)
+        self._runner = DeviceRunner(
+            device,
+            log.warning,
+            loop=self._loop,
+            new_journal=lambda setup: self._files.pop(setup.index)(),
+            renew=loader.new_device,
+            stuck=_die,
+            heartbeat=heartbeat,
+            busy_poll_us=busy_poll_us,
+        )
+        self._runner.events = self
+        self._runner.watch(channel.fileno(), self._take_command)
+        self._commands: dict[str, Callable[..., None]] = {
             "memory": self._set_memory,
             "start": self._start,
             "stop": self._stop,
+            "kick": self._kick,
+            "set_kick": self._set_kick,
+            "set_interrupt": self._set_interrupt,
             "config": self._load_config,
             "reset": self._reset,
             "leave": self._leave,
         }
 
-    def _new_device(self) -> Device:
-        device = self._kind()
-        device.attach_config(self._tell_config)
-        return device
+    @staticmethod
+    def _new_loop(device: Device, heartbeat: memoryview) -> asyncio.AbstractEventLoop | None:
+        if not device.is_async:
+            return None
+        from pyvirtio.runtime.loop import new_loop
+
+        return new_loop(heartbeat)
+
+    def introduce(self, loader: DeviceLoader) -> None:
+        """Tell the keeper what the device is, and from which sources it was loaded."""
+        text = json.dumps({path: data.decode("latin-1") for path, data in loader.sources.items()}).encode()
+        fd = shared_file("pyvirtio-sources", max(1, len(text)))
+        os.pwrite(fd, text, 0)
+        self._channel.send(
+            "ready",
+            [fd],
+            description=description_to_json(self._runner.description),
+            patience=self._patience,
+            speaks_first=self._speaks_first,
+            sources=loader.watched(),
+        )
+        os.close(fd)
 
     def run(self) -> None:
         """Serve until the keeper says `leave`, or is gone."""
-        while not self._leaving:
-            self._look()
-            for index in list(self._ready):
-                self._serve(index, self._queues[index])
+        if self._loop is None:
+            while not self._left:
+                self._runner.step(None)
+            self._runner.close()
+            return
+        import asyncio
 
-    def _serve(self, index: int, running: _Running) -> None:
-        """Give a queue its turn. Its driver is not asked to kick before the others had theirs."""
-        self._awake.add(index)
-        if not running.service.turn(linger=True):
-            self._ready.discard(index)
-        if self._linger:
-            self._awake_until = time.monotonic_ns() + self._linger
-        if running.service.retired:
-            self._retired(index)
+        from pyvirtio.runtime.loop import Attachment
 
-    def _watch(self) -> None:
-        """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
-        for _ in range(LOOKS if self._linger else 1):
-            self._ready.update(index for index in self._awake if self._queues[index].service.queue.backlog())
-            if self._ready:
-                return
-        if not self._linger or time.monotonic_ns() >= self._awake_until:
-            self._ready.update(index for index in self._awake if self._queues[index].service.rest())
-            self._awake.clear()
+        attachment = Attachment(self._loop, self._runner)
+        self._runner.wake_loop = attachment.wake
+        self._loop.run_forever()
+        attachment.detach()
+        self._loop.run_until_complete(asyncio.gather(*self._runner.close(), return_exceptions=True))
+        self._loop.close()
 
-    def _look(self) -> None:
-        """Wait for kicks and for the keeper's messages."""
-        if self._awake and not self._ready:
-            self._watch()
-        timeout = 0 if self._ready or self._awake else POLL_INTERVAL if self._silent else None
-        for fd, _ in self._epoll.poll(timeout, MOST_EVENTS):
-            if (index := self._kicks.get(fd)) is not None:
-                self._queues[index].service.queue.count(Count.KICKS)
-                self._ready.add(index)
-            elif fd == self._channel.fileno():
-                self._obey()
-        self._ready |= self._silent
+    def _end(self) -> None:
+        self._left = True
+        if self._loop is not None:
+            self._loop.stop()
 
-    def _obey(self) -> None:
+    def _take_command(self) -> None:
         received = self._channel.receive()
         if received is None:
-            self._leaving = True
+            self._end()
             return
-        message, fds = received
-        self._commands[message["do"]](message, fds)
+        kind, fields, fds = received
+        number = fields.pop("number")
+        self._commands[kind](lambda result: self._channel.send("done", number=number, result=result), fds, **fields)
 
-    # What the keeper says.
+    # What the runtime reports.
 
-    def _set_memory(self, message: dict[str, Any], fds: list[int]) -> None:
-        for number in message["drop"]:
+    def queue_broken(self, index: int) -> None:
+        """Tell the keeper."""
+        self._channel.send("broken", queue=index)
+
+    def config_changed(self) -> None:
+        """Tell the keeper, which tells the driver and the other workers."""
+        self._channel.send("config", changes=self._runner.config_changes)
+
+    # What the keeper says. `done` acknowledges it.
+
+    def _set_memory(self, done: Done, fds: list[int], drop: list[int], add: list[list[int]]) -> None:
+        for number in drop:
             self._regions.pop(number, None)
-        for (number, base, size, offset), fd in zip(message["add"], fds, strict=True):
-            try:
-                self._regions[number] = Region(base, map_file(fd, offset, size))
-            except PeerError as error:
-                log.warning(f"a memory region is left out: {error}")
-            finally:
+        added = []
+        for (number, base, size, offset), fd in zip(add, fds, strict=True):
+            self._regions[number] = FileRegion(base, size, fd, offset)
+            added.append(fd)
+        self._runner.set_memory(list(self._regions.values()))
+        for fd in added:
+            os.close(fd)
+        done(None)
+
+    def _start(
+        self,
+        done: Done,
+        descriptors: list[int],
+        setup: list[int],
+        journal: list[int],
+        names: list[str],
+    ) -> None:
+        own = dict(zip(names, descriptors, strict=True))
+        ledger, region = own.pop("ledger"), own.pop("region")
+        queue: QueueSetup = setup_from_json(setup, kick_fd=own.get("kick", -1), interrupt_fd=own.get("interrupt", -1))
+        offset, length = journal
+        self._fds[queue.index] = own
+        self._files[queue.index] = lambda: map_journal(queue.size, ledger, (region, offset, length))
+        self._runner.start_queue(queue)
+        os.close(ledger)
+        os.close(region)
+        done(None)
+
+    def _stop(self, done: Done, _fds: list[int], queue: int, fail_suspects: bool) -> None:
+        def stopped(position: int) -> None:
+            self._close_fds(queue)
+            done(position)
+
+        self._runner.stop_queue(queue, fail_suspects=fail_suspects).then(stopped)
+
+    def _close_fds(self, index: int) -> None:
+        for fd in self._fds.pop(index, {}).values():
+            os.close(fd)
+
+    def _kick(self, done: Done, _fds: list[int], queue: int) -> None:
+        self._runner.kick(queue)
+        done(None)
+
+    def _set_kick(self, done: Done, fds: list[int], queue: int) -> None:
+        self._runner.set_kick(queue, fds[0] if fds else -1)
+        self._exchange(queue, "kick", fds)
+        done(None)
+
+    def _set_interrupt(self, done: Done, fds: list[int], queue: int) -> None:
+        self._runner.set_interrupt(queue, fds[0] if fds else -1)
+        self._exchange(queue, "interrupt", fds)
+        done(None)
+
+    def _exchange(self, index: int, name: str, fds: list[int]) -> None:
+        own = self._fds.get(index)
+        if own is None:
+            for fd in fds:
                 os.close(fd)
-        if message["last"]:
-            self._memory = MemoryTable(self._regions.values())
-            for running in self._queues.values():
-                running.service.queue.memory = self._memory
-            self._channel.send({"is": "mapped", "change": message["change"]})
-
-    def _start(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Run a queue from its journal on: a new one, one of a dead worker, or one of ours whose record changed."""
-        index = message["queue"]
-        self._put_down(index)
-        named = dict(zip(message["fds"], fds, strict=True))
-        ledger, region = named.pop("ledger"), named.pop("region")
-        try:
-            journal = map_journal(message["size"], ledger, (region, *message["region"]))
-            rings = SplitLayout(
-                self._memory,
-                message["size"],
-                message["descriptor_area"],
-                message["driver_area"],
-                message["device_area"],
-            )
-            queue = device_queue(rings, self._memory, message["features"], journal=journal, base=message["position"])
-        except PeerError as error:
-            _close(named)
-            self._channel.send({"is": "retired", "queue": index, "why": str(error)})
             return
-        finally:
-            os.close(ledger)
-            os.close(region)
-        if self._device.negotiated != message["features"]:
-            self._device.negotiate(message["features"])
-            self._device.load_config(self._config)
-        service = QueueService(
-            queue,
-            self._device.answers()[index],
-            _caller(queue, Notifier(named.get("interrupt", -1))),
-            lambda text, error: log.warning(f"queue {index}: {text}", error),
-            time.monotonic_ns,
-            repeatable=self._device.repeatable,
-        )
-        self._queues[index] = _Running(service, named)
-        if "kick" in named:
-            self._kicks[named["kick"]] = index
-            # Told of each write, it need not be read: a system call less for each kick.
-            self._epoll.register(named["kick"], select.EPOLLIN | select.EPOLLET)
-        else:
-            self._silent.add(index)
-        self._ready.add(index)
-        if journal.was_used:
-            service.resume()
+        if (old := own.pop(name, -1)) >= 0:
+            os.close(old)
+        if fds:
+            own[name] = fds[0]
 
-    def _stop(self, message: dict[str, Any], _fds: list[int]) -> None:
-        self._put_down(message["queue"])
-        self._channel.send({"is": "stopped", "queue": message["queue"]})
+    def _load_config(self, done: Done, _fds: list[int], changes: list[tuple[int, int]], by_driver: bool) -> None:
+        self._runner.config.apply(changes)
+        self._runner.load_config(by_driver=by_driver)
+        done(None)
 
-    def _put_down(self, index: int) -> None:
-        """Answer what was taken from a queue, and let go of it."""
-        running = self._queues.pop(index, None)
-        self._ready.discard(index)
-        self._awake.discard(index)
-        self._silent.discard(index)
-        if running is None:
-            return
-        if "kick" in running.fds:
-            self._epoll.unregister(running.fds["kick"])
-            del self._kicks[running.fds["kick"]]
-        if not running.service.retired:
-            running.service.finish()
-        _close(running.fds)
+    def _reset(self, done: Done, _fds: list[int]) -> None:
+        def is_reset(_none: None) -> None:
+            for index in list(self._fds):
+                self._close_fds(index)
+            done(None)
 
-    def _tell_config(self, data: bytes) -> None:
-        """The device changed its configuration space: say which bytes, for a driver may be writing others."""
-        changes = [(place, byte) for place, byte in enumerate(data) if byte != self._config[place]]
-        self._config[:] = data
-        self._channel.send({"is": "config", "changes": changes})
+        self._runner.reset().then(is_reset)
 
-    def _load_config(self, message: dict[str, Any], _fds: list[int]) -> None:
-        for place, byte in message["changes"]:
-            self._config[place] = byte
-        self._device.load_config(self._config)
-        if message["by_driver"]:
-            try:
-                self._device.config_written()
-            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
-                log.warning(f"config_written failed: {error!r}", error)
-            self._channel.send({"is": "configured", "change": message["change"]})
+    def _leave(self, _done: Done, _fds: list[int]) -> None:
+        stopping: list[Completion[int]] = [self._runner.stop_queue(index) for index in list(self._fds)]
+        Completion.all(stopping).then(lambda _none: self._end())
 
-    def _reset(self, _message: dict[str, Any], _fds: list[int]) -> None:
-        for index in list(self._queues):
-            self._put_down(index)
-        self._config = bytearray(self._kind.description().config)
-        self._device = self._new_device()
 
-    def _leave(self, _message: dict[str, Any], _fds: list[int]) -> None:
-        for index in list(self._queues):
-            self._put_down(index)
-        self._leaving = True
-
-    def _retired(self, index: int) -> None:
-        self._put_down(index)
-        self._channel.send({"is": "retired", "queue": index, "why": ""})
+def _die(reason: str) -> None:
+    """End this process: memory that a request lent is still being used, and only that takes it away."""
+    log.warning(f"{reason}; the worker ends")
+    os.kill(os.getpid(), signal.SIGKILL)

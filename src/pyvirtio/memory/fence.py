@@ -1,12 +1,15 @@
-"""The one memory fence that a ring needs from a language that has none.
+"""Memory fences for a language that has none.
 
-A processor may let a load overtake an earlier store to another address, x86 included. A ring
-breaks on that in two places: publish an index, then look whether the other side wants to be told;
-and ask to be told, then look once more whether something came. Without a fence wake-ups can be lost: in plain Python
-under the interpreter lock, a bare store and load were seen to pass each other in up to 0.7 % of all rounds.
+A processor may let a load overtake an earlier store to another address; even x86 does. A ring breaks on that in two
+places: publish an index, then look whether the other side wants a notification; and ask for a notification, then look
+once more whether something came. Without a fence between the store and the load, a wake-up can be lost: plain Python,
+under the interpreter lock, showed the two in the wrong order in up to 0.7 % of all rounds.
 
-Releasing and retaking a lock that nobody else knows is such a fence: release orders what came
-before, acquire what comes after, and the two cannot pass each other. It takes about 130 ns.
+The fence is made of a lock that nobody else uses: release it, then take it again. A release keeps what came before it
+in front, an acquire keeps what follows it behind. That makes a full fence only where the acquire cannot overtake the
+release, that is, where the two are *RCsc* (release consistency with sequentially consistent synchronization). They
+are on x86, where both are locked instructions, and on ARMv8, whose load-acquire (LDAR) waits for every earlier
+store-release (STLR). C11 alone does not promise it. A fence takes about 130 ns.
 """
 
 from __future__ import annotations
@@ -25,15 +28,16 @@ def full_fence() -> None:
     try:
         _release()
     except RuntimeError:
-        # Another thread, or what a signal handler interrupted, is between the two calls; or Ctrl-C came there
-        # once. The lock is theirs to retake.
-        _fence_apart()
+        # The lock is not held: another thread, or the code that this signal handler interrupted, is between release
+        # and acquire, or a KeyboardInterrupt hit there earlier. Use a private lock instead.
+        _fence_with_a_private_lock()
         return
-    _acquire(False)  # nobody else takes it: what must never happen is to wait here
+    # Never wait here. The lock is free, unless another thread came in between: then that thread has taken it.
+    _acquire(False)
 
 
-def _fence_apart() -> None:
-    """Do the same with a lock of this call's own, which takes longer."""
+def _fence_with_a_private_lock() -> None:
+    """Do the same with a new lock, which takes longer."""
     lock = _thread.allocate_lock()
     lock.acquire()
     lock.release()

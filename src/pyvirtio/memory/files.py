@@ -15,7 +15,7 @@ def check_file(fd: int, offset: int, size: int) -> None:
     """Refuse to map what the file does not hold: touching such memory kills the process (SIGBUS).
 
     Raises:
-        ProtocolError: ``offset + size`` lies beyond the end of the file, or it is no mappable file.
+        ProtocolError: ``offset + size`` lies beyond the end of the file, or it cannot be mapped.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -28,7 +28,7 @@ def check_sealed(fd: int) -> None:
     """Refuse a file that could shrink under a process that must not die of it.
 
     Raises:
-        ProtocolError: it is no memory file, or its size is not sealed.
+        ProtocolError: it is not a memory file, or its size is not sealed.
     """
     import fcntl
 
@@ -53,28 +53,28 @@ def map_file(fd: int, offset: int, size: int) -> memoryview:
     try:
         mapping = mmap.mmap(fd, size + slack, offset=offset - slack)
     except (OSError, ValueError, OverflowError) as error:
-        raise ProtocolError(f"memory of {size} bytes at offset {offset} cannot be mapped: {error}") from None
+        raise ProtocolError(f"memory of {size} bytes at offset {offset} cannot be mapped: {error}") from error
     return memoryview(mapping)[slack : slack + size]
 
 
 def shared_file(name: str, size: int) -> int:
-    """Make a file of ``size`` zero bytes that exists in memory only, and give its descriptor.
+    """Create a file of ``size`` zero bytes that exists in memory only, and return its descriptor.
 
-    ``name`` is what ``/proc`` shows. The file cannot shrink, so that who maps it is safe.
+    ``name`` is what ``/proc`` shows. The file cannot shrink, so whoever maps it is safe.
 
     Raises:
-        LocalError: the system gives no more memory or descriptors.
+        LocalError: the system has no more memory or descriptors.
     """
     import fcntl
 
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
-        raise LocalError(f"shared memory cannot be made: {error}") from None
+        raise LocalError(f"shared memory cannot be created: {error}") from error
     try:
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     except OSError as error:
         os.close(fd)
-        raise LocalError(f"shared memory of {size} bytes cannot be made: {error}") from None
+        raise LocalError(f"shared memory of {size} bytes cannot be created: {error}") from error
     return fd

@@ -6,14 +6,14 @@
 >>> table.views(0x2FFC, 8)
 Traceback (most recent call last):
 ...
-pyvirtio.errors.ChainError: 8 bytes at 0x2ffc are not in guest memory: ...
+pyvirtio.errors.NotMapped: 8 bytes at 0x2ffc are not in guest memory: ...
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
-from pyvirtio.errors import ChainError, LocalError
+from pyvirtio.errors import LocalError, NotMapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAXIMUM_REGIONS = 509
-"""As many regions as QEMU and Linux's vhost ever give."""
+"""The most regions that QEMU and Linux's vhost ever send."""
 
 
 class Region:
@@ -65,28 +65,23 @@ class MemoryTable:
         self._regions = [(region.base, region.end, region.view) for region in self.regions]
 
     def view(self, address: int, length: int) -> memoryview:
-        """Give ``length`` bytes at ``address`` that lie in one region.
+        """Return ``length`` bytes at ``address`` that lie in one region.
 
         Raises:
-            ChainError: they do not.
+            NotMapped: they do not lie in one region.
         """
-        # Index -1, below the first region, picks the last one, whose base is then too high.
-        index = bisect_right(self._bases, address) - 1
-        if self._regions:
-            base, end, view = self._regions[index]
-            if base <= address and address + length <= end:
-                return view[address - base : address - base + length]
-        raise ChainError(
-            f"{length} bytes at {address:#x} are not in one region of guest memory: {self.regions!r}",
-            section="2.7.5",
-        )
+        found = self.locate(address, length)
+        if found is None:
+            raise NotMapped(f"{length} bytes at {address:#x} are not in one region of guest memory: {self.regions!r}")
+        view, start, _ = found
+        return view[start : start + length]
 
-    def place(self, address: int, length: int) -> tuple[memoryview, int, int] | None:
-        """Say in which region's view ``length`` bytes at ``address`` lie: the view, their offset and ``length``.
+    def locate(self, address: int, length: int) -> tuple[memoryview, int, int] | None:
+        """Return where ``length`` bytes at ``address`` lie: a region's view, their offset in it, and ``length``.
 
-        Gives None where they do not lie in one region.
+        Return None where they do not lie in one region.
 
-        >>> view, start, length = MemoryTable([Region(0x1000, bytearray(16))]).place(0x1004, 8)
+        >>> view, start, length = MemoryTable([Region(0x1000, bytearray(16))]).locate(0x1004, 8)
         >>> len(view), start, length
         (16, 4, 8)
         """
@@ -98,10 +93,10 @@ class MemoryTable:
         return None
 
     def views(self, address: int, length: int) -> list[memoryview]:
-        """Give ``length`` bytes at ``address``, in pieces where they cross from region to region.
+        """Return ``length`` bytes at ``address``, in pieces where they cross from region to region.
 
         Raises:
-            ChainError: a part of them lies in no region. Python's integers do not overflow, so an
+            NotMapped: a part of them lies in no region. Python's integers do not overflow, so an
                 address near 2**64 is just outside.
         """
         index = bisect_right(self._bases, address) - 1
@@ -116,21 +111,26 @@ class MemoryTable:
             index = bisect_right(self._bases, at) - 1
             base, end, view = self._regions[index] if index >= 0 else (0, 0, memoryview(b""))
             if at >= end:
-                raise ChainError(
-                    f"{length} bytes at {address:#x} are not in guest memory: {self.regions!r}",
-                    section="2.7.5",
-                )
+                raise NotMapped(f"{length} bytes at {address:#x} are not in guest memory: {self.regions!r}")
             upto = min(stop, end)
             pieces.append(view[at - base : upto - base])
             at = upto
         return pieces
 
     def read(self, address: int, length: int) -> bytes:
-        """Copy ``length`` bytes out of guest memory; raises `ChainError` as `views` does."""
+        """Return a copy of ``length`` bytes of guest memory.
+
+        Raises:
+            NotMapped: as `views`.
+        """
         return b"".join(self.views(address, length))
 
     def write(self, address: int, data: bytes) -> None:
-        """Copy ``data`` into guest memory; raises `ChainError` as `views` does, and then writes nothing."""
+        """Copy ``data`` into guest memory.
+
+        Raises:
+            NotMapped: as `views`; then nothing is written.
+        """
         at = 0
         for view in self.views(address, len(data)):
             view[:] = data[at : at + len(view)]
@@ -138,8 +138,9 @@ class MemoryTable:
 
 
 def words(view: memoryview, width: str) -> memoryview:
-    """See aligned memory as numbers of one width: ``"H"`` 16 bits, ``"I"`` 32, ``"Q"`` 64, native order.
+    """Return a view of aligned memory as numbers of one width, in the host's byte order.
 
-    Each load and each store through the result is one access of that width.
+    ``width`` is ``"H"`` for 16 bits, ``"I"`` for 32, ``"Q"`` for 64. Each load and each store through the view is
+    one access of that width.
     """
     return view.cast(width)  # type: ignore[call-overload,no-any-return]  # the stub wants a literal

@@ -8,7 +8,16 @@ from pyvirtio.ring.chain import Chain
 from pyvirtio.ring.engine import device_queue
 from pyvirtio.ring.journal import Journal
 from pyvirtio.ring.layout import SplitLayout
+from pyvirtio.ring.queue import record_queue
 from pyvirtio.ring.split_device import SplitDeviceQueue
 from pyvirtio.ring.split_driver import SplitDriverQueue
 
-__all__ = ["Chain", "Journal", "SplitDeviceQueue", "SplitDriverQueue", "SplitLayout", "device_queue"]
+__all__ = [
+    "Chain",
+    "Journal",
+    "SplitDeviceQueue",
+    "SplitDriverQueue",
+    "SplitLayout",
+    "device_queue",
+    "record_queue",
+]

@@ -1,10 +1,11 @@
 /*
- * The ring's device side in C: what the reference engine (split_device.py) does, for the cases that it accepts.
+ * The ring's device side in C: what the reference engine (split_device.py, split_records.py) does, for what is
+ * well-formed.
  *
- * Nothing here decides what is wrong with a ring. Whatever is not plainly right - a bad index, a forbidden flag, an
- * address outside memory, a head that is in flight - is "odd": it is left where it is, untouched, and the reference
- * engine looks at it afresh and says which rule it breaks. So there is one place for errors, and this code only has
- * to be sure that what it accepts, the reference engine accepts too.
+ * Nothing here decides what is wrong with a ring. Whatever is not plainly well-formed - a bad index, a forbidden flag,
+ * an address outside memory, a head that is in flight - is left where it is, untouched, and the reference engine looks
+ * at it and says which rule it breaks. So errors are decided in one place, and this code may accept less than the
+ * reference engine, never more.
  *
  * The guest is hostile. Every shared byte that is checked is loaded once, into a local or into private memory; the
  * copy is checked and the copy is used. Indexes that the device wrote are never read back. Every buffer is held
@@ -12,34 +13,61 @@
  * with, also when the ring has long been given another.
  *
  * A process that runs this may be killed at any instruction, and the next one goes on from the journal. So the steps
- * of journal.py keep their order: `in_order()` between two steps stops the compiler from exchanging them, which is
- * all it takes, for a dead process has no stores under way.
+ * of journal.py keep their order.
  *
- * The parts are one translation unit, so that the compiler sees through all of them. Each uses those before it.
+ * native/core.h is the part that knows no Python. Everything is one translation unit, so that the compiler sees
+ * through all of it; each part includes what it needs. All state is a ring's, and the interpreter lock guards it.
  */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "native/batch_object.c.inc"
+#include "native/calls.c.inc"
+#include "native/chain_object.c.inc"
+#include "native/codec_object.c.inc"
+#include "native/memory_object.c.inc"
+#include "native/objects.h"
+#include "native/ring_object.c.inc"
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#ifndef SOURCE_DIGEST /* what build_native.py tells this source by */
+#define SOURCE_DIGEST "unknown"
+#endif
 
-#include "native/access.h"
-#include "native/types.h"
-#include "native/memory.h"
-#include "native/chain.h"
-#include "native/follow.h"
-#include "native/journal.h"
-#include "native/ring.h"
-#include "native/records.h"
-#include "native/codec.h"
-#include "native/calls.h"
-#include "native/notifications.h"
+static PyMethodDef ring_methods[] = {
+    {"pop", ring_pop, METH_O, NULL},
+    {"unpop", ring_unpop, METH_O, NULL},
+    {"push", ring_push, METH_O, NULL},
+    {"pop_records", FAST(ring_pop_records), METH_FASTCALL, NULL},
+    {"push_records", FAST(ring_push_records), METH_FASTCALL, NULL},
+    {"call_records", FAST(ring_call_records), METH_FASTCALL, NULL},
+    {"answer_records", FAST(ring_answer_records), METH_FASTCALL, NULL},
+    {"needs_interrupt", ring_needs_interrupt, METH_NOARGS, NULL},
+    {"disable_kicks", ring_disable_kicks, METH_NOARGS, NULL},
+    {"enable_kicks", ring_enable_kicks, METH_NOARGS, NULL},
+    {"has_more", ring_has_more, METH_NOARGS, NULL},
+    {"backlog", ring_backlog, METH_NOARGS, NULL},
+    {"relocate", FAST(ring_relocate), METH_FASTCALL, NULL},
+    {"set_state", ring_set_state, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef ring_getset[] = {
+    {"position", ring_get_position, NULL, NULL, NULL},
+    {"duplicate", ring_get_duplicate, NULL, NULL, NULL},
+    {"state", ring_get_state, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyType_Slot ring_slots[] = {
+    {Py_tp_doc, (void *)"The device's end of a split virtqueue."},
+    {Py_tp_new, ring_new},
+    {Py_tp_dealloc, ring_dealloc},
+    {Py_tp_methods, ring_methods},
+    {Py_tp_getset, ring_getset},
+    {0, NULL},
+};
+static PyType_Spec ring_spec = {
+    .name = "pyvirtio.ring._native.Ring",
+    .basicsize = sizeof(Ring),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_slots,
+};
 
 static PyObject *
 module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
@@ -48,62 +76,79 @@ module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
     Py_RETURN_NONE;
 }
 
-static int
-hashes_as(PyObject *tuple, long item)
+#ifdef RING_STORE_HOOK
+/* allow_stores(number): this process, dead or not, lives until it has made so many stores, all of them counted */
+static PyObject *
+module_allow_stores(PyObject *Py_UNUSED(module), PyObject *number)
 {
-    PyObject *plain = Py_BuildValue("(l)", item);
-    Py_hash_t hash = plain ? PyObject_Hash(plain) : -1, other = plain ? PyObject_Hash(tuple) : -1;
-    Py_XDECREF(plain);
-    return PyErr_Occurred() ? -1 : hash == other;
+    uint64_t allowed = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred())
+        return NULL;
+    stores_allowed = allowed;
+    is_dead = false;
+    Py_RETURN_NONE;
 }
 
-/*
- * Whether an instance of a tuple's subclass that is filled in place is as good as one that tuple.__new__ made, and
- * whether it may be filled again. A Python that keeps more in a tuple than its items shows it in the hash.
- */
-static int
-probe_tuples(state *state)
+/* count_store() -> whether a store that Python is about to make still reaches memory */
+static PyObject *
+module_count_store(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
 {
-    PyObject *kind = PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){s()}", "Probe", (PyObject *)&PyTuple_Type,
-                                           "__slots__");
-    if (!kind)
-        return -1;
-    int first = -1, second = -1;
-    PyObject *made = ((allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc))((PyTypeObject *)kind, 1);
-    if (made && PyTuple_SetItem(made, 0, PyLong_FromLong(1)) == 0)
-        first = hashes_as(made, 1);
-    if (first >= 0 && PyTuple_SetItem(made, 0, PyLong_FromLong(2)) == 0)
-        second = hashes_as(made, 2);
-    state->plain_tuples = first == 1 && PyObject_Size(made) == 1;
-    state->reusable_tuples = state->plain_tuples && second == 1;
-    Py_DECREF(kind);
-    Py_XDECREF(made);
-    return second < 0 ? -1 : 0;
+    return PyBool_FromLong(may_store());
 }
 
-static int
+static PyObject *
+module_stores(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
+{
+    return PyLong_FromUnsignedLongLong(stores_made);
+}
+
+static PyObject *
+module_is_dead(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
+{
+    return PyBool_FromLong(is_dead);
+}
+#endif
+
+static PyMethodDef module_methods[] = {
+    {"full_fence", module_full_fence, METH_NOARGS, "Order every load and store before this call before those after it."},
+#ifdef RING_STORE_HOOK
+    {"allow_stores", module_allow_stores, METH_O, NULL},
+    {"count_store", module_count_store, METH_NOARGS, NULL},
+    {"stores", module_stores, METH_NOARGS, NULL},
+    {"is_dead", module_is_dead, METH_NOARGS, NULL},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+attribute_of(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *found = module ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return found;
+}
+
+static bool
 add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
 {
     *place = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    return *place ? PyModule_AddType(module, *place) : -1;
+    return *place && PyModule_AddType(module, *place) == 0;
 }
 
 static int
 module_exec(PyObject *module)
 {
     state *state = PyModule_GetState(module);
-    PyObject *errors = PyImport_ImportModule("pyvirtio.errors");
-    if (!errors)
+    state->chain_error = attribute_of("pyvirtio.errors", "ChainError");
+    state->local_error = attribute_of("pyvirtio.errors", "LocalError");
+    state->closed = attribute_of("pyvirtio.ring.chain", "CLOSED");
+    if (!state->chain_error || !state->local_error || !state->closed)
         return -1;
-    state->chain_error = PyObject_GetAttrString(errors, "ChainError");
-    if (PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM) < 0)
-        return -1;
-    Py_DECREF(errors);
-    if (!state->chain_error || add_type(module, &memory_spec, &state->memory) < 0
-        || add_type(module, &ring_spec, &state->ring) < 0 || add_type(module, &chain_spec, &state->chain) < 0
-        || add_type(module, &batch_spec, &state->batch) < 0 || add_type(module, &codec_spec, &state->codec) < 0)
-        return -1;
-    return probe_tuples(state);
+    bool added = add_type(module, &memory_spec, &state->memory) && add_type(module, &ring_spec, &state->ring)
+                 && add_type(module, &chain_spec, &state->chain) && add_type(module, &batch_spec, &state->batch)
+                 && add_type(module, &codec_spec, &state->codec);
+    return added ? PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM) : -1;
 }
 
 static int
@@ -116,6 +161,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT((PyObject *)state->batch);
     Py_VISIT((PyObject *)state->codec);
     Py_VISIT(state->chain_error);
+    Py_VISIT(state->local_error);
     return 0;
 }
 
@@ -129,6 +175,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->batch);
     Py_CLEAR(state->codec);
     Py_CLEAR(state->chain_error);
+    Py_CLEAR(state->local_error);
+    Py_CLEAR(state->closed);
     return 0;
 }
 
@@ -138,18 +186,17 @@ module_free(void *module)
     module_clear(module);
 }
 
-static PyMethodDef module_methods[] = {
-    {"full_fence", module_full_fence, METH_NOARGS, "Order every load and store before this call before every one after it."},
-    {NULL, NULL, 0, NULL},
-};
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
     {0, NULL},
 };
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "The ring's device side in C; see _native.c.",
+    .m_doc = "The ring's device side in C; see _native.c. Source: " SOURCE_DIGEST,
     .m_size = sizeof(state),
     .m_methods = module_methods,
     .m_slots = module_slots,

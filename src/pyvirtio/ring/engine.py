@@ -1,11 +1,11 @@
 """Which engine runs the device's side of rings. The choice is made here and nowhere else.
 
 - ``native``: C, where it was built (see `pyvirtio.ring.build_native`);
-- ``numpy``: plain Python, and NumPy for batches of requests of one shape, where NumPy is installed;
 - ``reference``: plain Python.
 
-The first that is there is taken. ``PYVIRTIO_ENGINE=numpy`` in the environment forces one, for tests and measurements.
-All of them give the same answers: tests/ring/test_engines.py compares them on a million damaged rings.
+The native engine is taken where it is available. ``PYVIRTIO_ENGINE=reference`` in the environment forces the other
+one, for tests and measurements. Both give the same answers: tests/ring/test_engines.py compares them on a million
+damaged rings.
 """
 
 from __future__ import annotations
@@ -13,77 +13,55 @@ from __future__ import annotations
 import os
 
 from pyvirtio.errors import LocalError
-from pyvirtio.ring.split_device import SplitDeviceQueue
+from pyvirtio.ring.split_records import SplitRecordQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.memory import MemoryTable
     from pyvirtio.ring.journal import Journal
-    from pyvirtio.ring.layout import SplitLayout
+    from pyvirtio.ring.queue import RecordQueue, RingSetup
 
-ENGINES = {
-    "native": "C accelerator",
-    "numpy": "Python, with NumPy for batches",
-    "reference": "Python",
-}
-"""The engines by name, the fastest first, and what each is."""
+ENGINES = {"native": "C", "reference": "Python"}
+"""The engines by name, the fastest first, and what each is written in."""
 
 
 def engine() -> str:
-    """Give the name of the engine that runs here; imports the accelerator if it is there.
+    """Return the name of the engine that runs here; imports the native one if it is available.
 
     Raises:
-        LocalError: PYVIRTIO_ENGINE asks for one that is not there.
+        LocalError: PYVIRTIO_ENGINE asks for one that is not available.
     """
     forced = os.environ.get("PYVIRTIO_ENGINE", "")
-    if forced:
-        if forced not in ENGINES:
-            raise LocalError(f"PYVIRTIO_ENGINE is {forced!r}; it may be {', '.join(ENGINES)}")
-        if not _is_there(forced):
-            raise LocalError(f"PYVIRTIO_ENGINE asks for {forced!r}, which is not there: {_HOW[forced]}")
-        return forced
-    return next(name for name in ENGINES if _is_there(name))
+    if not forced:
+        return "native" if _has_native() else "reference"
+    if forced not in ENGINES:
+        raise LocalError(f"PYVIRTIO_ENGINE is {forced!r}; it may be {' or '.join(ENGINES)}")
+    if forced == "native" and not _has_native():
+        raise LocalError(
+            "PYVIRTIO_ENGINE asks for the native engine, which is not built; run "
+            "`python -m pyvirtio.ring.build_native` (it needs a C compiler and Python's headers), "
+            "or choose the other one, reference"
+        )
+    return forced
 
 
-_HOW = {
-    "native": "build it with `python -m pyvirtio.ring.build_native`, which needs a C compiler and Python's headers",
-    "numpy": "install NumPy, for example with `pip install 'pyvirtio[fast]'`",
-}
-
-
-def _is_there(name: str) -> bool:
-    if name == "native":
-        try:
-            from pyvirtio.ring import _native  # noqa: F401  # only whether it can be
-        except ImportError:
-            return False
-    elif name == "numpy":
-        from importlib.util import find_spec  # NumPy itself is imported when a batch is worth it
-
-        return find_spec("numpy") is not None
+def _has_native() -> bool:
+    try:
+        from pyvirtio.ring import _native  # noqa: F401  # only whether it can be imported
+    except ImportError:
+        return False
     return True
 
 
-def device_queue(
-    rings: SplitLayout,
-    memory: MemoryTable,
-    features: int,
-    *,
-    journal: Journal | None = None,
-    base: int | None = None,
-) -> SplitDeviceQueue:
-    """Build the device's end of a queue; the arguments are those of `SplitDeviceQueue`."""
-    chosen = engine()
-    if chosen == "native":
+def device_queue(setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> RecordQueue:
+    """Return the device's end of the queue that ``setup`` describes; see `SplitDeviceQueue` for the arguments."""
+    if engine() == "native":
         from pyvirtio.ring.native_device import NativeDeviceQueue
 
         try:
-            return NativeDeviceQueue(rings, memory, features, journal=journal, base=base)
-        except (ValueError, TypeError, BufferError, OverflowError):
+            return NativeDeviceQueue(setup, memory, journal=journal)
+        except (TypeError, BufferError, ValueError) as error:
+            if isinstance(error, LocalError):
+                raise
             # A front-end may put its rings at odd places in its files; Python does not mind.
-            chosen = "numpy" if _is_there("numpy") else "reference"
-    if chosen == "numpy":
-        from pyvirtio.ring.numpy_device import NumpyDeviceQueue
-
-        return NumpyDeviceQueue(rings, memory, features, journal=journal, base=base)
-    return SplitDeviceQueue(rings, memory, features, journal=journal, base=base)
+    return SplitRecordQueue(setup, memory, journal=journal)

@@ -11,24 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Protocol
 
-    Place = tuple[memoryview, int, int]
+    Location = tuple[memoryview, int, int]
+    """A buffer within one region: the region's view, the offset in it, the length."""
 
     class RecordBatch(Protocol):
-        """What `pop_records` gives.
+        """What `pop_records` returns: requests of at least the size that was asked for.
 
-        ``requests`` is memory that holds all of them, one behind the other, and does not change. ``len`` is the number
-        of records that are not answered yet; ``order`` is the place of the first of them in the order of arrival, and
-        the others follow without a gap.
+        ``requests`` is private memory that holds all of them, one behind the other; it does not change, and it cannot
+        be written. ``len`` is the number of records that are not answered yet.
         """
 
         @property
         def requests(self) -> Any:
-            """All requests, also those that are answered, in a buffer; raises ImportError where there is no NumPy."""
-            ...
-
-        @property
-        def order(self) -> int:
-            """The next record's place in the order of arrival."""
+            """All requests, also those that are answered, in a buffer."""
             ...
 
         def take(self) -> Chain:
@@ -39,72 +34,86 @@ if TYPE_CHECKING:
 
 
 class PythonBatch:
-    """Requests that still lie where the driver put them; see `RecordBatch`.
+    """Requests that still lie where the driver put them, until somebody wants all of them; see `RecordBatch`.
 
-    ``records`` are, for each: its head, and where its readable and its writable buffer are: the view of a region, the
-    offset and the length.
+    ``records`` are, for each: its head, and where its readable and its writable buffer are. ``sequence`` is the
+    sequence number of the first; those of the others follow without a gap.
     """
 
-    def __init__(self, records: list[tuple[int, Place, Place]], order: int, response_size: int) -> None:
-        self.order = order
+    def __init__(
+        self, records: list[tuple[int, Location, Location]], sequence: int, request_size: int, response_size: int
+    ) -> None:
         self._records = records
-        self._response_size = response_size
+        self._sequence = sequence
+        self._request_size = request_size
+        self.response_size = response_size
         self._done = 0
+        self._copy: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._records) - self._done
 
     @property
-    def requests(self) -> Any:
-        """Raises ImportError: plain Python calls no method that wants an array."""
-        raise ImportError("this engine makes no arrays")
+    def heads(self) -> list[int]:
+        """The heads of the records that are left."""
+        return [head for head, _, _ in self._records[self._done :]]
 
-    def unpacked(self, codec: PythonCodec) -> Iterator[tuple[Any, ...]]:
-        """Read the records that are left, one after the other."""
-        unpack = codec.unpack_from
-        return (unpack(view, start) for _, (view, start, _), _ in self._records[self._done :])
+    @property
+    def requests(self) -> bytes:
+        """All requests, also those that are answered, in one private buffer."""
+        if self._copy is None:
+            size = self._request_size
+            self._copy = b"".join([view[start : start + size] for _, (view, start, _), _ in self._records])
+        return self._copy
 
-    def answer(self, answers: Any) -> tuple[list[int], int, int]:
-        """Write answers of the next records; gives their heads, the bytes that they had, and the bytes of an answer."""
-        size, data, start = self._response_size, bytes(answers), 0
+    def unpacked(self, codec: PythonCodec) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Return head and fields of the records that are left, each read when its turn comes."""
+        unpack, records = codec.unpack_from, self._records[self._done :]
+        if self._copy is None:
+            return ((head, unpack(view, start)) for head, (view, start, _), _ in records)
+        # Who has seen the copy uses the copy: each byte of a request is read once.
+        copy, size, first = self._copy, self._request_size, self._done
+        return ((record[0], unpack(copy, size * index)) for index, record in enumerate(records, first))
+
+    def answer(self, answers: Any) -> list[int]:
+        """Write answers of the next records; return their heads.
+
+        Raises:
+            ValueError: ``answers`` are not whole answers, or more than there are records left.
+        """
+        size, data, start = self.response_size, bytes(answers), 0
         records = self._records[self._done : self._done + len(data) // size]
-        if len(data) > size * len(records):
-            raise ValueError("the answers are not as long as the records that are left")
-        heads, read = [], 0
-        for head, (_, _, length), (view, place, _) in records:
+        if len(data) != size * len(records):
+            raise ValueError(f"{len(data)} bytes are not answers of {size} bytes for up to {len(self)} records")
+        heads = []
+        for head, _, (view, place, _) in records:
             view[place : place + size] = data[start : start + size]
             start += size
-            read += length
             heads.append(head)
-        self._advance(len(heads))
-        return heads, read, size
+        self._done += len(heads)
+        return heads
 
     def take(self) -> Chain:
         """Take the next record out, to answer it as a chain."""
-        order, (head, *places) = self.order, self._records[self._done]
-        self._advance(1)
-        readable, writable = ([view[start : start + length]] for view, start, length in places)
-        return Chain(head, order, readable, writable)
-
-    def _advance(self, number: int) -> None:
-        self._done += number
-        self.order += number
+        head, *locations = self._records[self._done]
+        sequence = self._sequence + self._done
+        self._done += 1
+        readable, writable = ([view[start : start + length]] for view, start, length in locations)
+        return Chain(head, sequence, readable, writable)
 
 
 class PythonCodec:
-    """What plain Python needs to know of a structure to call a method with it, or to write what a method gave."""
+    """What plain Python needs to know of a structure to call a method with it, or to write what a method returned."""
 
     def __init__(self, structure: Any) -> None:
         codec = struct.Struct("<" + "".join(structure.codes()))
         self.structure = structure
-        self.nbytes = codec.size
         self.unpack_from = codec.unpack_from
-        self.iter_unpack = codec.iter_unpack
         self._pack = codec.pack
         self._is_number = structure.is_number
 
     def pack(self, answer: Any) -> bytes | None:
-        """Give the bytes of a structure, or of the number that is its only field; None for what is anything else."""
+        """Return the bytes of a structure, or of the number that is its only field; None for anything else."""
         try:
             if type(answer) is self.structure:
                 return self._pack(*answer)

@@ -6,102 +6,97 @@ and the copy is used; indexes that the device wrote are never read back.
 
 from __future__ import annotations
 
-from time import monotonic_ns
-
-from pyvirtio.errors import ChainError, RingError
+from pyvirtio.errors import ChainError, LocalError, NotMapped, RingError
 from pyvirtio.memory import full_fence, read_barrier, write_barrier
 from pyvirtio.ring.chain import Chain
-from pyvirtio.ring.journal import Count, Journal
-from pyvirtio.ring.records import PythonBatch, PythonCodec
+from pyvirtio.ring.layout import SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, ClassVar
+    from collections.abc import Sequence
+    from typing import ClassVar
 
     from pyvirtio.memory import MemoryTable
-    from pyvirtio.ring.layout import SplitLayout
-    from pyvirtio.ring.records import Place, RecordBatch
+    from pyvirtio.ring.journal import Journal
+    from pyvirtio.ring.queue import RingSetup
+
+    Buffers = list[tuple[int, int]]
+    """Guest addresses and lengths, in bytes."""
 
 _IDX, _FLAGS, _RING = split.IDX, split.FLAGS, split.RING
+_NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
+
 MOST_BYTES = 1 << 32
 """A chain may have no more bytes than this (VIRTIO 1.4, 2.7.5.2)."""
 
-_REQUESTS, _BYTES_READ, _BYTES_WRITTEN = Count.REQUESTS, Count.BYTES_READ, Count.BYTES_WRITTEN
-_NEXT, _WRITE, _INDIRECT = split.F_NEXT, split.F_WRITE, split.F_INDIRECT
-
 
 class SplitDeviceQueue:
-    """The device's end of a queue.
+    """The device's end of a split virtqueue; a `pyvirtio.ring.queue.DeviceQueue`.
 
-    ``rings`` are its three parts, ``memory`` translates buffer addresses, ``features`` are those
-    negotiated, ``base`` is the available index to go on from (by default, the used index).
+    ``memory`` translates the addresses of ``setup`` and of buffers. Where ``journal`` was used before, the queue goes
+    on from it, and otherwise at the position of the set-up.
 
     Raises:
+        LocalError, RingError: the areas cannot be a queue's; see `SplitLayout`.
         RingError: the journal cannot belong to this queue.
     """
 
-    batch_pays_from: ClassVar[int] = 8
-    """How many records a batch method has to be given to cost less than a call for each of them."""
+    has_records: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        rings: SplitLayout,
-        memory: MemoryTable,
-        features: int,
-        *,
-        journal: Journal | None = None,
-        base: int | None = None,
-    ) -> None:
-        self.size = rings.size
-        self._memory = memory
-        self.journal = journal or Journal(rings.size)
-        self._table = rings.table
-        self._available = rings.available
-        self._used = rings.used
-        self._pairs = rings.used_pairs
-        self._event_idx = bool(features & Feature.EVENT_IDX)
-        self._may_indirect = bool(features & Feature.INDIRECT_DESC)
-        self._mask = rings.size - 1
-        self._used_event, self._avail_event = split.used_event_word(rings.size), split.avail_event_word(rings.size)
+    def __init__(self, setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> None:
+        self.size = setup.size
+        self.journal = journal
+        self._event_idx = bool(setup.features & Feature.EVENT_IDX)
+        self._may_indirect = bool(setup.features & Feature.INDIRECT_DESC)
+        self._mask = setup.size - 1
+        self._used_event, self._avail_event = split.used_event_word(setup.size), split.avail_event_word(setup.size)
         self._broken: RingError | None = None
         self.unfinished: list[Chain] = []
-        """What a worker that died had popped and not answered, in order of arrival."""
-        if self.journal.was_used:
+        self._use(SplitLayout.of(setup, memory), memory)
+        if journal.was_used:
             self._recover()
         else:
             self._used_index = self._used[_IDX]
-            self._next_available = self._used_index if base is None else base
-            self.journal.start(self._used_index, self._next_available)
+            self._next_available = setup.position
+            journal.start(self._used_index, self._next_available)
             self._in_flight = 0
-        self._called_at = self._used_index
+        self._interrupted_at = self._used_index
+
+    def _use(self, layout: SplitLayout, memory: MemoryTable) -> None:
+        self.memory = memory
+        self._layout = layout
+        self._table = layout.table
+        self._available = layout.available
+        self._used = layout.used
+        self._pairs = layout.used_pairs
 
     def _recover(self) -> None:
         self._used_index = self.journal.recover(self._used[_IDX])
         self._used[_IDX] = self._used_index
         heads = self.journal.in_flight()
         self._in_flight = len(heads)
-        self._next_available = self.journal.next_available()
+        self._next_available = self.journal.position()
         for head in heads:
             try:
-                self.unfinished.append(self._chain(head, self.journal.order_of(head)))
+                self.unfinished.append(self._chain(head, self.journal.sequence_of(head)))
             except RingError as error:  # `pop` raises it, once the others are answered
                 self._broken = error
 
-    @property
-    def memory(self) -> MemoryTable:
-        """What translates the addresses of buffers. It can be replaced; what was popped keeps the old one."""
-        return self._memory
+    def relocate(self, layout: SplitLayout, memory: MemoryTable) -> None:
+        """Go on with the same queue where its areas lie in other memory: regions were added, removed or mapped again.
 
-    @memory.setter
-    def memory(self, memory: MemoryTable) -> None:
-        self._memory = memory
-        self._memory_changed()
+        Indexes, journal and requests in flight stay valid. What was popped keeps the buffers that it had.
 
-    def _memory_changed(self) -> None:
-        """Make of the new memory what this engine needs."""
+        Raises:
+            LocalError: the layout is that of a queue of another size.
+        """
+        if layout.size != self.size:
+            raise LocalError(
+                f"a queue of {self.size} entries cannot go on with {layout.size}; stop it and start another"
+            )
+        self._use(layout, memory)
 
     # Popping.
 
@@ -109,14 +104,14 @@ class SplitDeviceQueue:
         """Take up to ``limit`` chains that the driver made available.
 
         A chain whose buffers cannot be used comes with its ``error`` set. Chains that came before
-        a broken one are given first; the error is raised by the next call.
+        a broken one are returned first; the error is raised by the next call.
 
         Raises:
             RingError: the driver broke the ring; retire the queue.
         """
         if self._broken:
             raise self._broken
-        pending = (self._available[_IDX] - self._next_available) & 0xFFFF
+        pending = self.backlog()
         if not pending:
             return []
         if pending > self.size - self._in_flight:
@@ -138,116 +133,119 @@ class SplitDeviceQueue:
         return chains
 
     def _pop_one(self) -> Chain:
-        next_available = self._next_available
-        head = self._available[_RING + (next_available & self._mask)]
+        head = self._available[_RING + (self._next_available & self._mask)]
         if head >= self.size:
             raise RingError(f"descriptor {head} was made available; the queue has {self.size}", section="2.7.6")
-        chain = self._chain(head, self.journal.begin(head))
-        self._next_available = (next_available + 1) & 0xFFFF
+        chain = self._chain(head, self.journal.track(head))
+        self._next_available = (self._next_available + 1) & 0xFFFF
         self._in_flight += 1
         return chain
 
-    def _chain(self, head: int, order: int) -> Chain:
+    def unpop(self, chain: Chain) -> bool:
+        """Give a request that was popped and not begun back to the ring, as if it had not been popped.
+
+        That is possible only for the one that was popped last, so a whole tail goes back from the newest to the
+        oldest. Return False, and change nothing, for any other, or where the driver has rewritten the ring's slot.
+        """
+        # The theory of operation in journal.py says why this is safe. With EVENT_IDX no wake-up is lost, either:
+        # avail_event may now be ahead of the position, but whoever gives a request back knows that there is one, and
+        # before anybody sleeps again, `enable_kicks` stores the new position and finds the request in its last look.
+        before = (self._next_available - 1) & 0xFFFF
+        head = self._available[_RING + (before & self._mask)]
+        if head != chain.head or not self.journal.release(head):
+            return False
+        self._next_available = before
+        self._in_flight -= 1
+        return True
+
+    # Following a chain.
+
+    def _chain(self, head: int, sequence: int) -> Chain:
         try:
             readable, writable = self._buffers(head)
+            return Chain(head, sequence, self._translate(readable), self._translate(writable))
         except ChainError as error:
-            return Chain(head, order, error=error)
-        return Chain(head, order, readable, writable)
+            return Chain(head, sequence, error=error)
 
-    def _buffers(self, head: int) -> tuple[list[memoryview], list[memoryview]]:
-        """Follow a chain through the descriptor table, and at its end perhaps through an indirect one."""
-        readable: list[tuple[int, int]] = []
-        writable: list[tuple[int, int]] = []
-        unpack, table, index = split.DESCRIPTOR.unpack_from, self._table, head
-        for _ in range(self.size):
+    def _buffers(self, head: int) -> tuple[Buffers, Buffers]:
+        """Return a chain's readable and writable buffers, read from the queue's table and perhaps an indirect one."""
+        readable: Buffers = []
+        writable: Buffers = []
+        reference = self._follow(self._table, head, self.size, readable, writable)
+        if reference is not None:
+            table, number = self._indirect_table(*reference)
+            if self._follow(table, 0, number, readable, writable) is not None:
+                raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
+        buffers = readable + writable
+        if len(buffers) > self.size:
+            raise RingError(f"a chain of more than {self.size} buffers", section="2.7.5.3.1")
+        total = 0
+        for _, length in buffers:
+            total += length
+        if total > MOST_BYTES:
+            raise ChainError(f"a chain of {total} bytes; 2**32 is the most", section="2.7.5.2")
+        return readable, writable
+
+    def _follow(
+        self, table: memoryview | bytes, index: int, limit: int, readable: Buffers, writable: Buffers
+    ) -> tuple[int, int, int] | None:
+        """Follow a chain from ``index`` on through a table of ``limit`` descriptors, and collect its buffers.
+
+        Return address, length and flags of the descriptor that refers to an indirect table, if the chain comes to one.
+        """
+        unpack = split.DESCRIPTOR.unpack_from
+        for _ in range(limit):
             address, length, flags, following = unpack(table, 16 * index)
             if flags & _INDIRECT:
-                self._indirect(address, length, flags, readable, writable)
-                break
+                return address, length, flags
             if flags & _WRITE:
                 writable.append((address, length))
             elif writable:
-                raise _readable_too_late()
+                raise RingError("a device-readable descriptor behind a device-writable one", section="2.7.4.2")
             else:
                 readable.append((address, length))
             if not flags & _NEXT:
-                break
-            if following >= self.size:
-                raise RingError(
-                    f"descriptor {index} continues at {following}; the queue has {self.size}", section="2.7.5"
-                )
+                return None
+            if following >= limit:
+                raise RingError(f"descriptor {index} continues at {following}; its table has {limit}", section="2.7.5")
             index = following
-        else:
-            raise RingError(f"the chain of descriptor {head} is longer than the queue", section="2.7.5.2")
-        # Only now that the whole chain is known to be well-formed is anything translated.
-        if len(readable) + len(writable) > self.size:
-            raise RingError(f"a chain of more than {self.size} buffers", section="2.7.5.3.1")
-        return self._translate(readable, writable)
+        raise RingError(f"a chain is longer than its table, which has {limit} descriptors", section="2.7.5.2")
 
-    def _indirect(
-        self,
-        address: int,
-        length: int,
-        flags: int,
-        readable: list[tuple[int, int]],
-        writable: list[tuple[int, int]],
-    ) -> None:
+    def _indirect_table(self, address: int, length: int, flags: int) -> tuple[bytes, int]:
+        """Return a private copy of an indirect table, which is checked and used, and how many descriptors it has."""
         # The WRITE flag of the descriptor that refers to the table means nothing (2.7.5.3.2).
         if not self._may_indirect:
             raise RingError("an indirect descriptor, and INDIRECT_DESC was not negotiated", section="2.7.5.3.1")
         if flags & _NEXT:
             raise RingError("a descriptor is both indirect and continued", section="2.7.5.3.1")
-        if not length or length % 16:
+        if not length or length % split.DESCRIPTOR_SIZE:
             raise RingError(f"an indirect table of {length} bytes; a descriptor has 16", section="2.7.5.3")
-        number = length // 16
+        number = length // split.DESCRIPTOR_SIZE
         if number > self.size:
             raise RingError(
                 f"an indirect table of {number} descriptors; the queue has {self.size}", section="2.7.5.3.1"
             )
-        table = self._memory.read(address, length)  # one private copy: what is checked is what is used
-        index = 0
-        for _ in range(number):
-            address, length, flags, following = split.DESCRIPTOR.unpack_from(table, 16 * index)
-            if flags & _INDIRECT:
-                raise RingError("an indirect descriptor inside an indirect table", section="2.7.5.3.1")
-            if flags & _WRITE:
-                writable.append((address, length))
-            elif writable:
-                raise _readable_too_late()
-            else:
-                readable.append((address, length))
-            if not flags & _NEXT:
-                return
-            if following >= number:
-                raise RingError(
-                    f"an indirect descriptor continues at {following}; the table has {number}",
-                    section="2.7.5.3",
-                )
-            index = following
-        raise RingError("the chain inside an indirect table never ends", section="2.7.5.3")
+        try:
+            return self.memory.read(address, length), number
+        except NotMapped as error:
+            raise _outside("an indirect table", error) from error
 
-    def _translate(
-        self, readable: list[tuple[int, int]], writable: list[tuple[int, int]]
-    ) -> tuple[list[memoryview], list[memoryview]]:
-        views = self._memory.views
-        if len(readable) == len(writable) == 1:  # most requests; two lengths of 32 bits may be too much together
-            ((address, length),), ((place, room),) = readable, writable
-            if length + room <= MOST_BYTES:
-                return views(address, length), views(place, room)
-        total = sum(length for _, length in readable) + sum(length for _, length in writable)
-        if total > MOST_BYTES:
-            raise ChainError(f"a chain of {total} bytes; 2**32 is the most", section="2.7.5.2")
-        return (
-            [view for address, length in readable for view in views(address, length)],
-            [view for address, length in writable for view in views(address, length)],
-        )
+    def _translate(self, buffers: Buffers) -> list[memoryview]:
+        """Return buffers as views of memory; the whole chain is known to be well-formed by now."""
+        views: list[memoryview] = []
+        try:
+            for address, length in buffers:
+                views += self.memory.views(address, length)
+        except NotMapped as error:
+            raise _outside("a buffer", error) from error
+        return views
 
     # Pushing.
 
     def push(self, chains: Sequence[Chain]) -> None:
-        """Give chains back to the driver, each with as many bytes as were written into it.
+        """Return chains to the driver, each with as many bytes as were written into it.
 
-        The used index is published once for all of them. No request counts as running afterwards.
+        The used index is published once for all of them. None of them counts as running afterwards.
         """
         self._publish([chain.head for chain in chains], [chain.written for chain in chains])
 
@@ -259,143 +257,22 @@ class SplitDeviceQueue:
             pairs[slot + 1] = length
             used += 1
         used &= 0xFFFF
-        self.journal.intend(heads, used)
+        self.journal.prepare(heads)
         write_barrier()
         self._used[_IDX] = used
-        self.journal.finish(heads, used)
-        self.journal.idle()
+        self.journal.commit(heads, used)
         self._used_index = used
         self._in_flight -= len(heads)
-
-    # Records: requests of one shape, without an object for each. What is odd is left to `pop`, untouched.
-
-    def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
-        """Take up to ``limit`` requests of at least ``request_size`` bytes, with room for ``response_size`` each.
-
-        Each byte of them is read once. Gives None where the next chain is not of that kind, where nothing waits, or
-        where this engine does not think it worth the while; then `pop` is the way, which also says what is wrong.
-        """
-        pending = (self._available[_IDX] - self._next_available) & 0xFFFF
-        if not pending or self._broken or pending > self.size - self._in_flight:
-            return None
-        read_barrier()
-        journal, available, mask, at = self.journal, self._available, self._mask, self._next_available
-        order, records = journal.last_order + 1, []
-        for _ in range(min(pending, limit)):
-            head = available[_RING + (at & mask)]
-            places = self._plain_places(head)
-            if places is None or places[0][2] < request_size or places[1][2] < response_size:
-                break
-            try:
-                journal.begin(head)
-            except RingError as error:  # it need not be in flight any more by the time that `pop` looks
-                self._broken = error
-                break
-            records.append((head, *places))
-            at += 1
-        if not records:
-            return None
-        self._next_available = at & 0xFFFF
-        self._in_flight += len(records)
-        return PythonBatch(records, order, response_size)
-
-    def _plain_places(self, head: int) -> tuple[Place, Place] | None:
-        """Find the buffers of a chain of one readable and one writable descriptor, each within one region."""
-        unpack, size, table, place_of = split.DESCRIPTOR.unpack_from, self.size, self._table, self._memory.place
-        if head >= size:
-            return None
-        address, length, flags, following = unpack(table, 16 * head)
-        if flags != _NEXT or following >= size:
-            return None
-        readable = place_of(address, length)
-        address, room, flags, _ = unpack(table, 16 * following)
-        if flags != _WRITE or length + room > MOST_BYTES:
-            return None
-        writable = place_of(address, room)
-        return (readable, writable) if readable and writable else None
-
-    def push_records(self, batch: Any, answers: Any) -> None:
-        """Answer the next records of ``batch``, as many as ``answers`` holds, as `push` does; and count them."""
-        heads, read, size = batch.answer(answers)
-        number = len(heads)
-        self._publish(heads, [size] * number)
-        self._count_records(number, read, size * number)
-
-    def answer_records(
-        self,
-        batch: Any,
-        answers: Callable[[Any], Any],
-        most: int,  # noqa: ARG002  # for engines that go on
-        deadline: int,  # noqa: ARG002
-        clock: Callable[[], int] | None,
-    ) -> None:
-        """Have ``answers`` answer ``batch`` as a whole: it takes all requests in a buffer and gives all answers in one.
-
-        It may give None; then the batch is left as it is. An engine may go on with what else waits, in batches of up
-        to ``most``, until ``deadline`` on ``clock``, or until few wait or the driver wants an interrupt. Without
-        ``clock`` it is the system's. What the batch holds then is not answered.
-        """
-        self.journal.running(batch.order, len(batch), (clock or monotonic_ns)())
-        found = answers(batch.requests)
-        if found is not None:
-            self.push_records(batch, found)
-
-    def _count_records(self, number: int, read: int, written: int) -> None:
-        numbers = self.journal.numbers
-        numbers[_REQUESTS] += number
-        numbers[_BYTES_READ] += read
-        numbers[_BYTES_WRITTEN] += written
-
-    def codec(self, structure: Any) -> object:
-        """Give what `call_records` needs to know of a structure, or None where it cannot deal with it."""
-        return PythonCodec(structure)
-
-    def call_records(
-        self,
-        batch: Any,
-        method: Callable[..., object],
-        request: Any,
-        response: Any,
-        deadline: int,
-        clock: Callable[[], int] | None,
-    ) -> object:
-        """Answer the records of ``batch`` by ``method``, one call each, until ``deadline`` on ``clock``.
-
-        ``request`` and ``response`` are codecs of the structures that ``method`` takes and gives; without ``clock``
-        it is the system's. Stops early at an unusual outcome, an exception or an answer of another type, and gives
-        that, which belongs to the record that is now the next. Gives ``batch`` where nothing was unusual.
-        """
-        clock = clock or monotonic_ns
-        now, outcome = clock(), batch
-        answers: list[bytes] = []
-        running, order, pack = self.journal.running, batch.order, response.pack
-        kind, new = request.structure, tuple.__new__
-        for values in batch.unpacked(request):
-            running(order + len(answers), 1, now)
-            try:
-                outcome = method(new(kind, values))
-            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the caller reports it
-                outcome = error
-                break
-            if (answer := pack(outcome)) is None:
-                break
-            answers.append(answer)
-            outcome = batch
-            now = clock()
-            if now >= deadline:
-                break
-        self.push_records(batch, b"".join(answers))
-        return outcome
 
     # Notifications.
 
     def needs_interrupt(self) -> bool:
-        """Tell whether the driver wants an interrupt for what was pushed since the last time it was asked.
+        """Return whether the driver wants an interrupt for what was pushed since the last call.
 
         (VIRTIO 1.4, 2.7.7.2)
         """
-        old, new = self._called_at, self._used_index
-        self._called_at = new
+        old, new = self._interrupted_at, self._used_index
+        self._interrupted_at = new
         full_fence()  # the used index must be out before the driver's wish is read
         if self._event_idx:
             return split.event_passed(self._available[self._used_event], new, old)
@@ -410,41 +287,31 @@ class SplitDeviceQueue:
             self._used[_FLAGS] = split.NO_NOTIFY
 
     def enable_kicks(self) -> bool:
-        """Ask for a kick at the next request; gives whether one is there already, and then nobody kicks."""
+        """Ask for a kick at the next request; return whether one is there already, for which no kick comes."""
         if self._event_idx:
             self._used[self._avail_event] = self._next_available
         else:
             self._used[_FLAGS] = 0
         full_fence()  # the wish must be out before the last look
-        return self._available[_IDX] != self._next_available
+        return self.has_more()
 
-    @property
-    def pending(self) -> bool:
-        """Whether there is something to pop."""
-        return self.backlog() != 0
+    def has_more(self) -> bool:
+        """Return whether there is something to pop."""
+        return bool(self._available[_IDX] != self._next_available)
 
     def backlog(self) -> int:
-        """How many requests wait to be popped, as far as the available index can be believed."""
+        """Return how many requests wait to be popped, as far as the available index can be believed."""
         return (self._available[_IDX] - self._next_available) & 0xFFFF
 
     @property
-    def next_available(self) -> int:
+    def position(self) -> int:
         """The available index at which `pop` goes on."""
         return self._next_available
 
-    @property
-    def numbers(self) -> memoryview:
-        """The queue's counters, at the places that `Count` names."""
-        return self.journal.numbers
-
-    def count(self, place: int, number: int = 1) -> None:
-        """Add to a counter that `Count` names."""
-        self.journal.numbers[place] += number
-
     def retire(self, error: RingError) -> None:
-        """Stop popping for good: the ring cannot be trusted any further."""
+        """Stop popping for good: the ring cannot be trusted any further, and `pop` raises ``error``."""
         self._broken = error
 
 
-def _readable_too_late() -> RingError:
-    return RingError("a device-readable descriptor behind a device-writable one", section="2.7.4.2")
+def _outside(what: str, error: NotMapped) -> ChainError:
+    return ChainError(f"{what} is outside memory: {error}", section="2.7.5")

@@ -60,14 +60,14 @@ class SplitDriverQueue:
         indirect: int | None = None,
         direct: int = 0,
     ) -> int:
-        """Put a request on the ring; gives its head. The device sees it after `publish`.
+        """Put a request on the ring and return its head. The device sees it after `publish`.
 
-        ``token`` comes back from `reap`. With ``indirect``, the guest address of 16 bytes for each buffer,
-        the descriptors go there, but for the first ``direct`` ones, which stay in the queue's own table.
+        ``token`` comes back from `reap`. With ``indirect``, the guest address of a table of 16 bytes for each buffer,
+        the descriptors go into that table, except for the first ``direct`` ones, which stay in the queue's own.
 
         Raises:
-            LocalError: no buffer, more than the queue holds, one that no descriptor can hold, or not enough free
-                descriptors.
+            LocalError: the request has no buffer, more of them than the queue has entries, one that a descriptor
+                cannot hold, or too few descriptors are free.
             DeviceError: the device broke the queue earlier.
         """
         if self._broken:
@@ -83,12 +83,12 @@ class SplitDriverQueue:
         else:
             if direct >= len(buffers):
                 raise LocalError("at least one descriptor goes into an indirect table")
-            rest = buffers[direct:]
+            behind = buffers[direct:]
             try:
-                self._memory.write(indirect, _indirect_table(rest))
-            except struct.error:
-                raise _too_large(rest) from None
-            head, slots = self._fill([*buffers[:direct], (indirect, 16 * len(rest), split.F_INDIRECT)])
+                self._memory.write(indirect, _indirect_table(behind))
+            except struct.error as error:
+                raise _too_large(behind) from error
+            head, slots = self._fill([*buffers[:direct], (indirect, 16 * len(behind), split.F_INDIRECT)])
         self._outstanding[head] = (token, sum(length for _, length in writable), slots)
         self._available[_RING + (self._available_index & (self.size - 1))] = head
         self._available_index = (self._available_index + 1) & 0xFFFF
@@ -103,9 +103,9 @@ class SplitDriverQueue:
                 _PACK(self._table, 16 * slots[place], address, length, flags | split.F_NEXT, slots[place + 1])
             address, length, flags = buffers[-1]
             _PACK(self._table, 16 * slots[-1], address, length, flags, 0)
-        except struct.error:
+        except struct.error as error:
             self._free.extend(reversed(slots))
-            raise _too_large(buffers) from None
+            raise _too_large(buffers) from error
         return slots[0], slots
 
     @property
@@ -124,7 +124,7 @@ class SplitDriverQueue:
         self._available[_IDX] = self._available_index
 
     def needs_kick(self) -> bool:
-        """Tell whether the device wants a kick for what was published since the last time it was asked.
+        """Return whether the device wants a kick for what was published since the last call.
 
         (VIRTIO 1.4, 2.7.10.1)
         """
@@ -138,12 +138,12 @@ class SplitDriverQueue:
     # Reaping.
 
     def reap(self) -> list[tuple[object, int]]:
-        """Take what the device returned: pairs of token and bytes written, in the device's order.
+        """Return what the device gave back: pairs of token and bytes written, in the device's order.
 
-        What came before something wrong is given first; the error is raised by the next call.
+        What came before something wrong is returned first; the error is raised by the next call.
 
         Raises:
-            DeviceError: the device returned what it does not have; the queue is broken from then on.
+            DeviceError: the device gave back what it does not have; the queue is broken from then on.
         """
         if self._broken:
             raise self._broken
@@ -179,7 +179,7 @@ class SplitDriverQueue:
             self._available[_FLAGS] = split.NO_INTERRUPT
 
     def enable_interrupts(self) -> bool:
-        """Ask for an interrupt at the next used buffer; gives whether one is there already."""
+        """Ask for an interrupt at the next used buffer; return whether one is there already, for which none comes."""
         if self._event_idx:
             self._available[split.used_event_word(self.size)] = self._used_index
         else:
@@ -193,7 +193,7 @@ class SplitDriverQueue:
         return bool(self._used[_IDX] != self._used_index)
 
     def describe(self) -> str:
-        """Draw the queue's state in a few lines, for an error message or a lesson."""
+        """Return the queue's state in a few lines, for an error message or a lesson."""
         available, used = self._available, self._used
         waiting = ", ".join(map(str, list(self._outstanding)[:8])) or "none"
         more = " …" if len(self._outstanding) > 8 else ""
@@ -208,7 +208,9 @@ class SplitDriverQueue:
 
 def _too_large(buffers: list[tuple[int, int, int]]) -> LocalError:
     ranges = ", ".join(f"{length} bytes at {address:#x}" for address, length, _ in buffers)
-    return LocalError(f"no descriptor can hold one of these buffers, for it has 64 bits and 32: {ranges}")
+    return LocalError(
+        f"a descriptor holds an address of 64 bits and a length of 32; one of these buffers does not fit: {ranges}"
+    )
 
 
 def _indirect_table(buffers: list[tuple[int, int, int]]) -> bytes:

@@ -10,6 +10,7 @@ random, `ScriptedTransport` is a device of which every answer is a test's to cho
 """
 
 from pyvirtio.testing.hostile_backend import HostileBackend
+from pyvirtio.testing.local_queue import LocalQueue
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.testing.raw_driver import RawDriver
 from pyvirtio.testing.raw_ring import Descriptor, RawRing, RingLayout, UsedElement, lay_out
@@ -19,6 +20,7 @@ from pyvirtio.testing.scripted_transport import ScriptedTransport
 __all__ = [
     "Descriptor",
     "HostileBackend",
+    "LocalQueue",
     "RawDevice",
     "RawDriver",
     "RawRing",

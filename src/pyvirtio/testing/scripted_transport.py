@@ -13,11 +13,10 @@ True
 
 from __future__ import annotations
 
-import os
-
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
 from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.system.eventfd_set import EventfdSet
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.transport import DriverTransport
 
@@ -65,20 +64,20 @@ class ScriptedTransport(DriverTransport):
         self.kicks: list[int] = []
         self.devices: dict[int, RawDevice] = {}
         self._script: Callable[[RawDevice], object] = lambda _device: None
-        self._interrupt_fds: dict[int, int] = {}
+        self._interrupts = EventfdSet()
 
     def on_kick(self, script: Callable[[RawDevice], object]) -> None:
-        """Have ``script`` play the device: it gets the kicked queue. A call of the driver follows."""
+        """Have ``script`` play the device: it gets the kicked queue. An interrupt follows."""
         self._script = script
 
     def call(self, index: int = 0) -> None:
         """Interrupt the driver."""
-        os.eventfd_write(self._interrupt_fds[index], 1)
+        self._interrupts.signal(index)
 
     # What a driver asks of a transport.
 
     def offered_features(self) -> int:
-        """Give `features`."""
+        """Return `features`."""
         return self.features
 
     def accept_features(self, features: int) -> bool:
@@ -87,34 +86,31 @@ class ScriptedTransport(DriverTransport):
         return self.agrees
 
     def queue_size(self, index: int) -> int:
-        """Give what `queue_sizes` says."""
+        """Return what `queue_sizes` says."""
         return self.queue_sizes[index] if index < len(self.queue_sizes) else 0
 
     def start_queue(self, setup: QueueSetup) -> None:
         """Make the queue's `RawDevice`."""
         self.devices[setup.index] = RawDevice.of(self.memory, setup)
-        self._interrupt_fds[setup.index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._interrupts.add(setup.index)
 
     def run(self) -> None:
         """Note DRIVER_OK."""
         self.running = True
 
     def kick(self, index: int) -> None:
-        """Run the script, and call."""
+        """Run the script, and interrupt."""
         self.kicks.append(index)
         self._script(self.devices[index])
         self.call(index)
 
     def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
-        """Take note of a call; nothing ever comes later."""
-        try:
-            return bool(os.eventfd_read(self._interrupt_fds[index]))
-        except BlockingIOError:
-            return False
+        """Take an interrupt; nothing ever comes later."""
+        return self._interrupts.take(index)
 
     def interrupt_fd(self, index: int) -> int:
-        """Give the eventfd that `call` writes."""
-        return self._interrupt_fds[index]
+        """Return the eventfd that `call` writes."""
+        return self._interrupts[index]
 
     def hangup_fd(self) -> int:
         """Return -1: the device cannot go away by itself."""
@@ -124,7 +120,7 @@ class ScriptedTransport(DriverTransport):
         """Do nothing: the device says nothing by itself."""
 
     def config_generation(self) -> int:
-        """Give what `generations` gives."""
+        """Return what `generations` returns."""
         return self.generations()
 
     def read_config(self, offset: int, length: int) -> bytes:
@@ -136,11 +132,10 @@ class ScriptedTransport(DriverTransport):
         self.config[offset : offset + len(data)] = data
 
     def needs_reset(self) -> bool:
-        """Give `wants_reset`."""
+        """Return `wants_reset`."""
         return self.wants_reset
 
     def close(self) -> None:
         """Note that the driver is gone."""
         self.closed = True
-        while self._interrupt_fds:
-            os.close(self._interrupt_fds.popitem()[1])
+        self._interrupts.close()

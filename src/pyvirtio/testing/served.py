@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 
+from pyvirtio.testing.signals import interruptible
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,8 +20,8 @@ PATIENCE = 60.0
 """The seconds that starting, ending, or one awaited line of the log may take."""
 
 
-class Served:
-    """A device that is served on the socket ``path``; see `served`.
+class ServerProcess:
+    """The processes of a ``pyvirtio serve``, which serves a device on the socket ``path``; see `served`.
 
     Attributes:
         path: the socket.
@@ -52,10 +54,10 @@ class Served:
     # The log, as events.
 
     def wait_for(self, text: str, *, count: int = 1, timeout: float = PATIENCE) -> str:
-        """Wait until the log has ``count`` lines that contain ``text``; gives the last of these.
+        """Wait until the log has ``count`` lines that contain ``text``, and return the last of these.
 
         Raises:
-            TimeoutError: it has not, and the message has the whole log.
+            TimeoutError: they did not come in time; the message holds the whole log.
         """
         with self._news:
             if not self._news.wait_for(lambda: self.lines(text) >= count or self._closed, timeout):
@@ -66,7 +68,7 @@ class Served:
             return found[count - 1]
 
     def lines(self, text: str) -> int:
-        """Count the lines of the log that contain ``text``."""
+        """Return how many lines of the log contain ``text``."""
         return sum(text in line for line in self.log)
 
     def _complaint(self, text: str) -> str:
@@ -75,7 +77,7 @@ class Served:
     # The processes.
 
     def workers(self) -> list[int]:
-        """Give the process ids of the workers, the oldest first."""
+        """Return the process ids of the workers, the oldest first."""
         pids: list[int] = []
         for thread in os.listdir(f"/proc/{self.keeper}/task"):
             with open(f"/proc/{self.keeper}/task/{thread}/children", encoding="ascii") as children:
@@ -83,7 +85,7 @@ class Served:
         return sorted(pids)
 
     def fds(self) -> list[str]:
-        """Say what each descriptor of the keeper is open on; sorted, without numbers of anonymous files."""
+        """Return what each descriptor of the keeper is open on, sorted, without the numbers of anonymous files."""
         folder = f"/proc/{self.keeper}/fd"
         found = []
         for name in os.listdir(folder):
@@ -93,13 +95,13 @@ class Served:
         return sorted(found)
 
     def memory(self) -> int:
-        """Give the bytes of memory that the keeper holds for itself: its resident pages but the shared ones."""
+        """Return the bytes of memory that the keeper holds for itself: its resident pages without the shared ones."""
         with open(f"/proc/{self.keeper}/status", encoding="ascii") as status:
             fields = dict(line.split(":", 1) for line in status)
         return int(fields["RssAnon"].split()[0]) * 1024
 
     def is_alive(self) -> bool:
-        """Tell whether the keeper lives."""
+        """Return whether the keeper is running."""
         return self._process.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -107,7 +109,7 @@ class Served:
         self._process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the keeper, wait for it, and give its exit status as `subprocess` does."""
+        """End the keeper, wait for it, and return its exit status as `subprocess` gives it."""
         if not self.ended:
             self.ended = True
             self.send_signal(number)
@@ -126,27 +128,28 @@ def served(
     *options: str,
     path: str | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Served]:
+) -> Iterator[ServerProcess]:
     """Serve ``device`` (a shipped name, or ``file.py:Class``) in a process of its own while the block runs.
 
     ``options`` are further ones of ``pyvirtio serve``; ``path`` is the socket's, by default one in a temporary
     directory; ``environment`` is added to this process's own.
 
     Raises:
-        RuntimeError: it did not end with status 0 at SIGTERM, or its socket is still there. Not where the block
-            itself ended it.
+        RuntimeError: it did not end with status 0 at SIGTERM, or its socket is still there; this is not checked
+            where the block itself ended it.
     """
     with tempfile.TemporaryDirectory(prefix="s-") as folder:
         path = path or os.path.join(folder, "s")
         command = [sys.executable, "-m", "pyvirtio", "serve", device, "--socket", path, *options]
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            command,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
-        server = Served(path, process)
+        with interruptible():
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
+        server = ServerProcess(path, process)
         try:
             server.wait_for(" is ready on ")
             yield server

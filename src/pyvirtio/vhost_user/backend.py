@@ -41,6 +41,7 @@ class BackendSession:
 
     def __init__(self, host: DeviceHost, refused: Callable[[str], None]) -> None:
         self.events = host.events = self
+        self.wake: Callable[[], object] = lambda: None
         self._host = host
         self._refused = refused
         self._framer = Framer(m.MAXIMUM_PAYLOAD)
@@ -80,7 +81,13 @@ class BackendSession:
             raise self._failure
 
     def outgoing(self) -> list[Outgoing]:
-        """Return what is to be sent, in order, and forget it."""
+        """Return what is to be sent, in order, and forget it.
+
+        Raises:
+            ProtocolError: close the connection: a message that had to wait for the host cannot be answered.
+        """
+        if self._failure:
+            raise self._failure
         messages, self._outgoing = self._outgoing, []
         if not self._rings.suspended:
             messages += self._channel.outgoing()
@@ -146,6 +153,7 @@ class BackendSession:
         if self._waiting is steps:  # else the connection is closed
             self._go_on(steps, result)
             self._handle_frames()
+            self.wake()
 
     def _steps(self, frame: Frame) -> Steps[None]:
         message = m.TABLE.get(frame.request)  # type: ignore[call-overload]  # an IntEnum is found by its number

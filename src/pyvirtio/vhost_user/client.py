@@ -1,25 +1,25 @@
-"""A driver's way to a device that a vhost-user back-end serves: the one file here that does I/O."""
+"""A driver's way to a device that a vhost-user back-end serves."""
 
 from __future__ import annotations
 
 import os
 import select
-import socket
+import time
 
-from pyvirtio.errors import DeviceError, LocalError, ProtocolError
+from pyvirtio.errors import DeviceError, LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
 from pyvirtio.memory.files import map_file, shared_file
 from pyvirtio.spec import split
-from pyvirtio.system.fd_passing import check_path, receive, send
+from pyvirtio.system.eventfd_set import EventfdSet
 from pyvirtio.transport import DriverTransport
 from pyvirtio.vhost_user import messages as m
-from pyvirtio.vhost_user.framing import Frame, Framer
-from pyvirtio.vhost_user.frontend import FrontendSession
+from pyvirtio.vhost_user.connection import ANSWER_TIME, BUSY_TIME, FrontendConnection, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.spec.struct import Struct
+    import socket
+
     from pyvirtio.transport import QueueSetup
 
 MEMORY = 64 << 20
@@ -32,101 +32,69 @@ _WANTED = (
     m.Protocol.MQ | m.Protocol.REPLY_ACK | m.Protocol.CONFIG | m.Protocol.BACKEND_REQ | m.Protocol.CONFIGURE_MEM_SLOTS
 )
 
-ANSWER_TIME = 30.0
-"""The seconds that a back-end has to answer a message."""
-
 
 class VhostUserTransport(DriverTransport):
     """Leads a driver through a connected socket to a back-end; owns the socket.
 
+    ``memory`` is how many bytes driver and device share, ``first_answer`` how many seconds the back-end has to answer
+    for the first time.
+
     Raises:
-        ProtocolError: the peer does not speak vhost-user.
+        DeviceError: the peer does not speak vhost-user.
+        NoAnswer: it says nothing.
     """
 
-    def __init__(self, sock: socket.socket, memory: int = MEMORY) -> None:
-        self._sock = sock
-        self._session = FrontendSession()
-        self._interrupt_fds: dict[int, int] = {}
-        self._kick_fds: dict[int, int] = {}
+    def __init__(self, sock: socket.socket, memory: int = MEMORY, *, first_answer: float = ANSWER_TIME) -> None:
+        self._connection = FrontendConnection(sock, first_answer)
+        self._ask = self._connection.ask
+        self._interrupts = EventfdSet()
+        self._kicks = EventfdSet()
         self._polls: dict[int, select.poll] = {}
-        self._generation = 0
         self._features = 0
-        self._channel: socket.socket | None = None
-        self._channel_framer = Framer(m.MAXIMUM_PAYLOAD)
-        sock.settimeout(ANSWER_TIME)
-        self._memory_fd = shared_file("pyvirtio-driver", memory)
+        self._queues: int | None = None
+        self._memory_fd = -1
         try:
+            self._memory_fd = shared_file("pyvirtio-driver", memory)
             self.memory = MemoryTable([Region(_GUEST, map_file(self._memory_fd, 0, memory))])
             self.arena = Arena(_GUEST, memory)
-            self._greet(memory)
+            self._greet()
+            self._share(memory)
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def connect(cls, path: str, memory: int = MEMORY) -> VhostUserTransport:
+    def connect(cls, path: str, memory: int = MEMORY, *, device: str = "DEVICE") -> VhostUserTransport:
         """Connect to the back-end that serves the socket at ``path``.
+
+        ``device`` is what ``pyvirtio serve`` calls the device, for the error that says how to start a back-end.
 
         Raises:
             LocalError: nobody serves it.
+            NoAnswer: the back-end is busy with another front-end, or hangs.
         """
-        check_path(path)
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(path)
-        except OSError as error:
-            sock.close()
-            reason = error.strerror.lower() if error.strerror else str(error)
-            raise LocalError(
-                f"nobody serves the socket {path} ({reason}); "
-                f"start a back-end with: pyvirtio serve factorial --socket {path}"
-            ) from None
-        return cls(sock, memory)
+        return cls(connect(path, device), memory, first_answer=BUSY_TIME)
 
-    def _greet(self, memory: int) -> None:
+    def _greet(self) -> None:
         self._ask(m.Request.SET_OWNER)
         self._offered = self._number(m.Request.GET_FEATURES)
-        self._queues = 1
-        if self._offered & m.F_PROTOCOL_FEATURES:
-            offered = m.Protocol(self._number(m.Request.GET_PROTOCOL_FEATURES) & _WANTED)
-            self._ask(m.Request.SET_PROTOCOL_FEATURES, m.Number(offered))
-            self._session.protocol = offered
-            if offered & m.Protocol.MQ:
-                self._queues = self._number(m.Request.GET_QUEUE_NUM)
-            if offered & m.Protocol.BACKEND_REQ:
-                self._open_channel()
-        if self._session.protocol & m.Protocol.CONFIGURE_MEM_SLOTS:
+        if not self._offered & m.F_PROTOCOL_FEATURES:
+            return
+        chosen = m.Protocol(self._number(m.Request.GET_PROTOCOL_FEATURES) & _WANTED)
+        self._ask(m.Request.SET_PROTOCOL_FEATURES, m.Number(chosen))
+        self._connection.session.protocol = chosen
+        if chosen & m.Protocol.MQ:
+            self._queues = self._number(m.Request.GET_QUEUE_NUM)
+        if chosen & m.Protocol.BACKEND_REQ:
+            self._connection.open_channel()
+
+    def _share(self, memory: int) -> None:
+        if self._connection.session.protocol & m.Protocol.CONFIGURE_MEM_SLOTS:
             region = m.SingleRegion(0, _GUEST, memory, _USER, 0)
             self._ask(m.Request.ADD_MEM_REG, region, [self._memory_fd])
         else:
             table = m.MemoryHeader(1).pack() + m.MemoryRegion(_GUEST, memory, _USER, 0).pack()
             self._ask(m.Request.SET_MEM_TABLE, table, [self._memory_fd])
-
-    def _open_channel(self) -> None:
-        self._channel, theirs = socket.socketpair()
-        self._channel.setblocking(False)
-        with theirs:
-            self._ask(m.Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
-
-    # Messages.
-
-    def _ask(self, request: m.Request, payload: Struct | bytes = b"", fds: list[int] | None = None) -> bytes:
-        """Send a message; give the payload of its reply, if there is one."""
-        data, replies = self._session.request(request, payload)
-        try:
-            send(self._sock, data, fds or [])
-            return self._session.check(request, self._reply()) if replies else b""
-        except (OSError, ProtocolError) as error:
-            raise DeviceError(f"the back-end did not understand {request.name}: {error}") from error
-
-    def _reply(self) -> Frame:
-        while True:
-            data, fds = receive(self._sock, self._session.wanted, m.MAXIMUM_FDS)
-            if not data:
-                raise ProtocolError("it closed the connection; look at its log")
-            for frame in self._session.receive(data, fds):
-                frame.close_fds()
-                return frame
 
     def _number(self, request: m.Request) -> int:
         return m.Number.unpack(self._ask(request)).value
@@ -134,7 +102,7 @@ class VhostUserTransport(DriverTransport):
     # What a driver asks.
 
     def offered_features(self) -> int:
-        """Give what the back-end offers."""
+        """Return what the back-end offers."""
         return self._offered
 
     def accept_features(self, features: int) -> bool:
@@ -143,21 +111,26 @@ class VhostUserTransport(DriverTransport):
         try:
             self._ask(m.Request.SET_FEATURES, m.Number(self._features))
         except DeviceError:
+            self._connection.process_events()  # raises where the back-end is gone rather than unwilling
             return False
         return True
 
     def queue_size(self, index: int) -> int:
-        """Give the most that a split queue can have: in vhost-user the front-end chooses."""
-        return split.MAXIMUM_SIZE if index < self._queues else 0
+        """Return the most that a split queue can have: in vhost-user the front-end chooses.
+
+        Only a back-end with the feature MQ says how many queues it has. Without it the front-end knows the number
+        from the kind of device ("Multiple queue support").
+        """
+        return split.MAXIMUM_SIZE if self._queues is None or index < self._queues else 0
 
     def start_queue(self, setup: QueueSetup) -> None:
         """Tell the back-end of a queue."""
         index = setup.index
-        setup.kick_fd = self._kick_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        setup.interrupt_fd = self._interrupt_fds[index] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        setup.kick_fd = self._kicks.add(index)
+        setup.interrupt_fd = self._interrupts.add(index)
         self._polls[index] = poll = select.poll()
         poll.register(setup.interrupt_fd, select.POLLIN)
-        poll.register(self._sock, select.POLLRDHUP)
+        poll.register(self._connection, select.POLLIN)
         shift = _USER - _GUEST
         address = m.VringAddr(
             index, 0, setup.descriptor_area + shift, setup.device_area + shift, setup.driver_area + shift, 0
@@ -169,48 +142,40 @@ class VhostUserTransport(DriverTransport):
         self._ask(m.Request.SET_VRING_KICK, m.Number(index), [setup.kick_fd])
 
     def run(self) -> None:
-        """Enable the queues."""
+        """Enable the queues; without protocol features they are enabled from the start ("Ring states")."""
         if self._features & m.F_PROTOCOL_FEATURES:
-            for index in self._kick_fds:
+            for index in self._kicks:
                 self._ask(m.Request.SET_VRING_ENABLE, m.VringState(index, 1))
 
     def kick(self, index: int) -> None:
         """Write the queue's kick eventfd."""
-        os.eventfd_write(self._kick_fds[index], 1)
+        self._kicks.signal(index)
 
     def wait(self, index: int, timeout: float | None) -> bool:
-        """Wait for the queue's call eventfd."""
-        ready = self._polls[index].poll(None if timeout is None else max(0.0, timeout * 1000))
-        if not ready:
-            return False
-        try:
-            os.eventfd_read(self._interrupt_fds[index])
-        except BlockingIOError:
-            raise DeviceError("the back-end closed the connection; look at its log") from None
-        return True
+        """Wait for the queue's interrupt eventfd; the back-end's own messages are answered meanwhile."""
+        poll = self._polls[index]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while poll.poll(None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)):
+            if self._interrupts.take(index):
+                return True
+            self._connection.process_events()
+        return False
 
     def interrupt_fd(self, index: int) -> int:
-        """Give the queue's call eventfd."""
-        return self._interrupt_fds[index]
+        """Return the queue's interrupt eventfd."""
+        return self._interrupts[index]
 
     def hangup_fd(self) -> int:
-        """Return the connection's descriptor."""
-        return self._sock.fileno()
+        """Return what is readable when the back-end is gone or says something."""
+        return self._connection.fileno()
 
     def process_events(self) -> None:
-        """Look whether the back-end is gone."""
-        if not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            raise DeviceError("the back-end closed the connection; look at its log")
+        """Answer the back-end's own messages, and notice its end."""
+        self._connection.process_events()
 
     def config_generation(self) -> int:
         """Count the back-end's messages that its configuration space changed."""
-        if self._channel is not None:
-            try:
-                while data := self._channel.recv(self._channel_framer.wanted):
-                    self._generation += len(self._channel_framer.feed(data))
-            except BlockingIOError:
-                pass
-        return self._generation
+        return self._connection.config_changes
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Ask the back-end for a part of its configuration space."""
@@ -224,22 +189,18 @@ class VhostUserTransport(DriverTransport):
         self._ask(m.Request.SET_CONFIG, m.ConfigHeader(offset, len(data)).pack() + data)
 
     def _need_config(self) -> None:
-        if not self._session.protocol & m.Protocol.CONFIG:
+        if not self._connection.session.protocol & m.Protocol.CONFIG:
             raise LocalError("this back-end gives no access to a configuration space (CONFIG was not negotiated)")
 
     def needs_reset(self) -> bool:
-        """vhost-user has no such message; a broken queue shows as one that does not answer."""
+        """Return False: vhost-user has no such message; a broken queue shows as one that does not answer."""
         return False
 
     def close(self) -> None:
         """Close the connection, by which the back-end stops."""
-        self._session.close()
-        self._sock.close()
-        if self._channel is not None:
-            self._channel.close()
-        for fds in (self._kick_fds, self._interrupt_fds):
-            while fds:
-                os.close(fds.popitem()[1])
+        self._connection.close()
+        self._kicks.close()
+        self._interrupts.close()
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
             self._memory_fd = -1

@@ -1,5 +1,5 @@
-"""Boots a real guest: finds or provisions QEMU and a kernel, builds the initramfs, runs, collects.
+"""Boots real guests: finds or provisions QEMU and a kernel, builds the initramfs, runs, collects.
 
-This room knows nothing of devices or of vhost-user. Whoever boots a guest passes the path of a socket
-behind which a device answers, and a few numbers about it (`pyvirtio.vm.machine.VhostUserDevice`).
+Nothing here serves a device or speaks vhost-user. A guest is booted with the path of a socket on which a
+back-end listens and a few numbers about its device (`pyvirtio.vm.machine.VhostUserDevice`).
 """

@@ -1,7 +1,7 @@
 """A guest's console: read as it comes, so that the guest never waits; kept in bounds; waited for.
 
-A thread reads the pipe into lines. Whoever waits for a line sleeps until one comes, the pipe ends or the
-time is over. Only the last lines are kept.
+A thread reads the pipe into lines. `Console.wait_for` sleeps until a line comes, the pipe ends or the time
+is over. Only the last lines are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HISTORY = 40  # lines that an error message ends with
-BACKLOG = 100_000  # lines that may be waiting to be looked at
+HISTORY = 40  # lines at the end of an error message
+BACKLOG = 100_000  # lines that nobody has waited for yet
 LONGEST_LINE = 65_536  # bytes; what is longer is cut, so that a guest cannot fill our memory
 
 PANIC = "Kernel panic"
@@ -26,7 +26,7 @@ CONTROL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][0AB]|c)|[\x00-\x08\x0b-\x
 
 
 class Console:
-    """What comes out of a pipe, by lines.
+    """What comes out of a pipe, line by line.
 
     Args:
         descriptor: the reading end of the pipe, which the console closes.
@@ -46,24 +46,24 @@ class Console:
 
     @property
     def ended(self) -> bool:
-        """Whether the other end of the pipe was closed."""
+        """Return whether the other end of the pipe was closed."""
         return self._ended
 
     @property
     def panic(self) -> str:
-        """The line in which the guest's kernel gave up, if it did."""
+        """Return the line in which the guest's kernel panicked; empty if it did not."""
         return self._panic
 
     def last_lines(self) -> list[str]:
-        """The last lines of the console, oldest first."""
+        """Return the last lines of the console, oldest first."""
         with self._news:
             return list(self._history)
 
     def wait_for(self, wanted: Callable[[str], bool], timeout: float) -> list[str] | None:
-        """The lines up to and with the first that is `wanted`; None if none came.
+        """Return the lines up to and including the first that is `wanted`; None if none came in time.
 
-        Returns early, with None, when the console ends. Lines are looked at once: the next call goes
-        on where this one stopped.
+        It returns None early when the console ends. Each line is looked at once: the next call goes on
+        where this one stopped.
         """
         deadline = time.monotonic() + timeout
         seen: deque[str] = deque(maxlen=BACKLOG)
@@ -80,7 +80,7 @@ class Console:
                 self._news.wait(left)
 
     def wait_for_end(self, timeout: float) -> bool:
-        """Wait until the pipe is closed; whether it was."""
+        """Wait until the pipe is closed, and return whether it was."""
         self._reader.join(timeout)
         return not self._reader.is_alive()
 
@@ -113,7 +113,7 @@ class Console:
 
 
 def printable(line: bytes) -> str:
-    r"""A line as text, without the control characters by which a guest could play with a terminal.
+    r"""Return a line as text, without control characters, with which a guest could take over a terminal.
 
     >>> printable(b"\x1b[2J5! = 120\r")
     '5! = 120'

@@ -1,12 +1,12 @@
 """Runs a guest: starts QEMU, follows the console, runs commands in the guest, and cleans up.
 
 A `Guest` is a context manager, and its end is certain: QEMU is killed and reaped however the block is
-left, on KeyboardInterrupt and SIGTERM too. It leaves no file: the initramfs is handed over in memory.
+left, on KeyboardInterrupt and SIGTERM, too. It leaves no file: the initramfs is handed over in memory.
 
 ::
 
-    device = VhostUserDevice(socket, id=45, queues=1, size=128, config_size=16)
-    with Guest(machine, qemu, kernel, initramfs, devices=[device]) as guest:
+    config = builder.prepare(GuestOptions(), [device], sources=DRIVER_SOURCES)
+    with Guest(config) as guest:
         print(guest.run("factorial 5").output)
 """
 
@@ -17,17 +17,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pyvirtio.errors import GuestError, LocalError
 from pyvirtio.vm.console import Console
+from pyvirtio.vm.initramfs import in_memory
 from pyvirtio.vm.machine import Boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import FrameType, TracebackType
 
@@ -60,8 +61,22 @@ class Result:
 
     @property
     def output(self) -> str:
-        """The lines as one text."""
+        """Return the lines as one text."""
         return "".join(f"{line}\n" for line in self.lines)
+
+
+class Launchable(Protocol):
+    """What a `Guest` has to know of what it starts."""
+
+    @property
+    def emulator(self) -> str:
+        """Return what runs the guest, for messages."""
+
+    def command(self, initrd: int, *, serial: str, more_options: Sequence[str] = ()) -> list[str]:
+        """Return the command line, with the initramfs in the file descriptor `initrd`."""
+
+    def memory_file(self) -> AbstractContextManager[int]:
+        """Return a context for the file descriptor of the initramfs."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class LaunchConfig:
     extra: Sequence[str] = ()
 
     def command(self, initrd: int, *, serial: str, more_options: Sequence[str] = ()) -> list[str]:
-        """QEMU's command line, with the initramfs in the file descriptor `initrd`."""
+        """Return QEMU's command line, with the initramfs in the file descriptor `initrd`."""
         lifeline = ("-run-with", "exit-with-parent=on") if self.qemu.ends_with_parent() else ()
         boot = Boot(
             kernel=self.kernel,
@@ -104,18 +119,14 @@ class LaunchConfig:
         )
         return [*self.qemu.prefix, *self.machine.arguments(boot)]
 
-    @contextlib.contextmanager
-    def memory_file(self) -> Iterator[int]:
-        """The initramfs with its overlay, as a file that lives in memory only."""
-        descriptor = os.memfd_create("initramfs", os.MFD_CLOEXEC)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(self.initramfs.read_bytes())
-                if self.overlay:
-                    file.write(self.overlay.to_bytes())
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    @property
+    def emulator(self) -> str:
+        """Return what runs the guest, for messages."""
+        return "QEMU"
+
+    def memory_file(self) -> AbstractContextManager[int]:
+        """Return a context for the initramfs with its overlay, as a file that lives in memory only."""
+        return in_memory(self.initramfs, self.overlay)
 
 
 class Guest:
@@ -127,15 +138,15 @@ class Guest:
     The thread that enters has to live as long as the guest: QEMU ends with it.
 
     Args:
-        setup: what is started.
+        config: what is started.
         show: called with each line of the console, from another thread.
         boot_limit: seconds within which the guest must be ready.
     """
 
     def __init__(
-        self, setup: LaunchConfig, *, show: Callable[[str], None] | None = None, boot_limit: float = BOOT_LIMIT
+        self, config: Launchable, *, show: Callable[[str], None] | None = None, boot_limit: float = BOOT_LIMIT
     ) -> None:
-        self.setup = setup
+        self.config = config
         self._show = show
         self._boot_limit = boot_limit
         self._cleanup = contextlib.ExitStack()
@@ -159,17 +170,17 @@ class Guest:
 
     @property
     def pid(self) -> int:
-        """The process id of QEMU."""
+        """Return the process id of QEMU."""
         assert self._process is not None, "the guest has not been entered"
         return self._process.pid
 
     def last_lines(self) -> list[str]:
-        """The last lines of the console, oldest first."""
+        """Return the last lines of the console, oldest first."""
         assert self._console is not None, "the guest has not been entered"
         return self._console.last_lines()
 
     def run(self, command: str, timeout: float = RUN_LIMIT) -> Result:
-        """Run a line of shell in the guest, and wait for its end.
+        """Run a line of shell in the guest, and return how it ended.
 
         Raises:
             LocalError: the command is longer than a line of the guest's terminal.
@@ -190,22 +201,22 @@ class Guest:
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._failure("QEMU ended before the command could be sent") from None
+        except BrokenPipeError as error:
+            raise self._failure(f"{self.config.emulator} ended before the command could be sent") from error
 
     def result(self, timeout: float = RUN_LIMIT) -> Result:
-        """Wait for the end of the command that was sent, or of the one that the overlay gave."""
+        """Wait for the end of the command that was sent, or of the one in the overlay; return how it ended."""
         lines = self._expect(lambda line: EXIT.match(line) is not None, timeout, "a command in the guest")
         match = EXIT.match(lines.pop())
         assert match is not None
         return Result(int(match[2]), lines + ([match[1]] if match[1] else []))
 
     def wait_for(self, text: str, timeout: float = RUN_LIMIT) -> list[str]:
-        """Wait for a line that contains `text`; the lines up to and with it."""
+        """Wait for a line that contains `text`; return the lines up to and with it."""
         return self._expect(lambda line: text in line, timeout, f"{text!r} on the console")
 
     def wait_off(self, timeout: float = OFF_LIMIT) -> int:
-        """Wait until the guest has switched itself off; QEMU's exit status."""
+        """Wait until the guest has switched itself off; return QEMU's exit status."""
         assert self._process is not None
         assert self._console is not None
         if not self._console.wait_for_end(timeout):
@@ -220,20 +231,19 @@ class Guest:
     def _start(self) -> None:
         reading, writing = os.pipe()
         try:
-            with self.setup.memory_file() as initrd:
+            with self.config.memory_file() as initrd:
                 self._process = subprocess.Popen(
-                    self.setup.command(initrd, serial="stdio"),
-                    env=self.setup.qemu.variables,
+                    self.config.command(initrd, serial="stdio"),
                     stdin=subprocess.PIPE,
                     stdout=writing,
-                    stderr=writing,  # QEMU's own complaints belong into the story
+                    stderr=writing,  # QEMU's own complaints explain why a guest does not start
                     pass_fds=[initrd],
                     start_new_session=True,  # Ctrl-C is ours to handle
                 )
                 # QEMU reads the initramfs before it runs anything, and has a descriptor of its own.
         except OSError as error:
             os.close(reading)
-            raise GuestError(f"QEMU cannot be started: {error}") from error
+            raise GuestError(f"{self.config.emulator} cannot be started: {error}") from error
         except BaseException:
             os.close(reading)
             raise
@@ -255,7 +265,7 @@ class Guest:
             console.wait_for_end(OFF_LIMIT)
 
     def _expect(self, wanted: Callable[[str], bool], timeout: float, what: str) -> list[str]:
-        """Wait for a line of the console, or raise the error that tells why it will not come."""
+        """Wait for a line of the console, or raise the error that says why it will not come."""
         assert self._console is not None, "the guest has not been entered"
         assert self._process is not None
 
@@ -271,45 +281,21 @@ class Guest:
         if self._console.ended:
             status = self._process.wait()
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise self._failure(f"QEMU {how} while waiting for {what}")
+            raise self._failure(f"{self.config.emulator} {how} while waiting for {what}")
         silent = "" if self._console.last_lines() else ", and nothing came over the console"
         raise self._failure(f"waited {timeout:g} s for {what}{silent}")
 
     def _failure(self, what: str) -> GuestError:
         lines = self._console.last_lines() if self._console else []
-        story = "".join(f"\n  | {line}" for line in lines)
-        return GuestError(f"{what}\nThe console's last lines:{story}" if story else what)
-
-
-def interact(setup: LaunchConfig) -> int:
-    """Give the terminal to a shell in a guest until that ends; QEMU's exit status.
-
-    Ctrl-A X ends QEMU.
-
-    Raises:
-        LocalError: there is no terminal.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LocalError("a shell in a guest needs a terminal for stdin and stdout")
-    import termios
-
-    settings = termios.tcgetattr(sys.stdin)
-    with contextlib.ExitStack() as stack:
-        stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, settings)
-        stack.enter_context(exit_on_sigterm())
-        initrd = stack.enter_context(setup.memory_file())
-        command = setup.command(initrd, serial="mon:stdio", more_options=("pyvirtio=shell",))
-        process = subprocess.Popen(command, env=setup.qemu.variables, pass_fds=[initrd])
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        return process.wait()
+        console = "".join(f"\n  | {line}" for line in lines)
+        return GuestError(f"{what}\nThe console's last lines:{console}" if console else what)
 
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
     """Let SIGTERM unwind the stack as Ctrl-C does, so that what was started is ended.
 
-    Only where nobody else has an opinion: in the main thread, and if the signal has its default effect.
+    Nothing changes outside the main thread, or where the signal has another effect than its default.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

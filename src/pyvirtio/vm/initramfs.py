@@ -15,6 +15,7 @@ the other, and a later entry replaces an earlier one of the same name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Entry:
 
 
 class Initramfs:
-    """A tree of files for a guest's root. Parents of a path come to be with it.
+    """A tree of files for a guest's root. The parents of a path are added with it.
 
     Paths are relative to the guest's root and separated by ``/``. Adding a path twice replaces it.
     """
@@ -61,7 +62,7 @@ class Initramfs:
             ProvisionError: the file is 4 GiB or larger, which the format cannot express.
         """
         if len(data) > LARGEST_FILE:
-            raise ProvisionError(f"{path} has {len(data)} bytes, a file in an initramfs at most {LARGEST_FILE}")
+            raise ProvisionError(f"{path} has {len(data)} bytes; a file in an initramfs has at most {LARGEST_FILE}")
         self._add(path, Entry(stat.S_IFREG | mode, data))
 
     def symlink(self, path: str, target: str) -> None:
@@ -95,11 +96,11 @@ class Initramfs:
             self.file(path, source.read_bytes(), 0o755 if status.st_mode & 0o111 else 0o644)
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
-        """The members in the order of the archive: sorted, so that a folder stands before its contents."""
+        """Return the members in the order of the archive: sorted, so that a folder comes before its contents."""
         yield from sorted(self._entries.items())
 
     def to_bytes(self) -> bytes:
-        """The archive, padded to a multiple of 512 bytes."""
+        """Return the archive, padded to a multiple of 512 bytes."""
         parts: list[bytes] = []
         for inode, (path, entry) in enumerate(self.entries(), start=1):
             parts += _member(path, entry, inode)
@@ -110,7 +111,7 @@ class Initramfs:
     def _add(self, path: str, entry: Entry) -> None:
         clean = PurePosixPath("/", path).relative_to("/")
         if ".." in clean.parts or not clean.parts:
-            raise ProvisionError(f"{path!r} is no path inside the guest's root")
+            raise ProvisionError(f"{path!r} is not a path inside the guest's root")
         for parent in clean.parents:
             if parent.parts:
                 self._entries.setdefault(parent.as_posix(), Entry(stat.S_IFDIR | 0o755))
@@ -118,7 +119,7 @@ class Initramfs:
 
 
 def _member(path: str, entry: Entry, inode: int) -> tuple[bytes, ...]:
-    """One member: header of 110 bytes, name and data, the latter two padded to four bytes."""
+    """Return one member: header of 110 bytes, name and data, the latter two padded to four bytes."""
     name = os.fsencode(path) + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     fields = (
@@ -133,7 +134,21 @@ def _member(path: str, entry: Entry, inode: int) -> tuple[bytes, ...]:
         0,
         *entry.device,
         len(name),
-        0,  # check sum, which this flavour of the format does not use
+        0,  # check sum, which this variant of the format does not use
     )
     header = MAGIC + b"".join(b"%08X" % field for field in fields)
     return header, name, bytes(-(len(header) + len(name)) % 4), entry.data, bytes(-len(entry.data) % 4)
+
+
+@contextlib.contextmanager
+def in_memory(path: Path, overlay: Initramfs | None = None) -> Iterator[int]:
+    """Return a file descriptor of the archive at `path` and the overlay, one after the other, in memory only."""
+    descriptor = os.memfd_create("initramfs", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(path.read_bytes())
+            if overlay:
+                file.write(overlay.to_bytes())
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -35,7 +35,7 @@ class Kernel:
 
     @classmethod
     def unpacked(cls, root: Path) -> Kernel:
-        """The kernel whose packages were unpacked under `root`."""
+        """Return the kernel whose packages were unpacked under `root`."""
         images = sorted((root / "boot").glob("vmlinuz-*"))
         if not images:
             raise ProvisionError(f"{root} holds no kernel; remove that folder, and it is provisioned again")
@@ -46,27 +46,27 @@ class Kernel:
 
     @classmethod
     def given(cls, image: Path, *, native: bool) -> Kernel:
-        """The kernel that a user names by its image.
+        """Return the kernel that a user names by its image.
 
         Modules are looked for where distributions put them: in ``lib/modules`` beside the folder of
         the image and, for a guest of this machine's architecture, in ``/lib/modules``.
 
         Raises:
-            ProvisionError: the file is no kernel.
+            ProvisionError: the file is not a kernel.
         """
         try:
             release = release_of(image.read_bytes()) or image.name.partition("vmlinuz-")[2]
         except OSError as error:
             raise ProvisionError(f"--kernel {image}: {error.strerror}") from error
         if not release:
-            raise ProvisionError(f"--kernel {image}: no Linux kernel for a guest, or of a kind that is not known")
+            raise ProvisionError(f"--kernel {image} is not a Linux kernel that a guest can boot; give its vmlinuz")
         roots = (image.resolve().parent.parent, *([Path("/")] if native else []))
         modules = _first(*(root / folder / release for root in roots for folder in ("lib/modules", "usr/lib/modules")))
         return cls(image, release, modules, _first(modules / "build") if modules else None)
 
 
 def release_of(image: bytes) -> str:
-    """The release of a kernel, read from its image; empty if it is not found.
+    """Return the release of a kernel, read from its image; empty if it is not found.
 
     >>> release_of(b"...Linux version 6.1.0-1-cloud-arm64 (maintainers) #1 SMP")
     '6.1.0-1-cloud-arm64'
@@ -80,7 +80,7 @@ def release_of(image: bytes) -> str:
 
 
 def _decompressed(image: bytes) -> bytes:
-    """The kernel inside a compressed image, or nothing."""
+    """Return the kernel inside a compressed image, or nothing."""
     if image[:8] == ZBOOT_MAGIC:
         offset, size = struct.unpack_from("<II", image, 8)
         image = image[offset : offset + size]

@@ -9,28 +9,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 from pyvirtio.errors import LocalError
+from pyvirtio.vm.frontends import GENERIC, Attachment, Frontend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from pyvirtio.transport import DeviceDescription
+
+
+LARGEST_COUNT = 1024  # of queues, and of entries in one: QEMU aborts above
+LARGEST_CONFIG = 256  # bytes; QEMU aborts when a guest reads more
+
 
 @dataclass(frozen=True)
 class VhostUserDevice:
-    """What QEMU has to be told of a device that answers behind a vhost-user socket.
+    """What QEMU has to be told of a device that a back-end serves behind a vhost-user socket.
 
     Attributes:
         socket: the path on which the back-end listens.
         id: the virtio device id.
-        queues: how many virtqueues it has.
-        size: the entries of each.
-        config_size: bytes of its configuration space.
+        queues: how many virtqueues it has, 1 to 1024.
+        size: the entries of each, a power of two up to 1024.
+        config_size: bytes of its configuration space, 0 to 256.
         bus: the PCI bus it sits on, e.g. a root port given with the guest's `extra`; empty: QEMU chooses.
-        name: what QMP calls it.
+        name: what QMP calls it; empty: ``device0``, ``device1`` and so on, by its position.
+        driver_ids: the ids by which its own driver knows it. Where QEMU does not forward `id`, one of these
+            is used. Empty: the device is of a standard type, so its id is fixed.
+        frontend: the front-end of QEMU that forwards it.
+
+    Raises:
+        LocalError: a number is one on which QEMU would abort.
+
+    >>> from pathlib import Path
+    >>> VhostUserDevice(Path("/run/s"), id=38, queues=1, size=100, config_size=0)
+    Traceback (most recent call last):
+    pyvirtio.errors.LocalError: a queue of 100 entries: give a power of two from 1 to 1024 (VIRTIO 1.4, 2.7)
     """
 
     socket: Path
@@ -39,19 +57,49 @@ class VhostUserDevice:
     size: int
     config_size: int
     bus: str = ""
-    name: str = "device0"
+    name: str = ""
+    driver_ids: tuple[int, ...] = ()
+    frontend: Frontend = GENERIC
 
-    def arguments(self, model: str) -> Iterator[str]:
-        """QEMU's arguments for the device, `model` being QEMU's name for its kind."""
-        yield from ("-chardev", f"socket,id={self.name}-socket,path={_escaped(self.socket)}")
-        bus = f",bus={self.bus}" if self.bus else ""
-        yield from (
-            "-device",
-            (
-                f"{model},id={self.name},chardev={self.name}-socket,virtio-id={self.id},num_vqs={self.queues},"
-                f"vq_size={self.size},config_size={self.config_size}{bus}"
-            ),
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 1 <= self.queues <= LARGEST_COUNT:
+            raise LocalError(f"a device with {self.queues} queues: QEMU takes 1 to {LARGEST_COUNT}")
+        if not 1 <= self.size <= LARGEST_COUNT or self.size & (self.size - 1):
+            raise LocalError(
+                f"a queue of {self.size} entries: give a power of two from 1 to {LARGEST_COUNT}", section="2.7"
+            )
+        if not 0 <= self.config_size <= LARGEST_CONFIG:
+            raise LocalError(
+                f"a configuration space of {self.config_size} bytes: QEMU takes at most {LARGEST_CONFIG}; "
+                "put the rest into a request"
+            )
+
+    @classmethod
+    def of(cls, description: DeviceDescription, socket: Path, *, driver_ids: tuple[int, ...] = ()) -> Self:
+        """Return the device that `description` describes, as ``Device.description()`` returns it.
+
+        The generic front-end has queues of one size; it is that of the smallest queue.
+
+        >>> from pathlib import Path
+        >>> from pyvirtio.devices.factorial import Factorial
+        >>> device = VhostUserDevice.of(Factorial.description(), Path("/run/s"))
+        >>> device.id, device.queues, device.size, device.config_size
+        (45, 1, 128, 16)
+        """
+        sizes = description.queue_sizes
+        return cls(
+            socket, description.device_id, len(sizes), min(sizes), len(description.config), driver_ids=driver_ids
         )
+
+    def arguments(self, transport: str) -> Iterator[str]:
+        """Return QEMU's arguments for the device behind a transport: ``pci``, ``mmio`` or ``mmio-legacy``."""
+        name = self.name or "device0"
+        yield from ("-chardev", f"socket,id={name}-socket,path={_escaped(self.socket)}")
+        attachment = Attachment(name, self.id, self.queues, self.size, self.config_size)
+        *before, last = self.frontend.arguments(self.frontend.model(transport), attachment)
+        yield from before
+        yield f"{last},bus={self.bus}" if self.bus else last
 
 
 @dataclass(frozen=True)
@@ -65,8 +113,7 @@ class Machine:
         cpus: the processors of the guest.
         memory: its memory, in MiB.
         console: the kernel's name for the serial port.
-        device: QEMU's name for the device that forwards to a vhost-user back-end.
-        modules: the kernel's modules between the bus and the driver, in the order of loading.
+        modules: the kernel's modules between the bus and the driver.
         tcg_cpu: the processor when it is emulated.
         kvm_cpu: the processor when it is the host's.
     """
@@ -77,7 +124,6 @@ class Machine:
     cpus: int
     memory: int
     console: str
-    device: str
     modules: tuple[str, ...]
     tcg_cpu: tuple[str, ...] = ()
     kvm_cpu: tuple[str, ...] = ("-cpu", "host")
@@ -85,31 +131,43 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """Architecture and transport."""
+        """Return architecture and transport."""
         return f"{self.arch}-{self.transport}"
 
     @property
     def emulator(self) -> str:
-        """The name of QEMU's program for the architecture."""
+        """Return the name of QEMU's program for the architecture."""
         return f"qemu-system-{self.arch}"
 
+    @property
+    def device(self) -> str:
+        """Return QEMU's name for the generic device that forwards to a vhost-user back-end."""
+        return GENERIC.model(self.transport)
+
     def arguments(self, boot: Boot) -> list[str]:
-        """QEMU's arguments for one run of this machine."""
-        # A back-end is given the guest's memory as a file descriptor, hence a memfd that is shared.
-        memory = f"memory-backend-memfd,id=mem,size={self.memory}M,share=on"
+        """Return QEMU's arguments for one run of this machine."""
         append = " ".join([f"console={self.console}", *self.kernel_options, *boot.kernel_options])
         return [
-            *("-accel", boot.accel),
-            *self.board,
-            *(self.kvm_cpu if boot.accel == "kvm" else self.tcg_cpu),
-            *("-smp", str(self.cpus), "-m", str(self.memory)),
-            *("-object", memory, "-machine", "memory-backend=mem"),
+            *self._hardware(boot.accel),
             *("-kernel", str(boot.kernel), "-append", append),
             *(("-initrd", boot.initrd) if boot.initrd else ()),
-            *("-display", "none", "-nodefaults", "-serial", boot.serial, "-no-reboot"),
+            *("-serial", boot.serial, "-no-reboot"),
             *boot.extra,
-            *(argument for device in boot.devices for argument in device.arguments(self.device)),
+            *(argument for device in _named(boot.devices) for argument in device.arguments(self.transport)),
         ]
+
+    def stopped(self, device: VhostUserDevice) -> list[str]:
+        """Return QEMU's arguments for this machine with one device and no guest, stopped before its start."""
+        return [*self._hardware("tcg"), "-S", *device.arguments(self.transport)]
+
+    def _hardware(self, accel: str) -> Iterator[str]:
+        yield from ("-accel", accel)
+        yield from self.board
+        yield from self.kvm_cpu if accel == "kvm" else self.tcg_cpu
+        yield from ("-smp", str(self.cpus), "-m", str(self.memory))
+        # A back-end is given the guest's memory as a file descriptor, hence a memfd that is shared.
+        yield from ("-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on")
+        yield from ("-machine", "memory-backend=mem", "-display", "none", "-nodefaults")
 
 
 @dataclass(frozen=True)
@@ -118,12 +176,12 @@ class Boot:
 
     Attributes:
         kernel: the kernel's image.
-        initrd: the path of the initramfs; empty: the kernel has none, and gives up in the end.
+        initrd: the path of the initramfs; empty: the kernel has none, and ends in a panic.
         accel: ``kvm`` or ``tcg``.
         devices: what is attached.
         kernel_options: more words for the kernel's command line.
         extra: more arguments for QEMU, placed before the devices.
-        serial: where QEMU connects the console to.
+        serial: what QEMU connects the console to.
     """
 
     kernel: Path
@@ -135,10 +193,8 @@ class Boot:
     serial: str = "stdio"
 
 
-# virtio_ring first: Debian's virtio uses its symbols.
-RING_MODULES = ("virtio_ring", "virtio")
-PCI_MODULES = (*RING_MODULES, "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci")
-MMIO_MODULES = (*RING_MODULES, "virtio_mmio")
+PCI_MODULES = ("virtio_pci",)
+MMIO_MODULES = ("virtio_mmio",)
 
 X86_PC = ("-M", "q35")
 ARM_VIRT = ("-machine", "virt", "-machine", "gic_version=3")
@@ -148,23 +204,20 @@ CORTEX = ("-cpu", "cortex-a57")
 # A guest without a source of random numbers stands still for a second when Python asks for its first.
 PLAIN_X86 = ("-cpu", "qemu64,+rdrand")
 
-PCI_DEVICE = "vhost-user-test-device-pci"
-MMIO_DEVICE = "vhost-user-test-device"
-
 # The first machine of each architecture is its default.
 MACHINES = (
-    Machine("x86_64", "pci", X86_PC, 1, 256, "ttyS0", PCI_DEVICE, PCI_MODULES, PLAIN_X86),
-    Machine("aarch64", "mmio-legacy", ARM_VIRT, 4, 1024, "ttyAMA0", MMIO_DEVICE, MMIO_MODULES, CORTEX),
-    Machine("aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", MMIO_DEVICE, MMIO_MODULES, CORTEX),
-    Machine("aarch64", "pci", ARM_VIRT, 4, 1024, "ttyAMA0", PCI_DEVICE, PCI_MODULES, CORTEX),
+    Machine("x86_64", "pci", X86_PC, 1, 256, "ttyS0", PCI_MODULES, PLAIN_X86),
+    Machine("aarch64", "mmio-legacy", ARM_VIRT, 4, 1024, "ttyAMA0", MMIO_MODULES, CORTEX),
+    Machine("aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", MMIO_MODULES, CORTEX),
+    Machine("aarch64", "pci", ARM_VIRT, 4, 1024, "ttyAMA0", PCI_MODULES, CORTEX),
 )
 
 
 def find_machine(arch: str, transport: str = "") -> Machine:
-    """The machine of an architecture; with a `transport`, the one that attaches devices so.
+    """Return the machine of an architecture; with a `transport`, the one that attaches devices so.
 
     Raises:
-        LocalError: there is none.
+        LocalError: there is no such machine.
 
     >>> find_machine("aarch64").transport
     'mmio-legacy'
@@ -179,8 +232,14 @@ def find_machine(arch: str, transport: str = "") -> Machine:
     raise LocalError(f"no machine {arch} with {transport or 'any transport'}; there are {known}")
 
 
+def _named(devices: Sequence[VhostUserDevice]) -> Iterator[VhostUserDevice]:
+    """Return the devices, each with a name."""
+    for position, device in enumerate(devices):
+        yield device if device.name else replace(device, name=f"device{position}")
+
+
 def _escaped(path: Path) -> str:
-    """A path inside one of QEMU's comma-separated options.
+    """Return a path as it is written inside one of QEMU's comma-separated options.
 
     >>> from pathlib import Path
     >>> _escaped(Path("/run/a,b"))

@@ -1,8 +1,8 @@
-"""Finds a QEMU that can forward a device of any virtio id to a vhost-user back-end.
+"""Finds a QEMU that can forward a device to a vhost-user back-end.
 
-Version numbers say little, as distributions patch; so a QEMU is asked for the device itself. The
-question is always ``-device NAME,help``: the bare ``-device help`` loads every module that it finds,
-those of another QEMU too, and then aborts.
+Distributions patch QEMU, so its version says little: QEMU is asked for the device itself. The question is
+always ``-device NAME,help``. The bare ``-device help`` loads every module that it finds, including those of
+another QEMU, and then aborts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 PROBE_LIMIT = 20.0  # seconds; a probe takes some 30 ms
 NEEDED = "QEMU 10.2 or newer"
-FIRMWARE = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
+STARTERS = "bin"  # the folder of the scripts that start a provisioned QEMU
+FIRMWARE = " ".join(f'-L "$root/{folder}"' for folder in ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"))
+STARTER = """\
+#!/bin/sh
+# Starts the QEMU that was unpacked here, with its own C library, firmware and modules.
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+QEMU_MODULE_DIR=$root/{libraries}/qemu
+export QEMU_MODULE_DIR
+exec "$root/{loader}" --library-path "$root/{libraries}" "$root/usr/bin/{emulator}" {firmware} "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -33,25 +42,20 @@ class Qemu:
 
     Attributes:
         prefix: the command to which a machine's arguments are appended.
-        environment: variables that it needs beside ours.
-        origin: how it was found, for messages.
     """
 
     prefix: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
-    origin: str = ""
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """The whole environment to run it in."""
-        return {**os.environ, **self.environment}
+    def identity(self) -> str:
+        """Return what changes when another QEMU takes the place of this one: its files, their sizes and times."""
+        files = [os.stat(word) for word in self.prefix if os.path.isfile(word)]
+        return " ".join([*self.prefix, *(f"{file.st_size}:{file.st_mtime_ns}" for file in files)])
 
     def ask(self, *arguments: str) -> str:
-        """What it prints when run with `arguments`; empty if it does not run or does not end."""
+        """Return what it prints when run with `arguments`; empty if it does not run or does not end."""
         try:
             done = subprocess.run(
                 [*self.prefix, *arguments],
-                env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -63,52 +67,63 @@ class Qemu:
         return done.stdout.decode(errors="replace")
 
     def version(self) -> str:
-        """The version it reports, or an empty string."""
+        """Return the version that it reports, or an empty string."""
         match = re.search(r"version (\d[\w.]*)", self.ask("--version"))
         return match[1] if match else ""
 
     def has_device(self, name: str) -> bool:
-        """Whether a user may create the device `name`."""
-        # The exit status says nothing: it is 0 for an unknown device too.
-        return "virtio-id=" in self.ask("-M", "none", "-device", f"{name},help")
+        """Return whether a user may create the device `name`."""
+        # The exit status says nothing: it is 0 for an unknown device, too.
+        return f"{name} options:" in self.ask("-M", "none", "-device", f"{name},help")
 
     def ends_with_parent(self) -> bool:
-        """Whether it can be told to end when the process that started it ends."""
+        """Return whether it can end by itself when the process that started it ends."""
         return "exit-with-parent" in self.ask("-M", "none", "-run-with", "help")
 
 
 def provisioned(root: Path, emulator: str) -> Qemu:
-    """The QEMU whose packages were unpacked under `root`.
+    """Return the QEMU whose packages were unpacked under `root`, once `write_starters` made it runnable."""
+    return Qemu((str(root / STARTERS / emulator),))
 
-    It is started through the C library it came with, so it runs on hosts with another one.
+
+def write_starters(root: Path) -> None:
+    """Write, for each emulator unpacked under `root`, a script that starts it on any machine.
+
+    A script starts its emulator through the C library that came with it, so the machine may have another
+    one, and can be run by hand.
+
+    Raises:
+        ProvisionError: the packages are not complete.
     """
-    [loader] = _one(root, "usr/lib*/ld-linux-*.so.*", "usr/lib*/ld-linux-*.so.*")
-    libraries = next((root / "usr/lib").glob("*-linux-gnu"))
-    prefix = (str(loader), "--library-path", str(libraries), str(root / "usr/bin" / emulator))
-    firmware = [argument for folder in FIRMWARE for argument in ("-L", str(root / folder))]
-    return Qemu((*prefix, *firmware), {"QEMU_MODULE_DIR": str(libraries / "qemu")}, "provisioned")
+    loader = _one(root, "usr/lib*/ld-linux-*.so.*")
+    libraries = _one(root, "usr/lib/*-linux-gnu")
+    (root / STARTERS).mkdir()
+    for emulator in sorted((root / "usr/bin").glob("qemu-system-*")):
+        script = root / STARTERS / emulator.name
+        script.write_text(STARTER.format(loader=loader, libraries=libraries, emulator=emulator.name, firmware=FIRMWARE))
+        script.chmod(0o755)
 
 
 def candidates(machine: Machine, option: str = "") -> Iterable[Qemu]:
-    """The QEMUs to consider before one is provisioned: the one that the user names, or those on the PATH."""
+    """Return the QEMUs to consider before one is provisioned: the one that the user names, or those on the PATH."""
     if option:
-        yield Qemu((option,), origin="--qemu")
+        yield Qemu((option,))
         return
     for folder in os.get_exec_path():
         if found := shutil.which(machine.emulator, path=folder):
-            yield Qemu((found,), origin=found)
+            yield Qemu((found,))
 
 
 def find_qemu(machine: Machine, option: str = "", provision: Callable[[], Path] | None = None) -> Qemu:
-    """A QEMU for `machine`.
+    """Return a QEMU for `machine`.
 
     Args:
         machine: what it has to emulate, and which device it must have.
         option: the program that the user insists on; then no other is tried.
-        provision: gives the folder with a provisioned QEMU when none is found.
+        provision: called for the folder with a provisioned QEMU when none is found.
 
     Raises:
-        ProvisionError: none is suitable; the message tells what each lacks.
+        ProvisionError: none is suitable; the message says what each lacks.
     """
     unsuitable = []
     for qemu in candidates(machine, option):
@@ -135,8 +150,9 @@ def _shortcoming(qemu: Qemu, machine: Machine) -> str:
     return f"(version {version}) has no {machine.device}"
 
 
-def _one(root: Path, *patterns: str) -> list[Path]:
-    for pattern in patterns:
-        if found := sorted(root.glob(pattern)):
-            return found[:1]
-    raise ProvisionError(f"{root} holds no dynamic loader; remove that folder, and it is provisioned again")
+def _one(root: Path, pattern: str) -> Path:
+    """Return the only path below `root`, relative to it, that fits."""
+    found = sorted(root.glob(pattern))
+    if not found:
+        raise ProvisionError(f"{root} holds no {pattern}; remove that folder, and it is provisioned again")
+    return found[0].relative_to(root)

@@ -1,40 +1,32 @@
 """The root file system of a guest: what is in it, and the initramfs made of that.
 
-It holds busybox, Python without sources, the kernel's modules that the machine needs, the driver, and
-what lies in `pyvirtio/guest`. It is not compressed: under TCG the guest would need longer to unpack it
-than QEMU needs to load it.
+It holds busybox, Python without sources, kernel modules, and what lies in `pyvirtio/guest`. It is not
+compressed: under TCG the guest would need longer to unpack it than QEMU needs to load it.
 """
 
 from __future__ import annotations
 
-import lzma
 import os
 import subprocess
-import zlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.cache import Cache, digest
+from pyvirtio.provision.cache import Cache, digest
+from pyvirtio.vm.guest_packages import PYTHON
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.provision import PYTHON
+from pyvirtio.vm.kernel_modules import Module, load_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from pyvirtio.vm.kernel import Kernel
 
-KEPT = 8  # initramfs in the cache, of some 17 MB each; whoever edits a driver makes many
-RECIPE = "1"  # raise it when what is made of the same parts changes
+KEPT = 8  # of some 17 MB each; each edit of a driver makes another one
+RECIPE = "2"  # raise it when the same parts make something else
 GUEST_FILES = Path(str(files("pyvirtio"))) / "guest"
 DRIVER_SOURCES = GUEST_FILES / "linux"
-MODULE_SUFFIXES: dict[str, Callable[[bytes], bytes]] = {
-    ".ko": lambda data: data,
-    ".ko.xz": lzma.decompress,
-    ".ko.gz": lambda data: zlib.decompress(data, wbits=31),
-}
+DRIVER_IDS = (45, 38, 63)  # the virtio ids that the driver in DRIVER_SOURCES binds
 # Extension modules of Python that are not in its binary, and that a driver in Python needs.
 EXTENSIONS = ("mmap",)
 # Compiles a library into .pyc files without sources, in the guest's own version of Python. The host's
@@ -61,7 +53,7 @@ class Contents:
 
     Attributes:
         kernel: whose modules are taken.
-        modules: which of them, in the order in which they are loaded.
+        modules: which of them; what they need is loaded before them.
         programs: the folder with the packages of the guest's architecture.
         library: the folder with Python's compiled library.
         drivers: more modules, loaded last.
@@ -74,16 +66,16 @@ class Contents:
     drivers: tuple[Path, ...] = ()
 
     def key(self) -> str:
-        """What the initramfs depends on, as a name."""
+        """Return a name for everything that the initramfs is made of."""
         ours = [path.read_bytes() for path in guest_programs()]
         drivers = [path.read_bytes() for path in self.drivers]
-        modules = [find_module(self.kernel, name) or b"built in" for name in self.modules]
+        modules = [module.data for module in load_order(self.kernel, self.modules)]
         parts = (RECIPE, *self.modules, self.programs.name, self.library.name)
         return digest(*parts, *modules, *ours, *drivers)
 
 
 def compiled_library(cache: Cache, native_programs: Path) -> Path:
-    """The folder with Python's library as byte code.
+    """Return the folder with Python's library as byte code.
 
     Args:
         cache: where it is kept.
@@ -114,10 +106,10 @@ def compiled_library(cache: Cache, native_programs: Path) -> Path:
 
 
 def build_initramfs(cache: Cache, contents: Contents) -> Path:
-    """The file with the initramfs.
+    """Return the file with the initramfs.
 
     Raises:
-        ProvisionError: a module is missing or compressed in a way that cannot be read.
+        ProvisionError: a module is missing, or compressed in a way that cannot be read.
     """
 
     def make(folder: Path) -> None:
@@ -129,7 +121,7 @@ def build_initramfs(cache: Cache, contents: Contents) -> Path:
 
 
 def assemble(contents: Contents) -> Initramfs:
-    """The root file system, as an archive."""
+    """Return the root file system, as an archive."""
     archive = Initramfs()
     for folder in ("dev", "proc", "sys", "tmp", "root", "run"):
         archive.directory(folder)
@@ -144,7 +136,7 @@ def assemble(contents: Contents) -> Initramfs:
 
 
 def guest_programs() -> list[Path]:
-    """The files of `pyvirtio/guest` that are put into every guest."""
+    """Return the files of `pyvirtio/guest` that are put into every guest."""
     return sorted(path for path in GUEST_FILES.iterdir() if path.is_file() and not path.suffix)
 
 
@@ -192,39 +184,9 @@ def _add_libraries(archive: Initramfs, programs: Path, base: str, folders: str =
 
 
 def _add_modules(archive: Initramfs, contents: Contents) -> None:
-    order = []
-    for name in contents.modules:
-        if found := find_module(contents.kernel, name):
-            archive.file(f"lib/modules/{name}.ko", found)
-            order.append(name)
-    for path in contents.drivers:
-        archive.file(f"lib/modules/{path.name}", path.read_bytes())
-        order.append(path.stem)
-    archive.file("lib/modules/order", "".join(f"/lib/modules/{name}.ko\n" for name in order).encode())
-
-
-def find_module(kernel: Kernel, name: str) -> bytes | None:
-    """A module of the kernel, unpacked; None if it is built in.
-
-    Raises:
-        ProvisionError: the kernel has it neither way, or it is compressed neither with xz nor with gzip.
-    """
-    if kernel.modules is None:
-        return None
-    spellings = {name, name.replace("_", "-")}
-    for path in sorted(_all_modules(kernel.modules)):
-        stem, _, ending = path.name.partition(".")
-        if stem not in spellings:
-            continue
-        unpack = MODULE_SUFFIXES.get(f".{ending}")
-        if unpack is None:
-            raise ProvisionError(f"{path} is compressed in a way that pyvirtio cannot read; unpack it to .ko")
-        return unpack(path.read_bytes())
-    builtin = kernel.modules / "modules.builtin"
-    if builtin.is_file() and any(Path(line).stem in spellings for line in builtin.read_text().split()):
-        return None
-    raise ProvisionError(f"kernel {kernel.release} has no module {name}: it cannot drive a virtio device here")
-
-
-def _all_modules(root: Path) -> Iterable[Path]:
-    return (path for path in root.glob("kernel/drivers/virtio/*.ko*"))
+    drivers = [Module(path.stem, path.read_bytes()) for path in contents.drivers]
+    modules = [*load_order(contents.kernel, contents.modules), *drivers]
+    for module in modules:
+        archive.file(f"lib/modules/{module.name}.ko", module.data)
+    order = "".join(f"/lib/modules/{module.name}.ko\n" for module in modules)
+    archive.file("lib/modules/order", order.encode())

@@ -6,7 +6,7 @@
     driver_check.py values               n! for the article's n, and what each read gives
     driver_check.py misuse               wrong sizes, bad pointers, reads without a question
     driver_check.py concurrent 4 500     processes, requests in each; every answer to its asker
-    driver_check.py abandon 300          files closed, or asked anew, with the request in flight
+    driver_check.py abandon 300          files closed, or asked again, with the request in flight
     driver_check.py full 300             non-blocking writes until there is no more room, then poll
     driver_check.py come-and-go 1000     the same, while somebody loads and unloads the driver
     driver_check.py until-gone 4         processes that ask until the device fails; why it did

@@ -23,7 +23,7 @@
  * broken queue and go only once the device has been reset.
  *
  * Nothing that the device writes is trusted. The configuration space is not
- * read at all: the virtio core does not tell its length, and a read beyond it
+ * read at all: the virtio core does not know its length, and a read beyond it
  * is a BUG() on some transports.
  */
 
@@ -512,7 +512,7 @@ static void vtest_stop(struct vtest *vtest, struct virtio_device *vdev)
 	vdev->config->del_vqs(vdev);
 }
 
-/* Tell everybody that no more answers will come. */
+/* Complete every request: no more answers will come. */
 static void vtest_abort(struct vtest *vtest, int error)
 {
 	struct vtest_request *req, *next;
@@ -622,6 +622,7 @@ static const unsigned int vtest_features[] = {
 
 static const struct virtio_device_id vtest_ids[] = {
 	{ VIRTIO_ID_TEST, VIRTIO_DEV_ANY_ID },
+	{ VIRTIO_ID_TEST_UNCLAIMED, VIRTIO_DEV_ANY_ID },
 	{ VIRTIO_ID_TEST_UNASSIGNED, VIRTIO_DEV_ANY_ID },
 	{ 0 },
 };

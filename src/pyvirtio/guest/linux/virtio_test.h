@@ -13,8 +13,13 @@
 #include <linux/types.h>
 #include <linux/virtio_types.h>
 
-/* VIRTIO 1.4 gives 45 to the SPI controller; 63 is not assigned. */
+/*
+ * The first id is the tutorial's. VIRTIO 1.4 has given it to the SPI controller,
+ * and not every QEMU forwards it. 38 is one that QEMU forwards and that no
+ * driver claims; 63 is not assigned.
+ */
 #define VIRTIO_ID_TEST			45
+#define VIRTIO_ID_TEST_UNCLAIMED	38
 #define VIRTIO_ID_TEST_UNASSIGNED	63
 
 /* Feature bits */

@@ -1,4 +1,0 @@
-"""The tables, a module each: what is run, and what is shown of it.
-
-Every module has a function `measure` that takes a `Bench` and gives tables.
-"""

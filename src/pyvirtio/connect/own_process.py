@@ -1,0 +1,141 @@
+"""Serves a device object of this process on a socket: in a thread, or in the event loop of the caller.
+
+>>> import tempfile, os
+>>> from pyvirtio.connect import open_driver
+>>> from pyvirtio.devices.factorial import Factorial
+>>> from pyvirtio.drivers.factorial import FactorialDriver
+>>> path = os.path.join(tempfile.mkdtemp(), "f.sock")
+>>> with serving(Factorial(), path), open_driver(FactorialDriver, f"vhost-user:{path}") as driver:
+...     driver.factorial(5)
+120
+"""
+
+from __future__ import annotations
+
+from pyvirtio.errors import LocalError
+from pyvirtio.runtime import DeviceRunner
+from pyvirtio.server import Server, listen
+from pyvirtio.system import log
+from pyvirtio.vhost_user.backend import BackendSession
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    import contextlib
+    import threading
+    from typing import Generic, Self, TypeVar
+
+    from pyvirtio.device import Device
+
+    D = TypeVar("D", bound=Device)
+else:
+    from pyvirtio.transport import Generic
+
+    D = None
+
+
+class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(device, path):`
+    """Serve ``device`` over vhost-user on the socket ``path`` for as long as the block lasts.
+
+    *This* object answers, so its attributes can be read and set while a guest uses it. ``with`` runs it in a thread of
+    its own; in between, its methods are called there. ``async with`` runs it in the event loop of the caller.
+
+    Nothing protects the front-end here: a method that never returns stops the device, and QEMU with it.
+    `pyvirtio serve` runs a device in processes that may hang and die.
+
+    Attributes:
+        device: the device that answers.
+        faults: what the runtime reported, oldest first; it is logged as well, with tracebacks.
+
+    Raises:
+        LocalError: the device cannot be served as it is, or the socket not be made.
+    """
+
+    def __init__(self, device: D, path: str, *, busy_poll_us: int = 0) -> None:
+        self.device = device
+        self.path = path
+        self.faults: list[str] = []
+        self._busy_poll_us = busy_poll_us
+        self._exits: contextlib.AsyncExitStack | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _report(self, message: str, error: BaseException | None) -> None:
+        self.faults.append(message)
+        log.warning(message, error)
+
+    # In the event loop of the caller.
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+        from contextlib import AsyncExitStack
+
+        from pyvirtio.runtime.loop import Attachment
+
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as exits:
+            listener = exits.enter_context(listen(self.path))
+            runner = DeviceRunner(self.device, self._report, loop=loop, busy_poll_us=self._busy_poll_us)
+            exits.push_async_callback(self._close_runner, runner)
+            server = Server(runner, lambda host: BackendSession(host, log.warning), listener=listener)
+            exits.callback(server.close)
+            of_runner, of_server = Attachment(loop, runner), Attachment(loop, server)
+            runner.wake_loop = of_runner.wake
+            exits.callback(of_runner.detach)
+            exits.callback(of_server.detach)
+            self._exits = exits.pop_all()
+        return self
+
+    async def _close_runner(self, runner: DeviceRunner) -> None:
+        import asyncio
+
+        await asyncio.gather(*runner.close(), return_exceptions=True)
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._exits is not None
+        await self._exits.aclose()
+
+    # In a thread.
+
+    def __enter__(self) -> Self:
+        import asyncio
+        import threading
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise LocalError("an event loop runs here, and `with` would block it; write `async with serving(...)`")
+        ready = threading.Event()
+        failure: list[BaseException] = []
+
+        async def serve() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            async with self:
+                ready.set()
+                await self._stop.wait()
+
+        def run() -> None:
+            try:
+                asyncio.run(serve())
+            except BaseException as error:  # noqa: BLE001  # it is raised where it is expected, below
+                failure.append(error)
+            finally:
+                ready.set()
+
+        self._thread = threading.Thread(target=run, name=f"serving-{type(self.device).__name__}", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if failure:
+            self._thread.join()
+            raise failure[0]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()

@@ -1,0 +1,112 @@
+"""How a method of a device answers one chain, whatever the method takes and whether it is asynchronous."""
+
+from __future__ import annotations
+
+from pyvirtio.device.streams import Reader, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from pyvirtio.ring import Chain
+    from pyvirtio.spec.struct import ByteOrder, Struct
+
+    Handler = Callable[[Chain], Coroutine[Any, Any, None] | None]
+    """Answers a chain: at once, or by a coroutine that it returns."""
+
+_CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200  # as in ``inspect``, which is slow to import
+
+
+def _flags(method: Any) -> int:
+    while (wrapped := getattr(method, "__wrapped__", None)) is not None:
+        method = wrapped
+    code = getattr(getattr(method, "__func__", method), "__code__", None)
+    return code.co_flags if code else 0
+
+
+def is_async(method: Any) -> bool:
+    """Return whether ``method`` was defined by ``async def``."""
+    return bool(_flags(method) & _CO_COROUTINE)
+
+
+def is_generator(method: Any) -> bool:
+    """Return whether calling ``method`` would only make a generator."""
+    return bool(_flags(method) & (_CO_GENERATOR | _CO_ASYNC_GENERATOR))
+
+
+def stream_handler(method: Callable[[Reader, Writer], Any], order: ByteOrder) -> Handler:
+    """Return the handler for a method that takes a `Reader` and a `Writer`."""
+    if is_async(method):
+
+        async def answer_later(chain: Chain) -> None:
+            reader, writer = Reader(chain, order), Writer(chain, order)
+            try:
+                await method(reader, writer)
+            finally:
+                _close(chain, reader, writer)
+
+        return answer_later
+
+    def answer(chain: Chain) -> None:
+        reader, writer = Reader(chain, order), Writer(chain, order)
+        try:
+            _nothing_to_await(method(reader, writer))
+        finally:
+            _close(chain, reader, writer)
+
+    return answer
+
+
+def typed_handler(
+    method: Callable[[Any], Any], request: type[Struct], response: type[Struct], order: ByteOrder
+) -> Handler:
+    """Return the handler for a method that takes and returns structures."""
+    unpack, size = request.unpack, request.nbytes
+    if is_async(method):
+
+        async def answer_later(chain: Chain) -> None:
+            write_response(chain, await method(unpack(chain.read(size), order)), response, order)
+
+        return answer_later
+
+    def answer(chain: Chain) -> None:
+        write_response(chain, method(unpack(chain.read(size), order)), response, order)
+
+    return answer
+
+
+def write_response(chain: Chain, value: Any, response: type[Struct], order: ByteOrder) -> None:
+    """Write what a typed method returned: a structure, or the number that is its only field.
+
+    Raises:
+        TypeError: it is neither.
+        LocalError: a number does not fit in its field.
+        ChainError: the driver left no room for it.
+    """
+    if response.is_number and isinstance(value, int):
+        value = response(value)
+    if not isinstance(value, response):
+        raise TypeError(f"the device's method returned {value!r}; it has to return a {response.__name__}")
+    chain.write(value.pack(order))
+
+
+class StillInUse(Exception):
+    """Somebody still works on memory that a request lent, such as a system call in another thread."""
+
+
+def _close(chain: Chain, reader: Reader, writer: Writer) -> None:
+    # Both, whatever the first says.
+    if not reader.close() & writer.close():
+        raise StillInUse(f"the method returned while {chain!r} was still being read or written in another thread")
+
+
+def _nothing_to_await(result: object) -> None:
+    """Refuse a coroutine from a method that does not look like ``async def``, such as a decorated one."""
+    if result is not None and hasattr(result, "__await__"):
+        if close := getattr(result, "close", None):
+            close()
+        raise TypeError(
+            "the device's method returned something to be awaited, and is not itself an `async def`; "
+            "make the method that the queue's decorator stands above `async def`"
+        )

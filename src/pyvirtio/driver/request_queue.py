@@ -1,0 +1,48 @@
+"""The declaration of a driver's queue: its structures and its size."""
+
+from __future__ import annotations
+
+from pyvirtio.driver.answer import AnswerFormat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyvirtio.driver.bound_queue import BoundQueue
+    from pyvirtio.spec.struct import Struct
+
+
+class RequestQueue:
+    """Declares one queue of the device that a `Driver` drives.
+
+    ``request`` is the structure of a request. An answer is read as its declaration says:
+
+    - nothing: an answer is bytes;
+    - ``response``: it is that structure;
+    - ``response`` and ``data=True``: the structure, and data of any length behind it, as an `Answer`;
+    - ``tail``: data of any length, and that structure at the very end, as an `Answer`; a ``response`` precedes them.
+
+    ``size`` is how many entries the driver asks for; the device may allow fewer. Read on an instance of the driver,
+    the declaration is a `BoundQueue`.
+    """
+
+    def __init__(
+        self,
+        request: type[Struct] | None = None,
+        response: type[Struct] | None = None,
+        *,
+        tail: type[Struct] | None = None,
+        data: bool = False,
+        size: int = 128,
+    ) -> None:
+        self.request = request
+        self.response = response
+        self.answer = AnswerFormat(response, tail, data=data)
+        self.size = size
+        self.name = ""
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, driver: Any, _owner: type) -> BoundQueue:
+        return self if driver is None else driver.bound[self.name]  # type: ignore[return-value]  # on the class

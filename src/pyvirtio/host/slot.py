@@ -1,0 +1,241 @@
+"""One worker's place: the process that serves it now, and the one that follows when it dies or its code changes."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+
+from pyvirtio.host.worker_process import ProcessState, WorkerProcess
+from pyvirtio.system import log
+from pyvirtio.transport import MAXIMUM_STRIKES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class SlotEvents(Protocol):
+        """What happens to a slot's worker; the supervisor deals with it."""
+
+        def is_ready(self, fields: dict[str, Any]) -> bool:
+            """Take a worker that is loaded; return False to refuse it."""
+            ...
+
+        def serves_again(self, slot: WorkerSlot) -> None:
+            """Hand everything to the slot's new worker."""
+            ...
+
+        def died(self, slot: WorkerSlot, how: str) -> None:
+            """Find out who is to blame for a death."""
+            ...
+
+        def reported(self, slot: WorkerSlot, kind: str, fields: dict[str, Any]) -> None:
+            """Deal with what the worker said."""
+            ...
+
+
+START_TIME = 30.0
+"""The seconds that loading a device may take."""
+
+LONGEST_PAUSE = 1.0
+"""The seconds between two starts of a worker that dies at once, at most."""
+
+FREE_DEATHS = 4
+"""So many deaths without progress are followed by a start at once; then the pauses grow."""
+
+MESSAGES_AT_ONCE = 64
+"""The most messages of one worker that are read before others get their turn."""
+
+
+class SlotState(Enum):
+    """Where a slot stands."""
+
+    STARTING = "starting"  # its worker loads the device
+    SERVING = "serving"
+    CHANGING = "changing"  # its worker finishes what it has begun; the one with the new code waits for that
+    PAUSING = "pausing"  # its worker died; the next one starts when the pause is over
+
+
+TRANSITIONS = {
+    SlotState.STARTING: {SlotState.SERVING, SlotState.PAUSING},
+    SlotState.SERVING: {SlotState.CHANGING, SlotState.PAUSING},
+    SlotState.CHANGING: {SlotState.SERVING, SlotState.PAUSING},
+    SlotState.PAUSING: {SlotState.STARTING},
+}
+"""The states that may follow each state."""
+
+
+class WorkerSlot:
+    """Keeps one worker alive.
+
+    ``new_worker(changed)`` starts a process, with the code of its predecessor or with what changed; it may raise
+    OSError where there are no processes or descriptors left. The worker serves from `serve` on: until then, nothing is
+    asked of it.
+    """
+
+    def __init__(self, number: int, new_worker: Callable[[bool], WorkerProcess], events: SlotEvents) -> None:
+        self.number = number
+        self.state = SlotState.STARTING
+        self._new_worker = new_worker
+        self._events = events
+        self.worker = new_worker(False)
+        self._loaded_by = time.monotonic() + START_TIME
+        self.replacement: WorkerProcess | None = None
+        self._replaced_by = 0.0
+        self._deaths = 0
+        self._restart_at = 0.0
+
+    def _go(self, state: SlotState) -> None:
+        assert state in TRANSITIONS[self.state], (self.state, state)
+        self.state = state
+
+    @property
+    def serves(self) -> bool:
+        """Whether commands can be given to its worker."""
+        return self.state is SlotState.SERVING and self.worker.serves
+
+    def processes(self) -> list[WorkerProcess]:
+        """Return the processes that may say something."""
+        both = [self.worker] if self.replacement is None else [self.worker, self.replacement]
+        return [process for process in both if not process.is_gone]
+
+    # What the loop asks.
+
+    def step(self) -> None:
+        """Read what the worker says, notice its death, start the next one."""
+        self._read(self.worker)
+        if self.replacement is not None:
+            self._read(self.replacement)
+            self._look_after_replacement(self.replacement)
+        if self.worker.is_gone:
+            self._replace()
+        elif self.state is SlotState.STARTING and time.monotonic() > self._loaded_by:
+            log.warning(f"worker {self.number}: the device was not loaded within {START_TIME} s; trying again")
+            self.worker.kill()
+
+    def timeout(self) -> float | None:
+        """Return the seconds until `step` has something to do by itself."""
+        times = []
+        if self.state is SlotState.STARTING:
+            times.append(self._loaded_by)
+        if self.state is SlotState.PAUSING and self.replacement is None:
+            times.append(self._restart_at)
+        if self.replacement is not None:
+            times.append(self._replaced_by)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _read(self, process: WorkerProcess) -> None:
+        for kind, fields in process.reports(MESSAGES_AT_ONCE):
+            if kind == "ready":
+                self._loaded(process, fields)
+            elif kind == "failed":
+                log.warning(f"the device is not loaded: {fields['why']}")
+            else:
+                self._events.reported(self, kind, fields)
+
+    def _loaded(self, process: WorkerProcess, fields: dict[str, Any]) -> None:
+        if process.state is not ProcessState.STARTING:
+            return
+        if not self._events.is_ready(fields):
+            process.kill()
+            return
+        process.go(ProcessState.READY)
+        if process is not self.replacement:
+            self.serve()
+        elif self.state is SlotState.SERVING:
+            self._go(SlotState.CHANGING)
+            self.worker.go(ProcessState.LEAVING)
+            self.worker.ask("leave")
+        elif self.state is SlotState.PAUSING:
+            self._take_replacement(process)
+
+    def take_first(self, fields: dict[str, Any]) -> None:
+        """Take the introduction of the first worker, which somebody waited for."""
+        self._loaded(self.worker, fields)
+
+    def serve(self) -> None:
+        """Hand everything to the worker, which is ready."""
+        self._go(SlotState.SERVING)
+        self._events.serves_again(self)
+
+    # A replacement with new code.
+
+    def reload(self) -> None:
+        """The device's source changed: start a worker with the new code, which takes over once it is ready."""
+        if self.replacement is not None:
+            self.replacement.reap()
+            self.replacement = None
+        try:
+            self.replacement = self._new_worker(True)
+        except OSError as error:
+            log.warning(f"the changed device cannot be started: {error.strerror}")
+        self._replaced_by = time.monotonic() + START_TIME
+
+    def _look_after_replacement(self, replacement: WorkerProcess) -> None:
+        if replacement.state is ProcessState.STARTING and time.monotonic() > self._replaced_by:
+            log.warning(f"the changed device was not loaded within {START_TIME} s; the old code goes on")
+            replacement.kill()
+        if replacement.is_gone:
+            replacement.reap()
+            self.replacement = None
+            if self.state is SlotState.CHANGING:  # it died while its predecessor was leaving
+                log.warning("the worker with the changed device ended; another one is started")
+
+    def _take_replacement(self, replacement: WorkerProcess) -> None:
+        self.worker, self.replacement = replacement, None
+        self._deaths = 0
+        self.state = SlotState.CHANGING
+        log.warning(f"worker {self.number} runs the changed device")
+        self.serve()
+
+    # Death.
+
+    def _replace(self) -> None:
+        """Start the next worker, at once the first times, then after longer and longer pauses."""
+        if self.worker.state is ProcessState.GONE:
+            self._bury()
+        replacement = self.replacement
+        if replacement is not None:
+            if replacement.serves:
+                self._take_replacement(replacement)
+            return
+        if self.state is SlotState.PAUSING and time.monotonic() >= self._restart_at:
+            self._restart()
+
+    def _bury(self) -> None:
+        left_as_told = self.state is SlotState.CHANGING
+        how = self.worker.reap()
+        if not left_as_told or self.worker.crashed:
+            self._events.died(self, how)
+        self._restart_at = time.monotonic() + self._pause()
+        self._go(SlotState.PAUSING)
+
+    def _restart(self) -> None:
+        try:
+            self.worker = self._new_worker(False)
+        except OSError as error:  # no descriptors or processes are left: they may be again
+            log.warning(f"worker {self.number} cannot be started: {error.strerror}; trying again")
+            self._deaths = max(self._deaths, FREE_DEATHS) + 1
+            self._restart_at = time.monotonic() + self._pause()
+            return
+        self._loaded_by = time.monotonic() + START_TIME
+        self._go(SlotState.STARTING)
+
+    def count_death(self, *, progressed: bool) -> int:
+        """Count a death; return how many there were since the last progress."""
+        self._deaths = 1 if progressed else self._deaths + 1
+        return self._deaths
+
+    def _pause(self) -> float:
+        return 0.0 if self._deaths < FREE_DEATHS else min(LONGEST_PAUSE, 0.01 * 2.0 ** min(self._deaths, 10))
+
+    @property
+    def keeps_crashing(self) -> bool:
+        """Whether its workers crash again and again without getting anything done."""
+        return self.worker.crashed and self._deaths >= MAXIMUM_STRIKES
+
+    def close(self) -> None:
+        """End its processes at once."""
+        for process in (self.worker, self.replacement):
+            if process is not None and process.state is not ProcessState.REAPED:
+                process.reap()

@@ -1,0 +1,161 @@
+"""What the device's side of a queue offers, whatever its ring format and whichever engine runs it.
+
+Whoever serves a queue relies on `DeviceQueue` alone. A `RecordQueue` also takes requests of one shape from the ring
+without an object for each; `record_queue` returns it where a queue is one. The protocols exist for type checkers only:
+`typing` is slow to import.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, ClassVar, Protocol, TypeAlias
+
+    from pyvirtio.errors import RingError
+    from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.chain import Chain
+    from pyvirtio.ring.journal import Journal
+    from pyvirtio.ring.layout import SplitLayout
+    from pyvirtio.ring.records import RecordBatch
+
+    Clock: TypeAlias = Callable[[], int]
+
+    class RingSetup(Protocol):
+        """What a ring needs to know of a queue's set-up.
+
+        The three areas (VIRTIO 1.4, 2.6) are guest addresses in bytes, ``size`` is in entries, ``features`` are all
+        negotiated bits, ``position`` is the available index to go on from.
+        """
+
+        @property
+        def size(self) -> int:
+            """The number of entries."""
+            ...
+
+        @property
+        def descriptor_area(self) -> int:
+            """Where the descriptor table of a split ring lies."""
+            ...
+
+        @property
+        def driver_area(self) -> int:
+            """Where the available ring lies."""
+            ...
+
+        @property
+        def device_area(self) -> int:
+            """Where the used ring lies."""
+            ...
+
+        @property
+        def features(self) -> int:
+            """All negotiated feature bits."""
+            ...
+
+        @property
+        def position(self) -> int:
+            """The available index to go on from."""
+            ...
+
+    class DeviceQueue(Protocol):
+        """The device's side of a queue: pop requests, push answers, ask who wants to be notified.
+
+        ``unfinished`` are the requests that a dead process had popped and not answered, in order of arrival.
+        ``memory`` translates the addresses of buffers.
+        """
+
+        has_records: ClassVar[bool]
+        size: int
+        journal: Journal
+        unfinished: list[Chain]
+        memory: MemoryTable
+
+        def pop(self, limit: int = 64) -> list[Chain]:
+            """Take up to ``limit`` requests; raises `RingError` where the driver broke the ring."""
+            ...
+
+        def unpop(self, chain: Chain) -> bool:
+            """Give the request that was popped last back to the ring, and return whether that was possible."""
+            ...
+
+        def push(self, chains: Sequence[Chain]) -> None:
+            """Return requests to the driver, with one publication for all of them."""
+            ...
+
+        def needs_interrupt(self) -> bool:
+            """Return whether the driver wants an interrupt for what was pushed since the last call."""
+            ...
+
+        def disable_kicks(self) -> None:
+            """Tell the driver that the device is looking anyway."""
+            ...
+
+        def enable_kicks(self) -> bool:
+            """Ask for a kick at the next request, and return whether one is there already."""
+            ...
+
+        def has_more(self) -> bool:
+            """Return whether there is something to pop."""
+            ...
+
+        @property
+        def position(self) -> int:
+            """The available index to go on from."""
+            ...
+
+        def relocate(self, layout: SplitLayout, memory: MemoryTable) -> None:
+            """Go on with the same queue where its areas lie in other memory."""
+            ...
+
+        def retire(self, error: RingError) -> None:
+            """Stop popping for good: from now on `pop` raises ``error``."""
+            ...
+
+    class RecordQueue(DeviceQueue, Protocol):
+        """A queue that also deals in records: requests of one shape, without an object for each.
+
+        `pyvirtio.ring.split_records.SplitRecordQueue` describes the methods. A batch method pays from
+        ``batch_pays_from`` requests on.
+        """
+
+        batch_pays_from: ClassVar[int]
+
+        def backlog(self) -> int:
+            """Return how many requests wait, as far as the available index can be believed."""
+            ...
+
+        def pop_records(self, limit: int, request_size: int, response_size: int) -> RecordBatch | None:
+            """Take up to ``limit`` requests of one shape; None where `pop` is the way."""
+            ...
+
+        def push_records(self, batch: Any, answers: Any) -> None:
+            """Answer the next records of a batch, as many as ``answers`` holds."""
+            ...
+
+        def answer_records(
+            self, batch: Any, answers: Callable[[Any], Any], most: int, deadline: int, clock: Clock | None
+        ) -> None:
+            """Have ``answers`` answer a whole batch."""
+            ...
+
+        def codec(self, structure: Any) -> object:
+            """Return what `call_records` needs to know of a structure; None where it cannot deal with it."""
+            ...
+
+        def call_records(
+            self,
+            batch: Any,
+            method: Callable[..., object],
+            request: Any,
+            response: Any,
+            deadline: int,
+            clock: Clock | None,
+        ) -> object:
+            """Answer the records of a batch by one call of ``method`` each."""
+            ...
+
+
+def record_queue(queue: DeviceQueue) -> RecordQueue | None:
+    """Return ``queue`` if it also deals in records, otherwise None."""
+    return queue if queue.has_records else None  # type: ignore[return-value]  # the flag promises it

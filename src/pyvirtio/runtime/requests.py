@@ -1,0 +1,363 @@
+"""Runs a queue on which the driver asks and the device answers, at once or later and in any order.
+
+A request is in one of four places: on the ring; *waiting*, popped and not begun; *running*, inside the device's
+method; *answered*, and pushed at the end of the turn. What waits can be given back to the ring, what runs cannot.
+
+After a worker died, what was in flight waits again. A request that was running then has a strike against it, and is
+begun alone: if the worker dies once more, it is known whose fault it was.
+"""
+
+from __future__ import annotations
+
+from pyvirtio.device.handlers import StillInUse, write_response
+from pyvirtio.device.streams import Writer
+from pyvirtio.errors import PeerError
+from pyvirtio.ring.queue import record_queue
+from pyvirtio.runtime.records import RecordDispatcher
+from pyvirtio.runtime.service import TIME_SLICE_NS, QueueService, QueueState
+from pyvirtio.transport import MAXIMUM_STRIKES, Completion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+
+    from pyvirtio.device import Device
+    from pyvirtio.device.handlers import Handler
+    from pyvirtio.device.queue import Queue
+    from pyvirtio.ring import Chain
+    from pyvirtio.ring.queue import DeviceQueue
+    from pyvirtio.ring.records import RecordBatch
+    from pyvirtio.runtime.service import Interrupter, Surroundings
+    from pyvirtio.runtime.tasks import Tasks, _Slot
+
+MAX_POP = 64
+"""The most requests that are popped at once and answered one by one."""
+
+CANCEL_TIME = 1.0
+"""The seconds that an ``async def`` method has to end after it was cancelled."""
+
+
+class StruckOut(Exception):
+    """A request ended its worker too often."""
+
+
+class TookTooLong(Exception):
+    """A request took longer than the device's patience."""
+
+
+class _Running:
+    """A request inside an ``async def`` method that waits: since when, and the task that runs it."""
+
+    __slots__ = ("cancelled", "chain", "since", "slot")
+
+    def __init__(self, chain: Chain, since: int, slot: _Slot) -> None:
+        self.chain = chain
+        self.since = since
+        self.slot = slot
+        self.cancelled = False
+
+
+class RequestService(QueueService):
+    """Serves one queue of requests by the device's method."""
+
+    def __init__(
+        self,
+        index: int,
+        queue: DeviceQueue,
+        notifier: Interrupter,
+        around: Surroundings,
+        declared: Queue,
+        device: Device,
+        tasks: Tasks | None,
+    ) -> None:
+        super().__init__(index, queue, notifier, around)
+        self._declared = declared
+        self._order = device.byte_order
+        self._handler: Handler = declared.handler(device, self._order)
+        self._failure = declared.failure(device)
+        self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
+        self._patience = device.patience
+        self._limit = declared.size
+        self._tasks = tasks if declared.is_async(device) else None
+        self._begin_some = self._begin_later if self._tasks else self._answer_some
+        self._waiting: list[Chain] = []
+        self._alone: list[Chain] = []
+        self._running: dict[int, _Running] = {}
+        self._answered: list[Chain] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._records: RecordDispatcher | None = None
+        if (records := record_queue(queue)) is not None and RecordDispatcher.suits(declared, device):
+            self._records = RecordDispatcher(records, declared, device, self._clock, TIME_SLICE_NS)
+        self._take_over_unfinished()
+
+    def _take_over_unfinished(self) -> None:
+        """Take what a dead worker had popped: what has strikes against it is begun alone, or fails."""
+        unfinished, self.queue.unfinished = self.queue.unfinished, []
+        for chain in unfinished:
+            strikes = self.queue.journal.strikes(chain.head)
+            if strikes >= (MAXIMUM_STRIKES if self._repeatable else 1):
+                self._fail(chain, StruckOut(f"the request at descriptor {chain.head} ended its worker {strikes} times"))
+            else:
+                (self._alone if strikes else self._waiting).append(chain)
+        if self._answered:
+            self._push_answered()
+
+    # Serving.
+
+    def _serve(self, now: int, deadline: int) -> None:
+        # What must not be done twice is published before the next is begun.
+        deadline = deadline if self._repeatable else 0
+        if self._alone:
+            if not self._running:
+                self._serve_chains([self._alone.pop(0)], now, 0)
+            return
+        records = self._records if not self._waiting and self.state is QueueState.SERVING else None
+        if records is not None and self._serve_records(records, now, deadline):
+            return
+        chains = self._waiting
+        if not chains and self.state is QueueState.SERVING:
+            chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
+        if chains:
+            self._waiting = self._serve_chains(chains, now, deadline)
+
+    def _serve_chains(self, chains: list[Chain], now: int, deadline: int) -> list[Chain]:
+        """Begin chains until ``deadline``, at least one; push what is answered; return what was not begun."""
+        begun = self._begin_some(chains, now, deadline)
+        if self._answered:
+            self._push_answered()
+        return chains[begun:]
+
+    def has_more(self) -> bool:
+        """Return whether there is a request that can be begun now."""
+        if self._alone:
+            return not self._running
+        if self._waiting or (self._records and self._records.open):
+            return True
+        return self.state is QueueState.SERVING and len(self._running) < self._limit and self.queue.has_more()
+
+    def _answer_some(self, chains: list[Chain], now: int, deadline: int) -> int:
+        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        done = 0
+        for chain in chains:
+            begin(chain.head, now)
+            try:
+                if chain.error:
+                    raise chain.error
+                handler(chain)
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                self._fail(chain, error)
+            else:
+                answered.append(chain)
+            done += 1
+            now = clock()
+            if now >= deadline:
+                break
+        return done
+
+    # Records: requests of one shape, without a chain for each.
+
+    def _serve_records(self, records: RecordDispatcher, now: int, deadline: int) -> bool:
+        """Answer some records; return False where what waits does not come as records."""
+        batch, fresh, records.open = records.open, records.open is None, None
+        if batch is None and (batch := records.pop()) is None:
+            return False
+        # A batch that fails is answered again, one by one: nothing for what must not be done twice.
+        if fresh and self._repeatable and records.is_batch(len(batch)):
+            try:
+                records.answer_batch(batch, now)
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                records.back_off()
+                self.report_once(f"the device's batch method failed, requests are answered singly: {error!r}", error)
+        if len(batch) and records.calls:
+            self._call_each(records, batch, deadline)
+        elif len(batch):
+            self._waiting = [batch.take() for _ in range(len(batch))]
+        self._interrupt_if_wanted()
+        return True
+
+    def _call_each(self, records: RecordDispatcher, batch: RecordBatch, deadline: int) -> None:
+        outcome = records.call_each(batch, deadline)
+        if outcome is not batch:
+            # What is unusual need not be fast: this one is answered as a chain, with what came of the call.
+            self._answer_with(batch.take(), outcome)
+        if len(batch):
+            records.open = batch
+
+    def _answer_with(self, chain: Chain, outcome: object) -> None:
+        """Answer a chain with what the device's method returned or raised."""
+        response = self._declared.response
+        assert response is not None
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            write_response(chain, outcome, response, self._order)
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+            self._fail(chain, error)
+        else:
+            self._answered.append(chain)
+        self._push_answered()
+
+    # Answering later.
+
+    def _begin_later(self, chains: list[Chain], now: int, deadline: int) -> int:
+        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        tasks = self._tasks
+        assert tasks is not None
+        done = 0
+        for chain in chains:
+            begin(chain.head, now)
+            try:
+                if chain.error:
+                    raise chain.error
+                work = handler(chain)
+                assert work is not None
+                slot = tasks.begin(work)
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                self._fail(chain, error)
+            else:
+                if slot is None:
+                    answered.append(chain)
+                else:
+                    self._goes_on(_Running(chain, now, slot))
+            done += 1
+            now = clock()
+            if now >= deadline:
+                break
+        return done
+
+    def _goes_on(self, request: _Running) -> None:
+        self._running[request.chain.head] = request
+        request.slot.done = lambda error: self._ended(request, error)
+        self._set_timer()
+
+    def _ended(self, request: _Running, error: BaseException | None) -> None:
+        """A method that waited has ended: answer its request at the end of this round of the loop."""
+        self._running.pop(request.chain.head, None)
+        if request.cancelled:
+            error = error if isinstance(error, StillInUse) else TookTooLong(self._overdue)
+        if error is None:
+            self._answered.append(request.chain)
+        else:
+            self._fail(request.chain, error)
+        if not self._repeatable:
+            self._flush()
+        elif not self._flushing and self._tasks:
+            self._flushing = True
+            self._tasks.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._answered:
+            self._push_answered()
+        self._stop_if_drained()
+        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+            self._around.wake(self.index)
+
+    def _push_answered(self) -> None:
+        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+            self._push(self._answered)
+        self._answered.clear()
+
+    def _end_of_turn(self) -> None:
+        self._stop_if_drained()
+
+    # Patience, for what the loop can cancel. The keeper has its own for what blocks the loop.
+
+    @property
+    def _overdue(self) -> str:
+        return f"it took longer than {self._patience} s"
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._patience is not None and self._running and self._tasks:
+            oldest = min((one.since for one in self._running.values() if not one.cancelled), default=self._clock())
+            seconds = self._patience - (self._clock() - oldest) / 1e9
+            self._timer = self._tasks.loop.call_later(max(0.0, min(seconds, 86400.0)), self._expire)
+
+    def _expire(self) -> None:
+        """Cancel what took too long."""
+        self._timer = None
+        assert self._patience is not None
+        limit = self._clock() - int(self._patience * 1e9)
+        overdue = [request for request in self._running.values() if request.since <= limit and not request.cancelled]
+        for request in overdue:
+            request.cancelled = True
+            request.slot.task.cancel()
+        if overdue and self._tasks:
+            self._tasks.loop.call_later(CANCEL_TIME, self._check_cancelled, overdue)
+        if any(not request.cancelled for request in self._running.values()):
+            self._set_timer()
+
+    def _check_cancelled(self, overdue: list[_Running]) -> None:
+        for request in overdue:
+            if self._running.get(request.chain.head) is request:
+                self._hold(request.chain, TookTooLong(f"{self._overdue}, and ignores that it was cancelled"))
+
+    def _hold(self, chain: Chain, error: Exception) -> None:
+        """Keep a request whose memory is still used: the driver must not get it back before this process is gone."""
+        self._around.stuck(f"queue {self.index}: the request at descriptor {chain.head} cannot be ended: {error}")
+
+    # Failure.
+
+    def _fail(self, chain: Chain, error: BaseException) -> None:
+        """Answer a failed request with what the driver is to see of it, and report it."""
+        if isinstance(error, StillInUse):
+            self._hold(chain, error)
+            return
+        self._answered.append(chain)
+        chain.written = 0
+        if isinstance(error, (PeerError, StruckOut, TookTooLong)):
+            self.report_once(f"a request failed: {error}")
+        else:
+            self.report_once(f"the device's method failed: {error!r}", error)
+        if self._failure is None or chain.error:
+            return
+        writer = Writer(chain, self._order)
+        try:
+            self._failure(writer)
+        except Exception as own:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+            chain.written = 0
+            self.report_once(f"the device's method for failed requests failed: {own!r}", own)
+        finally:
+            writer.close()
+
+    # The end.
+
+    def stop_at_once(self) -> Completion[int]:
+        """Stop without answering: the driver is gone, or has reset the device. What runs is cancelled."""
+        self._waiting.clear()
+        self._alone.clear()
+        for request in self._running.values():
+            request.cancelled = True
+            request.slot.task.cancel()
+        return super().stop_at_once()
+
+    def _give_back(self, *, fail_suspects: bool) -> None:
+        """Give what waits back to the ring, the newest first, as far as the ring agrees."""
+        if self._records and (batch := self._records.open):
+            self._records.open = None
+            self._waiting = [batch.take() for _ in range(len(batch))]
+        for place in (self._waiting, self._alone):
+            while place and self._may_be_given_back(place[-1]) and self.queue.unpop(place[-1]):
+                place.pop()
+            if place:
+                break
+        if fail_suspects and self._alone:
+            for chain in self._alone:
+                self._fail(chain, StruckOut("its worker ended, and the queue has to stop"))
+            self._alone.clear()
+            self._push_answered()
+        if self._waiting or self._alone:
+            self._around.wake(self.index)
+
+    def _may_be_given_back(self, chain: Chain) -> bool:
+        return self._repeatable or not self.queue.journal.strikes(chain.head)
+
+    def _is_drained(self) -> bool:
+        return not (self._waiting or self._alone or self._running or self._answered)
+
+    def _stop_if_drained(self) -> None:
+        super()._stop_if_drained()
+        if self.state is QueueState.STOPPED and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

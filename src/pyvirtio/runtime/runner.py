@@ -1,0 +1,404 @@
+"""The one runtime of a device: whoever has a loop can run it.
+
+A runner has a descriptor to wait for and a step to take, and leaves everything else to its caller::
+
+    worker process            while serving: runner.step(None)
+    asyncio                   loop.add_reader(runner.fileno(), ...)     see `pyvirtio.runtime.loop`
+    driver in this process    runner.kick(0); runner.step()
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+from pyvirtio.device.queue import OutgoingQueue, Queue
+from pyvirtio.errors import LocalError, PeerError
+from pyvirtio.ring import Journal, SplitLayout, device_queue
+from pyvirtio.runtime.config_space import ConfigSpace
+from pyvirtio.runtime.mapped_memory import MappedMemory
+from pyvirtio.runtime.outgoing import OutgoingService
+from pyvirtio.runtime.requests import RequestService
+from pyvirtio.system.eventfd import Notifier, drain, is_eventfd
+from pyvirtio.transport import Completion, DeviceHost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from pyvirtio.device import Device
+    from pyvirtio.runtime.config_space import Change
+    from pyvirtio.runtime.service import QueueService
+    from pyvirtio.runtime.tasks import Tasks
+    from pyvirtio.transport import FileRegion, QueueSetup
+
+    Report = Callable[[str, BaseException | None], object]
+
+POLL_INTERVAL = 0.001
+"""The seconds between two looks at a queue whose driver has no way to kick."""
+
+LOOKS = 8
+"""How often a runner that polls looks at its queues between two looks at its descriptors, which cost more."""
+
+MAX_EVENTS = 64
+"""The most events that are taken at once."""
+
+
+class DeviceRunner(DeviceHost):
+    """Runs one device: maps memory, serves its queues, keeps its configuration space, runs its coroutines.
+
+    Args:
+        device: the object that answers.
+        report: takes a message about a fault, and the exception behind it.
+        loop: the event loop of this thread, for a device with coroutines; see `Device.is_async`.
+        new_journal: makes the journal of a queue; by default one that lives in this process only.
+        renew: makes the device that follows after a reset; by default it is the same object.
+        stuck: is called where a request cannot be ended as long as this process lives.
+        heartbeat: a word in which the runner notes, in nanoseconds, when it began what it is doing; 0 while it waits.
+        busy_poll_us: look for requests for so many microseconds before waiting for a kick. That takes a processor.
+        clock: returns nanoseconds that only grow.
+
+    Raises:
+        LocalError: the device cannot be served as it is, or needs an event loop and there is none.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        report: Report,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        new_journal: Callable[[QueueSetup], Journal] = lambda setup: Journal.private(setup.size),
+        renew: Callable[[], Device] | None = None,
+        stuck: Callable[[str], object] | None = None,
+        heartbeat: memoryview | None = None,
+        busy_poll_us: int = 0,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.description = device.description()
+        self.config = ConfigSpace(self.description.config, self.description.writable)
+        self.config_changes: list[Change] = []
+        """The bytes of the configuration space that the device changed last."""
+        self.clock = clock
+        self._report = report
+        self._renew = renew or (lambda: device)
+        self._stuck = stuck or (lambda reason: report(reason, None))
+        self._new_journal = new_journal
+        self._memory = MappedMemory()
+        self._services: dict[int, QueueService] = {}
+        self._kick_fds: dict[int, int] = {}
+        self._to_drain: set[int] = set()  # kick descriptors that are no eventfds and run full
+        self._setups: dict[int, QueueSetup] = {}
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._ready: set[int] = set()
+        self._awake: set[int] = set()  # queues whose driver was not asked to kick since their last turn
+        self._silent: set[int] = set()  # queues whose driver has no way to kick
+        self._epoll = select.epoll()
+        self._busy_poll_ns = 1000 * busy_poll_us
+        self._awake_until = 0
+        self._heartbeat = heartbeat if heartbeat is not None else memoryview(bytearray(8)).cast("Q")
+        self.wake_loop: Callable[[], object] = lambda: None
+        """Set by whoever owns the loop: called when `step` has something to do without a descriptor saying so."""
+        self._loop = loop
+        self._tasks: Tasks | None = None
+        self._run: asyncio.Task[None] | None = None
+        self.device = device
+        if device.is_async:
+            self._tasks = self._new_tasks()
+        device.attach_config(self._device_wrote_config)
+
+    def _new_tasks(self) -> Tasks:
+        if self._loop is None:
+            raise LocalError(f"{self.description.name} has coroutines, and they need an event loop; serve it in one")
+        from pyvirtio.runtime.tasks import Tasks
+
+        return Tasks(self._loop)
+
+    # The loop is the caller's.
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `step` has something to do."""
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in `step` when ``fd`` is readable."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._callbacks[fd] = callback
+
+    def step(self, timeout: float | None = 0.0) -> bool:
+        """Serve each queue that is ready for one time slice; return whether more is waiting.
+
+        Where none is ready, wait for ``timeout`` seconds at most; None is for as long as it takes.
+        """
+        waits = timeout != 0.0
+        if waits and not self._ready:
+            self._before_waiting()
+        idle = not (self._ready or self._awake)
+        if self._silent and (timeout is None or timeout > POLL_INTERVAL):
+            timeout = POLL_INTERVAL
+        if waits and idle:
+            self._heartbeat[0] = 0
+        events = self._epoll.poll(timeout if idle else 0, MAX_EVENTS)
+        self._heartbeat[0] = self.clock()
+        for fd, _ in events:
+            self._deal_with(fd)
+        self._ready |= self._silent
+        for index in list(self._ready):
+            if (service := self._services.get(index)) is not None:
+                self._give_turn(index, service)
+        if not waits:
+            if not self._ready:
+                self._before_waiting()
+            self._heartbeat[0] = 0
+        return bool(self._ready or self._awake)
+
+    def timeout(self) -> float | None:
+        """Return the seconds after which `step` has something to do by itself, None where it has not."""
+        return POLL_INTERVAL if self._silent else None
+
+    def _deal_with(self, fd: int) -> None:
+        index = self._kick_fds.get(fd)
+        if index is None:
+            if callback := self._callbacks.get(fd):
+                callback()
+            return
+        if fd in self._to_drain and not drain(fd):  # nobody can kick by it any more
+            self._forget_kick(index)
+        self._ready.add(index)
+
+    def _give_turn(self, index: int, service: QueueService) -> None:
+        """Give a queue its turn. Its driver is not asked to kick before the others had theirs."""
+        self._awake.add(index)
+        now = self._heartbeat[0] = self.clock()
+        if not service.turn(now, keep_disabled=True):
+            self._ready.discard(index)
+        if self._busy_poll_ns:
+            self._awake_until = self.clock() + self._busy_poll_ns
+
+    def _before_waiting(self) -> None:
+        """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
+        if not self._awake:
+            return
+        services = self._services
+        for _ in range(LOOKS if self._busy_poll_ns else 1):
+            self._ready.update(index for index in self._awake if services[index].has_more())
+            if self._ready:
+                return
+        if not self._busy_poll_ns or self.clock() >= self._awake_until:
+            self._ready.update(index for index in self._awake if services[index].enable_kicks())
+            self._awake.clear()
+
+    # What services ask.
+
+    def report(self, message: str, error: BaseException | None = None) -> None:
+        """Log a fault."""
+        self._report(message, error)
+
+    def wake(self, index: int) -> None:
+        """Give a queue a turn soon."""
+        if index in self._services:
+            self._ready.add(index)
+            self.wake_loop()
+
+    def broken(self, index: int) -> None:
+        """Tell the driver that a queue is not served any more."""
+        if self.events is not None:
+            self.events.queue_broken(index)
+
+    def stuck(self, reason: str) -> None:
+        """Deal with a request that cannot be ended."""
+        self._stuck(reason)
+
+    # DeviceHost: memory and queues.
+
+    def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
+        """Map the guest's memory; queues that run go on in it."""
+        table = self._memory.replace(regions, self.report)
+        for index, service in list(self._services.items()):
+            try:
+                service.queue.relocate(SplitLayout.of(self._setups[index], table), table)
+            except PeerError as error:
+                service.fail(error)
+        return Completion.of(None)
+
+    def start_queue(self, setup: QueueSetup) -> None:
+        """Run a queue from its journal on."""
+        index = setup.index
+        assert index not in self._services, f"queue {index} runs already"
+        self._negotiate(setup.features)
+        try:
+            journal = self._new_journal(setup)
+            service = self._new_service(setup, journal)
+        except PeerError as error:
+            self.report(f"queue {index} is not served until it is set up again: {error}")
+            self.broken(index)
+            return
+        self._services[index] = service
+        self._setups[index] = setup
+        self._watch_kick(index, setup.kick_fd)
+        self._ready.add(index)
+        if journal.was_used:
+            service.interrupt()
+        self._start_run()
+        self.wake_loop()
+
+    def _new_service(self, setup: QueueSetup, journal: Journal) -> QueueService:
+        queue = device_queue(setup, self._memory.table, journal=journal)
+        declared = self.device.each_queue()[setup.index]
+        notifier = Notifier(setup.interrupt_fd)
+        if isinstance(declared, OutgoingQueue):
+            ordinal = self.device.each_queue()[: setup.index].count(declared)
+            return OutgoingService(setup.index, queue, notifier, self, self.device.ports(declared)[ordinal])
+        assert isinstance(declared, Queue)
+        return RequestService(setup.index, queue, notifier, self, declared, self.device, self._tasks)
+
+    def _negotiate(self, features: int) -> None:
+        if self.device.negotiated != features:
+            self.device.negotiate(features)
+            self.device.load_config(self.config.content)
+
+    def kick(self, index: int) -> None:
+        """Serve a queue at the next step."""
+        self.wake(index)
+
+    def set_kick(self, index: int, fd: int) -> None:
+        """Watch another eventfd for a queue's kicks."""
+        if index in self._services:
+            self._forget_kick(index)
+            self._watch_kick(index, fd)
+            self.wake(index)
+
+    def set_interrupt(self, index: int, fd: int) -> None:
+        """Interrupt a queue's driver by another eventfd."""
+        if (service := self._services.get(index)) is not None:
+            service.change_notifier(Notifier(fd))
+
+    def _watch_kick(self, index: int, fd: int) -> None:
+        if fd < 0:
+            self._silent.add(index)
+            return
+        self._kick_fds[fd] = index
+        # Told of each write, an eventfd need not be read: a system call less for each kick. Others run full.
+        eventfd = is_eventfd(fd)
+        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if eventfd else 0))
+        if not eventfd:
+            self._to_drain.add(fd)
+
+    def _forget_kick(self, index: int) -> None:
+        self._silent.discard(index)
+        for fd in [fd for fd, kicked in self._kick_fds.items() if kicked == index]:
+            del self._kick_fds[fd]
+            self._to_drain.discard(fd)
+            self._epoll.unregister(fd)
+
+    def stop_queue(self, index: int, *, fail_suspects: bool = False) -> Completion[int]:
+        """Stop a queue once what was begun is answered.
+
+        With ``fail_suspects``, requests in which a worker may have died fail at once instead of being tried again.
+        """
+        service = self._services.get(index)
+        if service is None:
+            return Completion.of(0)
+        self._forget_kick(index)
+        stopped = service.stop(fail_suspects=fail_suspects)
+        stopped.then(lambda _position: self._forget(index, service))
+        return stopped
+
+    def _forget(self, index: int, service: QueueService) -> None:
+        if self._services.get(index) is service:
+            del self._services[index], self._setups[index]
+            self._ready.discard(index)
+            self._awake.discard(index)
+
+    # DeviceHost: the configuration space, reset.
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Read the configuration space."""
+        return self.config.read(offset, length)
+
+    def config_generation(self) -> int:
+        """Return how often the device changed its configuration space, or gave a queue up (VIRTIO 1.4, 2.1.2)."""
+        return self.config.generation
+
+    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
+        """Write the configuration space and let the device know."""
+        if self.config.write(offset, data, by_driver=by_driver):
+            self.load_config(by_driver=by_driver)
+        return Completion.of(None)
+
+    def load_config(self, *, by_driver: bool) -> None:
+        """Let the device know that its configuration space was written."""
+        self.device.load_config(self.config.content)
+        if not by_driver:
+            return
+        try:
+            self.device.config_written()
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
+            self.report(f"config_written failed: {error!r}", error)
+
+    def _device_wrote_config(self, data: bytes) -> None:
+        self.config_changes = self.config.replace(data)
+        if self.config_changes and self.events is not None:
+            self.events.config_changed()
+
+    def reset(self) -> Completion[None]:
+        """Bring the device back to its first state; what runs is cancelled."""
+        stopped = []
+        for index, service in list(self._services.items()):
+            self._forget_kick(index)
+            completion = service.stop_at_once()
+            completion.then(lambda _position, index=index, service=service: self._forget(index, service))  # type: ignore[misc]  # a lambda's defaults
+            stopped.append(completion)
+        whole = Completion.all(stopped)
+        whole.then(lambda _none: self._reset_device())
+        return whole
+
+    def _reset_device(self) -> None:
+        self._end_run()
+        successor = self._renew()
+        if successor is not self.device:
+            self._retire_device()
+        self.device = successor
+        self.config.reset()
+        self.device.attach_config(self._device_wrote_config)
+        self.device.negotiated = 0
+        self.device.load_config(self.config.content)
+
+    def _retire_device(self) -> None:
+        try:
+            self.device.retire()
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the process goes on
+            self.report(f"the device's close failed: {error!r}", error)
+
+    # What the device does by itself.
+
+    def _start_run(self) -> None:
+        from pyvirtio.device import Device
+
+        if self._run is None and self._loop is not None and type(self.device).run is not Device.run:
+            self._run = self._loop.create_task(self.device.run(), name=f"{self.description.name}.run")
+            self._run.add_done_callback(self._run_ended)
+
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.report(f"the device's run failed, and goes on no more until the device is reset: {error!r}", error)
+
+    def _end_run(self) -> None:
+        if self._run is not None:
+            self._run.cancel()
+            self._run = None
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Stop everything and give back what is held; return tasks that end when the loop runs on."""
+        tasks = [self._run] if self._run is not None else []
+        self._end_run()
+        for index, service in list(self._services.items()):
+            self._forget_kick(index)
+            service.stop_at_once()
+            self._services.pop(index, None)
+        if self._tasks is not None:
+            tasks += self._tasks.close()
+        self._retire_device()
+        self._epoll.close()
+        return tasks

@@ -1,0 +1,38 @@
+"""The eventfds of a driver's queues, one for each queue."""
+
+from __future__ import annotations
+
+import os
+
+
+class EventfdSet(dict[int, int]):
+    """Eventfds by the number of their queue; none of them ever blocks.
+
+    >>> interrupts = EventfdSet()
+    >>> fd = interrupts.add(0)
+    >>> interrupts.signal(0)
+    >>> interrupts.take(0), interrupts.take(0)
+    (True, False)
+    >>> interrupts.close()
+    """
+
+    def add(self, index: int) -> int:
+        """Make the eventfd of queue ``index`` and return it."""
+        self[index] = fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return fd
+
+    def signal(self, index: int) -> None:
+        """Signal it once."""
+        os.eventfd_write(self[index], 1)
+
+    def take(self, index: int) -> bool:
+        """Return whether it was signalled since the last call."""
+        try:
+            return bool(os.eventfd_read(self[index]))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Close them all; may be called twice."""
+        while self:
+            os.close(self.popitem()[1])

@@ -1,0 +1,101 @@
+"""Logging that costs nothing before the first line, and that nobody can stop by not reading it.
+
+Importing ``logging`` takes 10 ms, so it is imported for the first line. A pipe or socket that is full loses lines
+rather than stopping whoever writes them: a keeper that waits for a reader of its log stops a virtual machine.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+
+_STDERR = 2
+
+
+def warning(message: str, error: BaseException | None = None) -> None:
+    """Say that something went wrong, with the traceback of ``error`` if there is one."""
+    import logging
+
+    if not isinstance(logging.lastResort, _stderr_handler()):
+        logging.lastResort = _stderr_handler()()
+        logging.lastResort.setLevel(logging.WARNING)
+    logging.getLogger("pyvirtio").warning("%s", one_line(message), exc_info=error)
+
+
+def info(message: str) -> None:
+    """Say what happened, if somebody listens: who does has imported ``logging``."""
+    if logging := sys.modules.get("logging"):
+        logging.getLogger("pyvirtio").info("%s", one_line(message))
+
+
+def to_stderr(*, verbose: bool) -> None:
+    """Send what is logged to stderr: warnings, and with ``verbose`` what happens."""
+    import logging
+
+    handler = _stderr_handler()()
+    handler.setFormatter(logging.Formatter("pyvirtio: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+
+def one_line(message: str) -> str:
+    r"""Return a message with what is not printable, a guest's for example, as escapes.
+
+    >>> one_line("two\nlines")
+    'two\\x0alines'
+    """
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in message)
+
+
+_handlers: list[type[logging.Handler]] = []
+
+
+def _stderr_handler() -> type[logging.Handler]:
+    """Return the class of the handler, which can only be made once ``logging`` is imported."""
+    if _handlers:
+        return _handlers[0]
+    import logging
+
+    class StderrHandler(logging.Handler):
+        """Writes to stderr, and drops what nobody takes."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            write(self.format(record) + "\n")
+
+    _handlers.append(StderrHandler)
+    return StderrHandler
+
+
+def write(text: str) -> bool:
+    """Write ``text`` to stderr without waiting; return False where it, or its end, is lost."""
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        kind = os.fstat(_STDERR).st_mode
+        if stat.S_ISFIFO(kind):
+            return _write_to_pipe(data)
+        if stat.S_ISSOCK(kind):
+            return _write_to_socket(data)
+        return os.write(_STDERR, data) == len(data)
+    except OSError:
+        return False
+
+
+def _write_to_pipe(data: bytes) -> bool:
+    # Opened again, the pipe has flags of our own: others who share stderr may rely on its waiting.
+    fd = os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.write(fd, data) == len(data)
+    finally:
+        os.close(fd)
+
+
+def _write_to_socket(data: bytes) -> bool:
+    import socket
+
+    sock = socket.socket(fileno=os.dup(_STDERR))
+    with sock:
+        return sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data)

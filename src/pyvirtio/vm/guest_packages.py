@@ -1,0 +1,181 @@
+"""What a guest needs, from the machine's package registry: QEMU, kernels, a toolchain, programs.
+
+Each is a folder of unpacked packages in the cache, made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyvirtio.errors import LocalError
+from pyvirtio.provision.cache import digest
+from pyvirtio.provision.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
+from pyvirtio.vm.kernel import Kernel
+from pyvirtio.vm.qemu import STARTER, write_starters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EMULATOR = Suites("trixie", backports=True)
+GUEST = Suites("bookworm")  # python and busybox in the guest, and the compiler for its modules
+KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True)}
+DEFAULT_KERNEL = "6.1"
+
+EMULATORS = ("qemu-system-x86", "qemu-system-arm")
+QEMU_KEY = digest(EMULATOR.name, *EMULATORS, STARTER)
+UML = "user-mode-linux"
+UML_ARCHITECTURES = ("amd64",)
+PYTHON = "python3.11"
+PROGRAMS = (
+    "busybox-static",
+    f"{PYTHON}-minimal",
+    f"lib{PYTHON}-minimal",
+    "libc6",
+    "libexpat1",
+    "zlib1g",
+)
+STANDARD_LIBRARY = f"lib{PYTHON}-stdlib"  # a guest gets single files of it
+COMPILER = "gcc-12"
+COMPILERS = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}  # how Debian names cross compilers
+# The compiler's packages depend on these, but building a kernel module does not; the tools run with the C
+# library of this machine.
+NOT_FOR_KERNELS = ("libc6", "lib*san*", "libstdc++*", "libgprofng*", "lib*-cross", "libquadmath*", "libitm*")
+# Folders in packages that nothing here reads.
+PRUNED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/bash-completion",
+)
+
+
+@dataclass(frozen=True)
+class GuestPackages:
+    """Provisions what a guest needs, once.
+
+    Each method returns at once if the cache has what is asked for. Otherwise it downloads that, and raises
+    ProvisionError where it cannot.
+    """
+
+    registry: Registry
+
+    def has_qemu(self) -> bool:
+        """Return whether QEMU was provisioned."""
+        return self.registry.cache.has("qemu", QEMU_KEY)
+
+    def qemu(self) -> Path:
+        """Return the folder with QEMU's packages, for every architecture of a guest."""
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(EMULATOR, EMULATORS, folder, dependencies=True)
+            prune(folder)
+            write_starters(folder)
+
+        return self.registry.cache.entry("qemu", QEMU_KEY, make)
+
+    def has_kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> bool:
+        """Return whether the kernel was provisioned."""
+        return self.registry.cache.has("kernel", _kernel_key(arch, version))
+
+    def kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> Kernel:
+        """Return a kernel for virtual machines, with its modules and headers.
+
+        Raises:
+            LocalError: there is no recipe for the version.
+        """
+        if version not in KERNELS:
+            raise LocalError(f"there is no recipe for kernel {version}; give one of {', '.join(KERNELS)}")
+        suites, architecture = KERNELS[version], DEBIAN_NAMES[arch]
+
+        def make(folder: Path) -> None:
+            image, headers = (
+                self._newest(suites, f"linux-{part}-cloud-{architecture}", architecture)
+                for part in ("image", "headers")
+            )
+            needed = self.registry.depends(suites, f"{headers}:{architecture}")
+            common = [name for name in needed if re.match(r"linux-(headers|kbuild)-", name)]
+            packages = [f"{image}:{architecture}", f"{headers}:{architecture}", *common]
+            self.registry.unpack(suites, packages, folder)
+            prune(folder)
+            relocate(folder)
+
+        return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
+
+    def uml(self) -> Kernel:
+        """Return user-mode Linux: a kernel whose image is a program of this machine, and its modules.
+
+        Raises:
+            LocalError: it does not exist for this machine's architecture.
+        """
+        if native_architecture() not in UML_ARCHITECTURES:
+            raise LocalError("user-mode Linux runs on x86_64 only; boot a guest under QEMU instead")
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [UML], folder)
+            prune(folder)
+
+        root = self.registry.cache.entry("uml", digest(GUEST.name, UML), make)
+        modules = next((root / "usr/lib/uml/modules").iterdir())
+        return Kernel(root / "usr/bin/linux.uml", modules.name, modules)
+
+    def programs(self, arch: str) -> Path:
+        """Return the folder with the programs of a guest: busybox, and Python with the libraries it needs.
+
+        The rest of Python's standard library is in its folder ``standard-library``.
+        """
+        architecture = DEBIAN_NAMES[arch]
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [f"{name}:{architecture}" for name in PROGRAMS], folder)
+            rest = folder / "standard-library"
+            self.registry.unpack(GUEST, [f"{STANDARD_LIBRARY}:{architecture}"], rest)
+            for unpacked in (folder, rest):
+                prune(unpacked)
+
+        key = digest(GUEST.name, architecture, *PROGRAMS, STANDARD_LIBRARY)
+        return self.registry.cache.entry("programs", key, make)
+
+    def toolchain(self, arch: str) -> Path:
+        """Return the folder with make, and with a compiler on this machine for kernel modules of `arch`."""
+        architecture, native = DEBIAN_NAMES[arch], native_architecture()
+        cross = f"-{COMPILERS[architecture]}" if architecture != native else ""
+        packages = (f"{COMPILER}{cross}", "make", "libelf1")
+
+        def make(folder: Path) -> None:
+            def unwanted(name: str) -> bool:
+                return any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_FOR_KERNELS)
+
+            self.registry.unpack(GUEST, packages, folder, dependencies=True, unwanted=unwanted)
+            prune(folder)
+
+        key = digest(GUEST.name, native, *packages, *NOT_FOR_KERNELS)
+        return self.registry.cache.entry("toolchain", key, make)
+
+    def _newest(self, suites: Suites, package: str, architecture: str) -> str:
+        """Return the package with a version in its name on which the package without one depends."""
+        prefix = package.split("-cloud-", maxsplit=1)[0] + "-"
+        needed = self.registry.depends(suites, f"{package}:{architecture}")
+        return next(name for name in needed if name.startswith(prefix))
+
+
+def prune(folder: Path) -> None:
+    """Remove documentation from a folder of unpacked packages."""
+    for path in PRUNED:
+        shutil.rmtree(folder / path, ignore_errors=True)
+
+
+def relocate(folder: Path) -> None:
+    """Let the unpacked headers of a kernel find their common part beside them, instead of in /usr/src."""
+    here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
+    for makefile in folder.glob("usr/src/linux-headers-*/Makefile"):
+        text = makefile.read_text()
+        makefile.write_text(re.sub(r"^include /usr/src/", f"include {here}../", text, flags=re.MULTILINE))
+
+
+def _kernel_key(arch: str, version: str) -> str:
+    return digest(KERNELS[version].name if version in KERNELS else "", arch, version)

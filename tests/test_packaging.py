@@ -1,0 +1,83 @@
+"""What a wheel and an sdist hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux/Kbuild", "linux/virtio_test.c")}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build both from a copy of the files that git knows, with the setuptools at hand, and return their folder."""
+    folder = tmp_path_factory.mktemp("packaging")
+    source, target = folder / "source", folder / "built"
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=False)
+    if names.returncode:
+        pytest.skip("this is not a checkout of git, which knows the files that belong to the project")
+    for name in filter(None, names.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    build = "from setuptools import build_meta as b; b.build_sdist(TARGET); b.build_wheel(TARGET)"
+    # No compiler: the library that it makes is optional, and takes long.
+    subprocess.run(
+        [sys.executable, "-c", build.replace("TARGET", repr(str(target)))],
+        cwd=source,
+        env={"PATH": "/nonexistent", "HOME": str(folder)},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> set[str]:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> set[str]:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        return {member.name.partition("/")[2] for member in archive if member.isfile()}
+
+
+def test_the_wheel_has_what_a_guest_and_a_type_checker_need(wheel: set[str]):
+    assert wheel >= GUEST_FILES | {"pyvirtio/py.typed"}
+
+
+def test_both_have_the_sources_of_the_native_engine(wheel: set[str], sdist: set[str]):
+    ring = ROOT / "src" / "pyvirtio" / "ring"
+    sources = {f"pyvirtio/ring/{path.relative_to(ring)}" for path in [ring / "_native.c", *ring.glob("native/*")]}
+    assert len(sources) > 1
+    assert sources <= wheel
+    assert {f"src/{name}" for name in sources} <= sdist
+
+
+def test_neither_has_benchmarks(wheel: set[str], sdist: set[str]):
+    assert [name for name in wheel | sdist if "bench/" in name or name.startswith("benchmarks/")] == []
+    linked = {Path(name).name for name in wheel if name.endswith(".c")}
+    assert linked == {"_native.c", "virtio_test.c"}
+
+
+def test_the_wheel_is_mit_but_for_the_kernel_driver(built: Path):
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata["License-Expression"] == "MIT AND GPL-2.0-only"
+    assert metadata.get_all("License-File") == ["LICENSE", "LICENSES/GPL-2.0-only.txt"]
+
+
+def test_the_sdist_has_its_tests_and_documentation(sdist: set[str]):
+    assert sdist >= {"tests/conftest.py", "tests/support/leaks.py", "docs/design.md", "CHANGELOG.md", "Makefile"}
