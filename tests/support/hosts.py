@@ -58,6 +58,11 @@ class FakeHost(DeviceHost):
             completion, result = self.pending.pop(name)
             completion.complete(result)
 
+    def complete_all(self) -> None:
+        """Complete what is pending, and what that leads to."""
+        while self.pending:
+            self.complete(*self.pending)
+
     def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         for region in regions:
             assert os.fstat(region.fd).st_size >= region.offset + region.size
@@ -126,6 +131,7 @@ class Frontend:
         self._framer = Framer(m.MAXIMUM_PAYLOAD, replies=True)
         self._fds: list[int] = []
         self._names = count()
+        self._is_closed = False
 
     # Messages.
 
@@ -207,8 +213,10 @@ class Frontend:
         return m.VringState.unpack(self.ask(R.GET_VRING_BASE, m.VringState(index)).payload).num
 
     def close(self) -> None:
-        """Close the session, and all descriptors."""
-        self.session.close()
+        """Close the session, and all descriptors; may be called twice."""
+        if not self._is_closed:
+            self.session.close()
+        self._is_closed = True
         self._framer.close()
         close_all(self._fds)
         self._fds.clear()

@@ -299,7 +299,10 @@ def deliver(frontend: Frontend) -> int:
 def test_change_of_the_configuration_is_told_at_once_while_a_ring_is_started(frontend: Frontend):
     with channel(frontend) as ours:
         frontend.start()
+        woken: list[None] = []
+        frontend.session.wake = lambda: woken.append(None)
         frontend.session.config_changed()
+        assert woken
         assert deliver(frontend) == 1
         assert ours.recv(100) == encode(m.CONFIG_CHANGE_MSG)
 

@@ -93,7 +93,7 @@ def test_each_message_is_answered_once_and_the_host_is_asked_only_for_what_can_b
             complete_all(host, data)
     finally:
         frontend.close()
-        host.complete(*host.pending)
+        host.complete_all()
     assert not host.running
     assert open_files() == before
 

@@ -35,7 +35,7 @@ def frontend() -> Iterator[Frontend]:
     frontend.host.calls.clear()
     yield frontend
     frontend.close()
-    frontend.host.complete(*frontend.host.pending)
+    frontend.host.complete_all()
     assert open_files() == before
 
 
@@ -74,8 +74,8 @@ WAITS: dict[str, tuple[Callable[[Frontend], None], R, list[str]]] = {
 
 def test_session_is_what_a_server_expects(frontend: Frontend):
     session: Session = frontend.session
-    assert session.events is frontend.session
-    assert frontend.host.events is session.events
+    assert frontend.host.events is frontend.session
+    assert session.wanted > 0
 
 
 @pytest.mark.parametrize("case", WAITS)
@@ -159,10 +159,10 @@ def test_close_while_waiting_and_the_host_completes_later(frontend: Frontend, ho
     send, _, _ = WAITS[case]
     send(frontend)
     frontend.session.receive(encode(R.SET_VRING_KICK, m.Number(0).pack()), [os.eventfd(0)])
-    frontend.session.close()
+    frontend.close()
     assert host.events is None
     assert sorted(name for name in host.calls if name.startswith("stop")) == ["stop 0", "stop 1"]
-    host.complete(*host.pending)
+    host.complete_all()
     assert frontend.session.outgoing() == []
     assert not host.running
 
@@ -171,19 +171,19 @@ def test_close_while_waiting_and_the_host_completes_later(frontend: Frontend, ho
 def test_close_in_the_middle_of_a_reset_stops_nothing_twice(frontend: Frontend, host: FakeHost, done: int):
     send_reset(frontend)
     host.complete(f"stop {done}")
-    frontend.session.close()
+    frontend.close()
     host.complete(f"stop {1 - done}")
-    assert host.calls == ["stop 0", "stop 1"]
+    assert host.calls == ["stop 0", "stop 1", "memory"]
 
 
 def test_descriptors_stay_open_until_the_host_has_stopped_with_them(frontend: Frontend, host: FakeHost):
     setups, (region,) = list(host.running.values()), host.regions
-    frontend.session.close()
+    frontend.close()
     held = [fd for setup in setups for fd in (setup.kick_fd, setup.interrupt_fd)] + [region.fd]
-    host.complete("stop 0")
-    for fd in held:
-        os.fstat(fd)
-    host.complete("stop 1")
+    for step in ("stop 0", "stop 1", "memory"):
+        for fd in held:
+            os.fstat(fd)
+        host.complete(step)
     for fd in held:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
@@ -191,7 +191,7 @@ def test_descriptors_stay_open_until_the_host_has_stopped_with_them(frontend: Fr
 
 def test_close_with_replies_that_were_not_sent(frontend: Frontend):
     frontend.send(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16))
-    frontend.session.close()
+    frontend.close()
     assert frontend.session.outgoing() == []
 
 
@@ -199,16 +199,41 @@ def test_unanswerable_question_behind_one_that_waits_ends_the_connection(fronten
     send_stop(frontend)
     frontend.session.receive(encode(R.GET_VRING_BASE, m.VringState(99).pack()))
     host.complete("stop 0")
-    assert requests(frontend) == [R.GET_VRING_BASE]
-    assert frontend.session.wanted > 0
+    with pytest.raises(ProtocolError):
+        frontend.session.outgoing()
     with pytest.raises(ProtocolError):
         frontend.session.receive(b"\0")
 
 
+def test_next_session_keeps_its_memory_when_the_last_one_lets_go(frontend: Frontend, host: FakeHost):
+    frontend.close()
+    successor = Frontend(host)
+    host.late = False
+    successor.share()
+    regions = host.regions
+    host.complete("stop 0", "stop 1")
+    assert host.regions is regions
+    assert len(regions) == 1
+    successor.close()
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_server_is_woken_when_a_reply_is_there(frontend: Frontend, host: FakeHost, case: str):
+    woken: list[None] = []
+    frontend.session.wake = lambda: woken.append(None)
+    send, _, steps = WAITS[case]
+    send(frontend)
+    assert not woken
+    host.complete(*steps[:-1])
+    woken.clear()
+    host.complete(steps[-1])
+    assert len(woken) == 1
+
+
 def test_events_after_the_close_reach_nobody(frontend: Frontend, host: FakeHost):
     session = frontend.session
-    session.close()
-    host.complete(*host.pending)
+    frontend.close()
+    host.complete_all()
     session.config_changed()
     session.queue_broken(0)
     assert session.outgoing() == []

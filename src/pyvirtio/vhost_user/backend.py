@@ -110,7 +110,14 @@ class BackendSession:
             close_all(unsent.fds)
         self._frames, self._outgoing = [], []
         self._channel.close()
-        Completion.all([self._rings.abandon(), self._memory.abandon()]).then(self._release)
+        Completion.all([self._rings.abandon(), self._memory.abandon()]).then(self._let_go)
+
+    def _let_go(self, _: None) -> None:
+        """Have the host forget the memory before its descriptors close, unless a next session gave it other memory."""
+        if self._host.events is None:
+            self._host.set_memory([]).then(self._release)
+        else:
+            self._release(None)
 
     def _release(self, _: None) -> None:
         self._rings.close()
@@ -122,6 +129,7 @@ class BackendSession:
         """Tell the front-end of a changed configuration space, if a ring is started, or as soon as one is."""
         if self._negotiation.protocol & m.Protocol.CONFIG:
             self._channel.config_changed()
+            self.wake()
 
     def queue_broken(self, index: int) -> None:
         """Signal the queue's err fd."""
