@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,3 +93,22 @@ def until(condition: Callable[[], object]) -> None:
 def open_files() -> int:
     """Count this process's descriptors."""
     return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def no_more_descriptors(*, spare: int = 0) -> Iterator[None]:
+    """Let this process open no descriptors but ``spare`` ones, as one that regions of guest memory have filled up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fds: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                fds.append(os.dup(0))
+        for _ in range(spare):
+            os.close(fds.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fds:
+            os.close(fd)

@@ -28,7 +28,7 @@ R = m.Request
 
 @contextmanager
 def region(content: bytes, *, sealed: bool = True) -> Iterator[int]:
-    """Give a memory file as a back-end makes it for GET_INFLIGHT_FD."""
+    """Yield a memory file as a back-end makes it for GET_INFLIGHT_FD."""
     fd = os.memfd_create("in-flight", os.MFD_ALLOW_SEALING)
     try:
         os.write(fd, content)
@@ -40,7 +40,7 @@ def region(content: bytes, *, sealed: bool = True) -> Iterator[int]:
 
 
 def header(*, version: int = 1, entries: int = 16, last: int = 0, used: int = 0) -> bytes:
-    """Give the head of a queue's region, as libvhost-user declares it."""
+    """Return the head of a queue's region, as libvhost-user declares it."""
     return bytes(8) + b"".join(number.to_bytes(2, "little") for number in (version, entries, last, used))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,73 +11,16 @@ from hypothesis import strategies as st
 
 from pyvirtio.errors import DeviceError, ProtocolError
 from pyvirtio.testing.frontend import message
-from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.framing import Framer, close_all, encode
 from pyvirtio.vhost_user.frontend import FrontendSession
+from tests.support.hosts import FakeHost
 from tests.support.vhost import open_files
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyvirtio.transport import FileRegion, QueueSetup
 
 R = m.Request
 EVERY = sorted(m.TABLE.values(), key=lambda row: row.request)
 SIZE = 1 << 16
-
-
-class FakeHost(DeviceHost):
-    """Runs nothing, and checks that it is asked for what can be done only."""
-
-    description = DeviceDescription("Fake", 63, 1 << 32, [16, 16], bytes(16), b"\xff" * 16)
-
-    def __init__(self):
-        self.config = bytearray(16)
-        self.running: dict[int, QueueSetup] = {}
-        self.regions: list[FileRegion] = []
-
-    def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
-        self.regions = list(regions)
-        for region in regions:
-            assert os.fstat(region.fd).st_size >= region.offset + region.size
-        return Completion.of(None)
-
-    def start_queue(self, setup: QueueSetup) -> None:
-        parts = ((setup.descriptor_area, 16), (setup.driver_area, 2), (setup.device_area, 4))
-        for start, align in parts:
-            assert not start % align
-            assert any(region.base <= start < region.base + region.size for region in self.regions)
-        self.running[setup.index] = setup
-
-    def kick(self, index: int) -> None:
-        assert index in self.running
-
-    def set_kick(self, index: int, fd: int) -> None:
-        self.running[index].kick_fd = fd
-
-    def set_interrupt(self, index: int, fd: int) -> None:
-        self.running[index].interrupt_fd = fd
-
-    def config_generation(self) -> int:
-        return 0
-
-    def stop_queue(self, index: int) -> Completion[int]:
-        return Completion.of(self.running.pop(index).position)
-
-    def read_config(self, offset: int, length: int) -> bytes:
-        assert offset + length <= 16
-        return bytes(self.config[offset : offset + length])
-
-    def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
-        assert offset + len(data) <= 16
-        self.config[offset : offset + len(data)] = data
-        return Completion.of(None)
-
-    def reset(self) -> Completion[None]:
-        self.running.clear()
-        return Completion.of(None)
 
 
 def payload_of(row: m.Message) -> bytes:
@@ -123,7 +65,7 @@ def collect(session: BackendSession) -> bytes:
 
 
 def answer(row: m.Message, step: int) -> bytes:
-    """Feed a message, asked to be acknowledged, in pieces of ``step`` bytes; give all that comes back."""
+    """Feed a message, asked to be acknowledged, in pieces of ``step`` bytes; return all that comes back."""
     session = new_session()
     data = encode(row.request, payload_of(row), m.F_NEED_REPLY)
     fds, replies = make_fds(row), b""

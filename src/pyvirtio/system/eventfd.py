@@ -12,10 +12,6 @@ import select
 import socket
 import stat
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _ONE = (1).to_bytes(8, "little")
 _DRAIN_SIZE = 4096
 _MAX_READS = 32
@@ -56,12 +52,17 @@ class Notifier:
     >>> os.close(fd)
     """
 
-    __slots__ = ("_fd", "_poll", "_write")
+    __slots__ = ("_fd", "_poll")
+
+    def __new__(cls, fd: int) -> Notifier:
+        """Make one for the kind of descriptor that it is: this class is the one for eventfds, which has to be fast."""
+        if fd < 0 or is_eventfd(fd):
+            return object.__new__(Notifier)
+        return object.__new__(_SocketNotifier if stat.S_ISSOCK(os.fstat(fd).st_mode) else _PipeNotifier)
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._poll = select.poll()
-        self._write = _writer(fd)
         if fd >= 0:
             self._poll.register(fd, select.POLLOUT)
 
@@ -70,36 +71,37 @@ class Notifier:
         # Who sent the descriptor shares its flags and can let it block again, so ask first. (An empty poll says no.)
         if self._poll.poll(0):
             try:  # noqa: SIM105  # entering contextlib.suppress takes longer than the write
-                self._write(self._fd, 1)
+                os.eventfd_write(self._fd, 1)
             except BlockingIOError:
                 pass
 
 
-def _writer(fd: int) -> Callable[[int, int], object]:
-    if fd < 0 or is_eventfd(fd):
-        return os.eventfd_write
-    return _write_socket if stat.S_ISSOCK(os.fstat(fd).st_mode) else _write_pipe
+class _PipeNotifier(Notifier):
+    __slots__ = ()
+
+    def notify(self) -> None:
+        """Send an event, unless nobody is there to read it: writing would raise SIGPIPE."""
+        ready = self._poll.poll(0)
+        if not ready or ready[0][1] & select.POLLERR:
+            return
+        try:  # noqa: SIM105  # contextlib is not loaded otherwise
+            os.write(self._fd, _ONE)
+        except (BlockingIOError, BrokenPipeError):
+            pass
 
 
-def _write_socket(fd: int, _value: int) -> None:
-    borrowed = socket.socket(fileno=fd)
-    try:
-        borrowed.send(_ONE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    except OSError:
-        pass  # no room, so that an event waits there already; or nobody is at the other end any more
-    finally:
-        borrowed.detach()
+class _SocketNotifier(Notifier):
+    __slots__ = ()
 
-
-def _write_pipe(fd: int, _value: int) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    if any(events & select.POLLERR for _, events in poll.poll(0)):
-        return  # nobody reads it any more; writing would raise SIGPIPE
-    try:  # noqa: SIM105  # contextlib is not loaded otherwise
-        os.write(fd, _ONE)
-    except BrokenPipeError:
-        pass
+    def notify(self) -> None:
+        """Send an event; an error says that there is no room, or that nobody is at the other end any more."""
+        borrowed = socket.socket(fileno=self._fd)
+        try:
+            borrowed.send(_ONE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+        finally:
+            borrowed.detach()
 
 
 def signal(fd: int) -> None:

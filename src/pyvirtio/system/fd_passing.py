@@ -27,6 +27,9 @@ def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
 def receive(sock: socket.socket, limit: int, most_fds: int) -> tuple[bytes, list[int]]:
     """Read at most ``limit`` bytes and ``most_fds`` descriptors; no bytes at all mean that the peer is gone.
 
+    Where this process may not open as many descriptors as were sent, those that it may come: a message that needs the
+    others can be refused.
+
     Raises:
         ProtocolError: more descriptors came than that; those that came are closed.
     """
@@ -35,7 +38,7 @@ def receive(sock: socket.socket, limit: int, most_fds: int) -> tuple[bytes, list
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(content[: len(content) - len(content) % _FD])
-    if flags & socket.MSG_CTRUNC:
+    if flags & socket.MSG_CTRUNC and len(fds) == most_fds:
         for fd in fds:
             os.close(fd)
         raise ProtocolError(f"more than {most_fds} file descriptors came with one message")

@@ -19,6 +19,7 @@ from pyvirtio.vhost_user.guest_memory import MemoryMessages
 from pyvirtio.vhost_user.handlers import REFUSALS, Answer, steps_of
 from pyvirtio.vhost_user.inflight import InflightMessages
 from pyvirtio.vhost_user.negotiation import OFFERED, Negotiation
+from pyvirtio.vhost_user.ring_messages import RingMessages
 from pyvirtio.vhost_user.rings import Rings
 
 TYPE_CHECKING = False
@@ -55,7 +56,7 @@ class BackendSession:
         self._handlers: Handlers = {
             **ControlMessages(host, self._negotiation, self._rings).handlers(),
             **self._memory.handlers(),
-            **self._rings.handlers(),
+            **RingMessages(host, self._negotiation, self._rings).handlers(),
             **InflightMessages(self._rings).handlers(),
             **ConfigMessages(host).handlers(),
             **self._channel.handlers(),
@@ -109,7 +110,14 @@ class BackendSession:
             close_all(unsent.fds)
         self._frames, self._outgoing = [], []
         self._channel.close()
-        Completion.all([self._rings.abandon(), self._memory.abandon()]).then(self._release)
+        Completion.all([self._rings.abandon(), self._memory.abandon()]).then(self._let_go)
+
+    def _let_go(self, _: None) -> None:
+        """Have the host forget the memory before its descriptors close, unless a next session gave it other memory."""
+        if self._host.events is None:
+            self._host.set_memory([]).then(self._release)
+        else:
+            self._release(None)
 
     def _release(self, _: None) -> None:
         self._rings.close()
@@ -119,7 +127,9 @@ class BackendSession:
 
     def config_changed(self) -> None:
         """Tell the front-end of a changed configuration space, if a ring is started, or as soon as one is."""
-        self._channel.config_changed()
+        if self._negotiation.protocol & m.Protocol.CONFIG:
+            self._channel.config_changed()
+            self.wake()
 
     def queue_broken(self, index: int) -> None:
         """Signal the queue's err fd."""

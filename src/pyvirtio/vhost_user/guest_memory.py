@@ -80,7 +80,7 @@ class MemoryMessages:
             if vring.places(regions) is None:
                 self._warn(f"the memory of queue {vring.index} is gone; the queue is stopped until it is set up again")
                 vring.set_address(None)
-                vring.signal_error()
+                vring.signal("err")
         try:
             yield from rings.update(moving)
         except ProtocolError as error:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from pyvirtio.errors import ProtocolError
-from pyvirtio.system.eventfd import can_be_awaited, can_be_signalled
 from pyvirtio.transport import Completion
-from pyvirtio.vhost_user import messages as m
-from pyvirtio.vhost_user.handlers import REFUSALS, Answer, on
+from pyvirtio.vhost_user.handlers import REFUSALS
 from pyvirtio.vhost_user.vring import RingEvent, RingState, Service, Vring
 
 TYPE_CHECKING = False
@@ -16,18 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pyvirtio.transport import DeviceHost
-    from pyvirtio.vhost_user.framing import Frame
-    from pyvirtio.vhost_user.handlers import Handlers, Steps
+    from pyvirtio.vhost_user.handlers import Steps
     from pyvirtio.vhost_user.inflight import InflightRegion
     from pyvirtio.vhost_user.memory import SharedRegion
     from pyvirtio.vhost_user.negotiation import Negotiation
 
 
 class Rings:
-    """Handles the messages about single rings, and starts and stops rings for those who handle others.
-
-    ``regions`` is the guest's memory, which the rings lie in.
-    """
+    """All rings, for those who handle messages; ``regions`` is the guest's memory, which the rings lie in."""
 
     def __init__(self, host: DeviceHost, negotiation: Negotiation) -> None:
         self.vrings = [Vring(index, size) for index, size in enumerate(host.description.queue_sizes)]
@@ -36,19 +28,6 @@ class Rings:
         self._negotiation = negotiation
         self._inflight: InflightRegion | None = None
         self._stops: dict[int, Completion[int]] = {}
-
-    def handlers(self) -> Handlers:
-        """Return what handles each message."""
-        return {
-            m.Request.SET_VRING_NUM: on(m.VringState, self._set_num),
-            m.Request.SET_VRING_BASE: on(m.VringState, self._set_base),
-            m.Request.SET_VRING_ADDR: on(m.VringAddr, self._set_addr),
-            m.Request.SET_VRING_KICK: on(m.Number, self._set_kick),
-            m.Request.SET_VRING_CALL: on(m.Number, self._set_call),
-            m.Request.SET_VRING_ERR: on(m.Number, self._set_err),
-            m.Request.SET_VRING_ENABLE: on(m.VringState, self._set_enable),
-            m.Request.GET_VRING_BASE: on(m.VringState, self._get_base),
-        }
 
     @property
     def suspended(self) -> bool:
@@ -60,105 +39,15 @@ class Rings:
         """Whether the device gave up a ring that is not set up again yet."""
         return any(vring.service is Service.BROKEN for vring in self.vrings)
 
-    # Messages.
+    def vring(self, index: int) -> Vring:
+        """Return a ring.
 
-    def _set_num(self, payload: m.VringState, _frame: Frame) -> Steps[None]:
-        vring = self._vring(payload.queue)
-        vring.check_size(payload.num)
-
-        def apply() -> None:
-            vring.size = payload.num
-
-        yield from self.change([vring], apply)
-
-    def _set_base(self, payload: m.VringState, _frame: Frame) -> Steps[None]:
-        vring = self._vring(payload.queue)
-        if payload.num > 0xFFFF:
-            raise ProtocolError(f"an available index of {payload.num}; it has 16 bits")
-
-        def apply() -> None:
-            vring.base = payload.num
-
-        yield from self.change([vring], apply)
-
-    def _set_addr(self, payload: m.VringAddr, _frame: Frame) -> Steps[None]:
-        vring = self._vring(payload.queue)
-        if payload.flags:
-            # F_LOG asks for a dirty log, which is not offered; other flags do not exist.
-            raise ProtocolError(f"the address of queue {vring.index} has the flags {payload.flags:#x}; use 0")
-        places = vring.locate(payload, self.regions)
-        if places != vring.places(self.regions):
-            yield from self.stop([vring])
-        vring.set_address(payload)
-        self.start(vring)
-
-    def _get_base(self, payload: m.VringState, _frame: Frame) -> Steps[Answer]:
-        vring = self._vring(payload.queue)
-        yield from self.stop([vring])
-        vring.apply(RingEvent.STOP)
-        vring.address_is_old = True
-        vring.close_fd("kick")
-        return Answer(m.VringState(vring.index, vring.base))
-
-    def _set_kick(self, payload: m.Number, frame: Frame) -> None:
-        vring = self._take_fd("kick", payload, frame, can_be_awaited, self._host.set_kick)
-        vring.was_used &= vring.is_held
-        vring.apply(RingEvent.START)
-        self.start(vring)
-
-    def _set_call(self, payload: m.Number, frame: Frame) -> None:
-        self._take_fd("call", payload, frame, can_be_signalled, self._host.set_interrupt)
-
-    def _set_err(self, payload: m.Number, frame: Frame) -> None:
-        self._take_fd("err", payload, frame, can_be_signalled, lambda _index, _fd: None)
-
-    def _take_fd(
-        self,
-        name: str,
-        payload: m.Number,
-        frame: Frame,
-        usable: Callable[[int], bool],
-        tell_host: Callable[[int, int], None],
-    ) -> Vring:
-        """Replace a descriptor of a ring, also under a ring that is served: that is not a restart."""
-        vring = self._vring(payload.value & m.VRING_INDEX)
-        if payload.value & ~(m.VRING_INDEX | m.NO_FD) or bool(payload.value & m.NO_FD) == bool(frame.fds):
-            raise ProtocolError(
-                f"the payload {payload.value:#x} contradicts the {len(frame.fds)} fds that came with it"
-            )
-        for fd in frame.fds:
-            if not usable(fd):
-                raise ProtocolError(
-                    f"the {name} descriptor of queue {vring.index} cannot carry events: "
-                    "use an eventfd, a socket, or the right end of a pipe"
-                )
-            # Shared with the peer, who would otherwise make us wait in a write to a full counter.
-            os.set_blocking(fd, False)
-        fd = frame.fds.pop() if frame.fds else -1
-        old = vring.replace_fd(name, fd)
-        try:
-            if vring.is_held:
-                tell_host(vring.index, fd)
-        finally:
-            if old >= 0:
-                os.close(old)
-        return vring
-
-    def _set_enable(self, payload: m.VringState, _frame: Frame) -> Steps[None]:
-        if not self._negotiation.rings_are_switched:
-            raise ProtocolError("queues are enabled one by one only where PROTOCOL_FEATURES was negotiated")
-        if payload.num > 1:
-            raise ProtocolError(f"a queue is enabled with 1 or disabled with 0, not with {payload.num}")
-        vring = self._vring(payload.queue)
-        vring.apply(RingEvent.ENABLE if payload.num else RingEvent.DISABLE)
-        yield from self.update([vring])
-
-    def _vring(self, index: int) -> Vring:
+        Raises:
+            ProtocolError: the device does not have as many.
+        """
         if index >= len(self.vrings):
             raise ProtocolError(f"there is no queue {index}; the device has {len(self.vrings)}")
         return self.vrings[index]
-
-    # Starting and stopping.
 
     def start(self, vring: Vring) -> None:
         """Have the host serve a ring, if it does not yet and nothing is missing.
@@ -173,9 +62,11 @@ class Rings:
         try:
             self._host.start_queue(vring.setup(self.regions, self._negotiation.features or 0, self._part_of(vring)))
         except REFUSALS as error:
-            vring.signal_error()
+            vring.signal("err")
             raise ProtocolError(f"queue {vring.index} cannot run: {error}") from error
         vring.service = Service.RUNNING
+        # The driver may wait for an interrupt that a back-end before this one did not live to send.
+        vring.signal("call")
 
     def stop(self, vrings: Iterable[Vring]) -> Steps[None]:
         """Have the host stop those rings that it has, all at once, and note where each goes on."""
@@ -196,7 +87,8 @@ class Rings:
         Raises:
             ProtocolError: one of them cannot be served as it was set up; the others are.
         """
-        yield from self.stop(vring for vring in vrings if not self._may_run(vring))
+        # A broken one stays what it is until it is set up again.
+        yield from self.stop(vring for vring in vrings if vring.service is Service.RUNNING and not self._may_run(vring))
         failures = []  # in words, for an error kept here would keep what it was about alive
         for vring in vrings:
             try:
@@ -216,10 +108,11 @@ class Rings:
             ProtocolError: a ring is in use; it goes on as before.
         """
         held = [vring for vring in vrings if vring.is_held]
-        if used := [vring for vring in held if vring.was_used or vring.service is Service.BROKEN]:
+        enabled = [vring for vring in held if vring.state is RingState.STARTED_ENABLED]
+        if used := [vring for vring in enabled if vring.was_used or vring.service is Service.BROKEN]:
             raise _in_use(used[0])
         yield from self.stop(held)
-        used = [vring for vring in held if vring.was_used]
+        used = [vring for vring in enabled if vring.was_used]
         if not used:
             apply()
             for vring in vrings:
@@ -249,7 +142,7 @@ class Rings:
         """Disable all rings."""
         for vring in self.vrings:
             vring.apply(RingEvent.DISABLE)
-        yield from self.stop(self.vrings)
+        yield from self.update(self.vrings)
 
     def reset(self) -> Steps[None]:
         """Stop and disable all rings, and forget what the driver set up.
@@ -273,7 +166,7 @@ class Rings:
         vring = self.vrings[index]
         if vring.service is Service.RUNNING:
             vring.service = Service.BROKEN
-        vring.signal_error()
+        vring.signal("err")
 
     def abandon(self) -> Completion[None]:
         """Have the host stop every ring; it is done when the host needs their descriptors no more."""

@@ -197,9 +197,9 @@ class Vring:
         old, self._fds[name] = self._fds[name], fd
         return old
 
-    def signal_error(self) -> None:
-        """Tell the front-end that the queue cannot be served, if it wants to know."""
-        signal(self._fds["err"])
+    def signal(self, name: str) -> None:
+        """Send an event through the ``call`` or ``err`` descriptor, if the front-end gave one."""
+        signal(self._fds[name])
 
     def reset(self) -> None:
         """Forget what the driver set up; the descriptors for interrupts and errors are the front-end's and stay."""
