@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pyvirtio.host.supervisor import Supervisor
     from pyvirtio.server import Server
 
+MAX_FAILURES = 100
+"""So many failures without anything that worked in between end the keeper."""
+
 RELOAD_INTERVAL = 0.2
 """The seconds between two looks at the device's source files."""
 
@@ -31,6 +34,7 @@ class Keeper:
         self._supervisor = supervisor
         self._server = server
         self._ending = False
+        self._failures = 0
         self._reload = reload
         self._seen = self._source_times()
 
@@ -76,11 +80,20 @@ class Keeper:
         yield self._supervisor.step  # the session may have told the supervisor something
 
     def _guard(self, part: Callable[[], object]) -> None:
-        """Do one part of a round; what fails for want of descriptors or memory is tried again in the next."""
+        """Do one part of a round. What fails, for want of descriptors for example, is tried again in the next.
+
+        Raises:
+            Exception: it has failed in `MAX_FAILURES` rounds one after the other.
+        """
         try:
             part()
-        except OSError as error:
-            log.warning("keeper-short", f"the keeper goes on without: {error.strerror}", error)
+        except Exception as error:
+            self._failures += 1
+            if self._failures > MAX_FAILURES:
+                raise
+            log.warning("keeper-short", f"the keeper goes on in spite of an error: {error}", error)
+        else:
+            self._failures = 0
 
     def _look_at_sources(self) -> None:
         times = self._source_times()

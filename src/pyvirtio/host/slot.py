@@ -129,12 +129,20 @@ class WorkerSlot:
 
     def _read(self, process: WorkerProcess) -> None:
         for kind, fields in process.reports(MESSAGES_AT_ONCE):
-            if kind == "ready":
-                self._loaded(process, fields)
-            elif kind == "failed":
-                log.warning("device-unloadable", f"the device is not loaded: {fields['why']}")
-            else:
-                self._events.reported(self, kind, fields)
+            try:
+                self._hear(process, kind, fields)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                # The device's code shares the worker's process, and so its channel.
+                log.warning("worker-failed", f"worker {self.number} says what makes no sense ({error!r}), and is ended")
+                process.kill()
+
+    def _hear(self, process: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
+        if kind == "ready":
+            self._loaded(process, fields)
+        elif kind == "failed":
+            log.warning("device-unloadable", f"the device is not loaded: {fields['why']}")
+        else:
+            self._events.reported(self, kind, fields)
 
     def _loaded(self, process: WorkerProcess, fields: dict[str, Any]) -> None:
         if process.state is not ProcessState.STARTING:

@@ -16,6 +16,7 @@ from pyvirtio.host.spawn import LifeLine
 from pyvirtio.host.worker import run_worker
 from pyvirtio.host.worker_process import WorkerProcess
 from pyvirtio.runtime.config_space import ConfigSpace
+from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.system import log
 from pyvirtio.transport import MAXIMUM_STRIKES, Completion, DeviceHost
 
@@ -298,7 +299,7 @@ class Supervisor(DeviceHost):
             self.description = description
             self.config = ConfigSpace(description.config, description.writable)
             self._speaks_first = fields["speaks_first"]
-        self._patience = fields["patience"]
+        self._patience = None if fields["patience"] is None else float(fields["patience"])
         self.watched = fields["sources"]
         self._sources = _sources(fields["files"])
         return True
@@ -359,7 +360,7 @@ class Supervisor(DeviceHost):
         began = slot.worker.heartbeat[0]
         if self._patience is None or not began or not slot.worker.serves:
             return
-        if time.monotonic_ns() - began > (self._patience) * 1e9:
+        if time.monotonic_ns() - began > self._patience * 1e9 + TIME_SLICE_NS:
             log.warning(
                 "worker-hangs",
                 f"worker {slot.number}: the device's code did not return within {self._patience} s, and is ended",

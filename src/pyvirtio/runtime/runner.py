@@ -15,6 +15,7 @@ import time
 from pyvirtio.device.queue import OutgoingQueue, Queue
 from pyvirtio.errors import LocalError, PeerError
 from pyvirtio.ring import Journal, SplitLayout, device_queue
+from pyvirtio.ring.engine import engine
 from pyvirtio.runtime.config_space import ConfigSpace
 from pyvirtio.runtime.mapped_memory import MappedMemory
 from pyvirtio.runtime.outgoing import OutgoingService
@@ -55,7 +56,8 @@ class DeviceRunner(DeviceHost):
         new_journal: makes the journal of a queue; by default one that lives in this process only.
         renew: makes the device that follows after a reset; by default it is the same object.
         stuck: is called where a request cannot be ended as long as this process lives.
-        heartbeat: a word in which the runner notes, in nanoseconds, when it began what it is doing; 0 while it waits.
+        heartbeat: a word in which the runner notes, in nanoseconds, when it began what it is doing; 0 while `step`
+            waits.
         busy_poll_us: look for requests for so many microseconds before waiting for a kick. That takes a processor.
         clock: returns nanoseconds that only grow.
 
@@ -76,6 +78,7 @@ class DeviceRunner(DeviceHost):
         busy_poll_us: int = 0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        engine()  # refuse a wrong choice now, and not when a driver comes
         self.description = device.description()
         self.config = ConfigSpace(self.description.config, self.description.writable)
         self.config_changes: list[Change] = []
@@ -147,10 +150,8 @@ class DeviceRunner(DeviceHost):
         for index in list(self._ready):
             if (service := self._services.get(index)) is not None:
                 self._give_turn(index, service)
-        if not waits:
-            if not self._ready:
-                self._before_waiting()
-            self._heartbeat[0] = 0
+        if not waits and not self._ready:
+            self._before_waiting()
         return bool(self._ready or self._awake)
 
     def timeout(self) -> float | None:

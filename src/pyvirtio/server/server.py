@@ -164,7 +164,6 @@ class Server:
         self._host.reset().then(lambda _none: self._left())
 
     def _left(self) -> None:
-        self._host.set_memory([])
         self._leaving = False
         log.info("disconnected", "the front-end is gone")
         if not self._epoll.closed:
