@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     D = TypeVar("D", bound=Device)
 else:
-    from pyvirtio.transport import Generic
+    from pyvirtio.transport.completion import Generic
 
     D = None
 
