@@ -73,7 +73,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail a test that leaves a process, a file descriptor, a socket file or a temporary file behind."""
     allowed: set[str] = set()
     for marker in request.node.iter_markers("leaves"):
@@ -84,6 +84,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     scratch = request.config.stash[_SCRATCH]
     before = leaks.Snapshot.take(scratch)
     yield
+    for phase in ("setup", "call"):
+        caplog.get_records(phase).clear()  # an exception that was logged keeps the memory that its frames saw
     own = [folder for folder in (request.node.funcargs.get("tmp_path"),) if folder is not None]
     new = leaks.left_behind(before, lambda: leaks.Snapshot.take(scratch, *own))
     if found := [f"{kind} {thing}" for kind in new if kind not in allowed for thing in new[kind]]:

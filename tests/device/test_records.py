@@ -19,7 +19,7 @@ from pyvirtio.runtime.records import BACK_OFF
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, chars, le32
 from pyvirtio.testing import Descriptor, RawDriver
-from tests.support.rings import Number, RawQueue, memory_of
+from tests.support.rings import Number, RawQueue, memory_of, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,11 +210,6 @@ def test_an_answer_of_two_fields(engine: str):
     assert [Pair.unpack(answers[at]) for at in range(100)] == [Pair(n >> 4, n & 15) for n in range(100)]
 
 
-def unchecked(value: int) -> Number:
-    """Make a structure as no constructor makes it: with a number that does not fit."""
-    return tuple.__new__(Number, (value,))
-
-
 @pytest.mark.parametrize(
     "answer", [None, Pair(1, 2), unchecked(1 << 32), unchecked(-1), 1 << 32, -1, 1.5, ValueError("no"), SystemExit]
 )
@@ -331,6 +326,7 @@ def test_requests_that_come_meanwhile(engine: str, first: int, features: int, qu
     """An engine may go on by itself; everything is answered once and in order, and no interrupt is left out."""
     refilled = Refilled(400, features=features)
     served = refilled.served
+    served.settle()
     if quiet:
         served.raw.avail_flags = 1
         served.raw.used_event = 0xFFFF

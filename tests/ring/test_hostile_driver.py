@@ -718,6 +718,7 @@ def test_D24_request_changed_while_it_is_answered():
 @pytest.mark.parametrize("garbage", [0, 1, 7, 0x7FFF, 0x8000, 0xFFFF])
 def test_D25_used_event_garbage(garbage: int, index: int):
     served = RawQueue(new_raw(index=index))
+    served.settle()
     served.raw.used_event = garbage
     for value in range(20):
         calls = served.interrupts
@@ -730,6 +731,7 @@ def test_D25_used_event_garbage(garbage: int, index: int):
 @pytest.mark.parametrize("garbage", [0, 1, 2, 3, 0xFFFF, 0xFFFE, 0x8000])
 def test_D25_flags_garbage_means_its_lowest_bit(garbage: int):
     served = RawQueue(new_raw(index=65534), features=FLAGS_ONLY)
+    served.settle()
     served.raw.avail_flags = garbage
     served.raw.used_event = 0xFFFF  # means nothing here
     for value in range(4):
@@ -739,10 +741,21 @@ def test_D25_flags_garbage_means_its_lowest_bit(garbage: int):
 
 def test_D25_flags_mean_nothing_with_event_idx():
     served = RawQueue(new_raw(), features=EVENT_IDX)
+    served.settle()
     served.raw.avail_flags = 1
     served.raw.used_event = 0
     assert served.double(1) == 2
     assert served.interrupts == 1
+
+
+@pytest.mark.parametrize("features", [EVENT_IDX, FLAGS_ONLY])
+def test_D25_the_first_answer_after_a_start_interrupts_whatever_the_driver_says(features: int):
+    """What the driver was told before the start may be lost, and what it asked for be stale."""
+    served = RawQueue(new_raw(index=5), features=features)
+    served.raw.avail_flags, served.raw.used_event = 1, 0x8000
+    for value in range(3):
+        assert served.double(value) == 2 * value
+        assert served.interrupts == 1
 
 
 @pytest.mark.parametrize("features", [EVENT_IDX, FLAGS_ONLY])

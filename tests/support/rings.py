@@ -78,6 +78,11 @@ class Number(Struct):
     value: int = le32()
 
 
+def unchecked(value: int) -> Number:
+    """Make a structure as no constructor makes it: with a number that may not fit."""
+    return tuple.__new__(Number, (value,))
+
+
 class Doubler(Device):
     """Doubles a number; the typed way."""
 
@@ -116,6 +121,11 @@ class RawQueue(LocalQueue):
         self.raw = raw
         setup = setup_at(raw.layout, features, raw.used_idx)
         super().__init__(device or Doubler(), setup, raw.memory, clock=clock or itertools.count().__next__)
+
+    def settle(self) -> None:
+        """Interrupt as after every start, whether the driver wants it or not; count from here on."""
+        self.service.interrupt()
+        self.interrupts = 0
 
     def kick(self) -> list[tuple[int, int]]:
         """Serve the queue until it is empty or broken; return what the driver got back."""

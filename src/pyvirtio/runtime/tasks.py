@@ -7,26 +7,27 @@ it and cancel it later.
 
 So tasks are kept ready. A `_Slot` is what such a task runs: an object with the methods of a coroutine. An idle one
 waits for a future of its own, its *bell*. To begin a coroutine, an idle slot's task is made the current one (as
-asyncio allows those who extend it), in its own context, and the coroutine is stepped. If it ends, the slot is idle as
-before and nobody noticed. If it waits for something, the slot takes it over: the bell is rung, the task wakes, and
-waits for that thing in the coroutine's name from then on.
+asyncio allows those who extend it), and the coroutine is stepped, in a context of its own as every task's. If it ends,
+the slot is idle as before and nobody noticed. If it waits for something, the slot takes it over: the bell is rung, the
+task wakes, and waits for that thing in the coroutine's name from then on.
 
-A task that was cancelled is not used again, for it remembers how often.
+A task that was cancelled is not used again, for it remembers how often, and whoever kept it may cancel it late.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from asyncio import (
     _enter_task,
     _leave_task,
     current_task,
 )  # documented under "Extending asyncio"; private to keep others away
 from collections.abc import Coroutine
+from contextvars import copy_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable, Generator
     from typing import Any
 
@@ -44,19 +45,23 @@ class _Slot:
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        context = contextvars.copy_context()
-        self.run = context.run
         self._work: Work | None = None
+        self._context: contextvars.Context | None = None
         self._awaited: Any = None
+        self._blocking = False
         self._taken_over = False
         self._bell: asyncio.Future[None] | None = None
         self.done: Done | None = None
         """Called with what the coroutine ended with: an exception, or None."""
-        self.task: asyncio.Task[None] = tasks.loop.create_task(self, context=context)
+        self.task: asyncio.Task[None] = tasks.loop.create_task(self)
 
-    def take_over(self, work: Work, awaited: Any) -> None:
+    def take_over(self, work: Work, context: contextvars.Context, awaited: Any) -> None:
         """Go on with a coroutine that waits for ``awaited``."""
-        self._work, self._awaited, self._taken_over = work, awaited, True
+        self._work, self._context, self._awaited, self._taken_over = work, context, awaited, True
+        # A future that is awaited is marked until its task has seen it; meanwhile nobody else could await it.
+        if blocking := getattr(awaited, "_asyncio_future_blocking", False):
+            awaited._asyncio_future_blocking = False
+        self._blocking = blocking
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
 
@@ -67,36 +72,43 @@ class _Slot:
         if self._work is None:
             return self._idle()
         if self._taken_over:
-            self._taken_over = False
-            awaited, self._awaited = self._awaited, None
-            return awaited
+            return self._handed_over()
         return self._go_on(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
         """Go on with an exception: the task was cancelled, or what was awaited failed."""
-        self._taken_over, self._awaited = False, None
         if self._work is None:
             self._tasks.forget(self)
             raise error[-1] if isinstance(error[-1], BaseException) else error[0]
+        # Cancelled before it woke: as every task, it passes that on to what it waits for, and waits for the outcome.
+        if self._taken_over and (awaited := self._handed_over()) is not None and self._blocking and awaited.cancel():
+            return awaited
         return self._go_on(self._work.throw, *error)
 
     def close(self) -> None:
         """End without going on: the loop is closing."""
         work, self._work = self._work, None
-        if work is not None:
-            work.close()
+        if work is not None and self._context is not None:
+            self._context.run(work.close)
 
     def __await__(self) -> Generator[Any, None, None]:
         raise TypeError("a slot runs as a task and cannot be awaited")
 
+    def _handed_over(self) -> Any:
+        awaited, self._awaited, self._taken_over = self._awaited, None, False
+        if self._blocking:
+            awaited._asyncio_future_blocking = True
+        return awaited
+
     def _go_on(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        assert self._context is not None
         try:
-            return step(*arguments)
+            return self._context.run(step, *arguments)
         except StopIteration:
             error: BaseException | None = None
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it belongs to the request
             error = raised
-        self._work = None
+        self._work = self._context = None
         done, self.done = self.done, None
         if done is not None:
             done(error)
@@ -127,33 +139,33 @@ class Tasks:
         Raises:
             BaseException: what the coroutine raised.
         """
-        idle, loop = self._idle, self.loop
-        slot = idle[-1] if idle else self._new_slot()
+        loop, slot, context = self.loop, self._take_idle(), copy_context()
         task, current = slot.task, current_task(loop)
+        awaited: Any = _ENDED
         if current is not None:
             _leave_task(loop, current)
         _enter_task(loop, task)
         try:
-            awaited = slot.run(work.send, None)
+            awaited = context.run(work.send, None)
         except StopIteration:
-            awaited = _ENDED
+            return None
         finally:
             _leave_task(loop, task)
             if current is not None:
                 _enter_task(loop, current)
-            if task.cancelling():
-                idle.remove(slot)  # it ends by itself
-        if awaited is _ENDED:
-            return None
-        if not task.cancelling():
-            idle.remove(slot)
-        slot.take_over(work, awaited)
+            if awaited is _ENDED and not task.cancelling():  # a cancelled one ends by itself
+                self._idle.append(slot)
+        slot.take_over(work, context, awaited)
         return slot
 
-    def _new_slot(self) -> _Slot:
+    def _take_idle(self) -> _Slot:
+        idle = self._idle
+        while idle:
+            slot = idle.pop()
+            if not slot.task.cancelling():
+                return slot
         slot = _Slot(self)
         self._all.add(slot)
-        self._idle.append(slot)
         return slot
 
     def keep(self, slot: _Slot) -> bool:

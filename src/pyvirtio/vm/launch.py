@@ -2,7 +2,7 @@
 
 ::
 
-    device = VhostUserDevice.of(Entropy.description(), socket)
+    device = VhostUserDevice.of(Entropy().description(), socket)
     builder = default_builder()
     config = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
     with Guest(config) as guest:

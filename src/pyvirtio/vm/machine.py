@@ -83,7 +83,7 @@ class VhostUserDevice:
 
         >>> from pathlib import Path
         >>> from pyvirtio.devices.factorial import Factorial
-        >>> device = VhostUserDevice.of(Factorial.description(), Path("/run/s"))
+        >>> device = VhostUserDevice.of(Factorial().description(), Path("/run/s"))
         >>> device.id, device.queues, device.size, device.config_size
         (45, 1, 128, 16)
         """

@@ -4,7 +4,7 @@ It boots in a second, without QEMU and without emulation, and its front-end (``v
 protocol to the letter where QEMU has habits. A `UmlConfig` takes the place of a
 `pyvirtio.vm.guest.LaunchConfig`::
 
-    device = VhostUserDevice.of(Disk.description(), socket)
+    device = VhostUserDevice.of(Disk().description(), socket)
     with builder.uml([device], modules=["virtio_blk"]) as config, Guest(config) as guest:
         print(guest.run("head -c 512 /dev/vda | hexdump -C").output)
 """
