@@ -120,6 +120,7 @@ class BackendSession:
     def config_changed(self) -> None:
         """Tell the front-end of a changed configuration space, if a ring is started, or as soon as one is."""
         self._channel.config_changed()
+        self.wake()
 
     def queue_broken(self, index: int) -> None:
         """Signal the queue's err fd."""
