@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     import asyncio
     import contextlib
     import threading
+    from collections.abc import Callable
     from typing import Generic, Self, TypeVar
 
     from pyvirtio.device import Device
 
     D = TypeVar("D", bound=Device)
+    R = TypeVar("R")
 else:
     from pyvirtio.transport.completion import Generic
 
@@ -37,8 +39,9 @@ else:
 class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(device, path):`
     """Serve ``device`` over vhost-user on the socket ``path`` for as long as the block lasts.
 
-    *This* object answers, so its attributes can be read and set while a guest uses it. ``with`` runs it in a thread of
-    its own; in between, its methods are called there. ``async with`` runs it in the event loop of the caller.
+    *This* object answers, so its attributes can be read while a guest uses it. ``with`` runs it in a thread of its own;
+    what changes the device, such as `Device.update_config`, is to happen there, too: see `call`. ``async with`` runs
+    it in the event loop of the caller.
 
     Nothing protects the front-end here: a method that never returns stops the device, and QEMU with it.
     `pyvirtio serve` runs a device in processes that may hang and die.
@@ -133,9 +136,34 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
             raise failure[0]
         return self
 
+    def call(self, function: Callable[..., R], *arguments: object, **named: object) -> R:
+        """Call ``function`` in the device's thread, between two of its steps, and return what it returns.
+
+        >>> import tempfile, os
+        >>> from pyvirtio.devices.factorial import Factorial
+        >>> with serving(Factorial(), os.path.join(tempfile.mkdtemp(), "f.sock")) as served:
+        ...     served.call(served.device.update_config, max_exact=10)
+        ...     served.device.config.max_exact
+        10
+
+        Raises:
+            Exception: what the function raised.
+            LocalError: no thread serves the device: the block is left, or it is an ``async with``.
+        """
+        import asyncio
+
+        if self._loop is None:
+            raise LocalError("no thread serves the device; in the event loop that does, call the function directly")
+
+        async def in_its_thread() -> R:
+            return function(*arguments, **named)
+
+        return asyncio.run_coroutine_threadsafe(in_its_thread(), self._loop).result()
+
     def __exit__(self, *_: object) -> None:
         assert self._loop is not None
         assert self._stop is not None
         assert self._thread is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        self._loop = None
