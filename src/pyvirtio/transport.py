@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         """What a `DeviceHost` reports to the transport by itself."""
 
         def config_changed(self) -> None:
-            """Tell the driver that the device changed its configuration space (VIRTIO 1.4, 2.5)."""
+            """Notify the driver that the device changed its configuration space (VIRTIO 1.4, 2.5)."""
             ...
 
         def queue_broken(self, index: int) -> None:
-            """Tell the driver that a queue cannot be trusted and is not served until it is set up again."""
+            """Notify the driver that a queue cannot be trusted and is not served until it is set up again."""
             ...
 
     class Session(Protocol):
@@ -85,11 +85,11 @@ else:
 
 
 MAXIMUM_STRIKES = 3
-"""After so many deaths of a worker inside the device's method, a request fails instead of being tried again."""
+"""How often a worker may die inside the device's method for one request before that request fails."""
 
 
 class Completion(Generic[T]):
-    """The result of something that may take a while, given exactly once; a callback waits for it.
+    """The result of something that may take a while, set exactly once; a callback waits for it.
 
     It knows no thread and no event loop: who completes it runs the callbacks.
 
@@ -144,7 +144,7 @@ class Completion(Generic[T]):
         return whole
 
     def complete(self, result: T) -> None:
-        """Give the result and run what waits for it."""
+        """Set the result and run what waits for it."""
         assert not self.done, "completed twice"
         self.done, self._result = True, result
         for callback in self._callbacks:
@@ -288,7 +288,7 @@ class DeviceDescription:
 class DeviceHost(ABC):
     """What a transport asks of whoever runs the device.
 
-    No call waits for the device's own code. What takes time gives a `Completion`; the transport tells its driver
+    No call waits for the device's own code. What takes time returns a `Completion`; the transport tells its driver
     that it is done only then. ``events`` is where the host reports what happens by itself; the transport sets it.
     """
 
@@ -378,7 +378,7 @@ class DriverTransport(ABC):
 
     @abstractmethod
     def start_queue(self, setup: QueueSetup) -> None:
-        """Tell the device of a queue; the transport fills in the set-up's fds."""
+        """Announce a queue to the device; the transport fills in the set-up's fds."""
 
     @abstractmethod
     def run(self) -> None:
@@ -386,7 +386,7 @@ class DriverTransport(ABC):
 
     @abstractmethod
     def kick(self, index: int) -> None:
-        """Tell the device that there is something on a queue."""
+        """Notify the device that there is something on a queue."""
 
     @abstractmethod
     def wait(self, index: int, timeout: float | None) -> bool:
