@@ -83,7 +83,7 @@ def test_nothing_is_imported_at_start(tmp_path):
 def test_a_checkout_that_moved_is_mended(tmp_path):
     bootstrap(checkout(tmp_path / "here"))
     there = (tmp_path / "here").rename(tmp_path / "there")
-    assert "making .venv anew" in bootstrap(there).stderr
+    assert "making .venv again" in bootstrap(there).stderr
     assert subprocess.run([there / ".venv/bin/pyvirtio"], capture_output=True, check=False).returncode == 3
 
 

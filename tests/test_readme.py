@@ -1,38 +1,149 @@
-"""What the README shows must run."""
+"""What the README shows runs: its Python as programs, its commands as they stand, its QEMU with a guest."""
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
+
+from pyvirtio.errors import ProvisionError
+from pyvirtio.testing.served import served
+from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.launch import GuestOptions, default_builder
+from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(__file__).parents[1] / "src" / "pyvirtio"
+SOCKET = "/tmp/double.sock"
+TEXT = README.read_text()
 
 
-def blocks():
-    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def blocks(language: str) -> list[str]:
+    """Return the README's blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_device_and_driver_of_the_readme_run(capsys):
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in blocks():
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert capsys.readouterr().out == "42\n"
+DEVICE, *PROGRAMS = blocks("python")
+SERVE, QEMU = blocks("sh")
 
 
-def test_device_of_the_readme_is_as_short_as_it_says():
-    assert len(blocks()[0].splitlines()) <= 20
+def printed_by(program: str) -> list[str]:
+    """Return what a program says that it prints: ``print(...)  # this``."""
+    return re.findall(r"print\(.*\)  # (.*)", program)
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
-    assert links
-    assert not [link for link in links if not (README.parent / link).exists()]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the README's device, saved as it says."""
+    (tmp_path / "double.py").write_text(DEVICE)
+    return tmp_path
 
 
-def test_picture_shows_every_room():
-    describe = re.search(r"```mermaid\n(.*?)```", README.read_text(), re.DOTALL)
-    assert describe
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    drawn = set(re.findall(r"\b(\w+)\[\"", describe[1]))
-    assert rooms <= drawn
+def run_python(program: str, folder: Path) -> list[str]:
+    program = program.replace(SOCKET, str(folder / "s"))
+    return run([sys.executable, "-c", program], folder).splitlines()
+
+
+def run(command: list[str], folder: Path, limit: float = 60.0) -> str:
+    done = subprocess.run(
+        command, check=False, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: re.findall(r"class (\w+)", program)[0])
+def test_a_program_of_the_readme_prints_what_it_says(program, folder):
+    expected = printed_by(program)
+    assert expected
+    assert run_python(program, folder) == expected
+
+
+def serving_as_the_readme_does(folder: Path):
+    command, verb, device, option, path, *others = shlex.split(SERVE)
+    assert (command, verb, option, path) == ("pyvirtio", "serve", "--socket", SOCKET)
+    file, class_name = device.split(":")
+    return served(f"{folder / file}:{class_name}", *others, path=str(folder / "s"))
+
+
+def test_the_driver_of_the_readme_drives_the_device_that_it_serves(folder):
+    driver = next(program for program in PROGRAMS if "Double())" in program)
+    with serving_as_the_readme_does(folder):
+        over_socket = driver.replace("Double())", f'"vhost-user:{SOCKET}")')
+        assert run_python(over_socket, folder) == printed_by(driver)
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(900)  # the first run downloads some 250 MB
+def test_the_readmes_qemu_boots_a_guest_whose_driver_finds_the_device(folder):
+    builder, guest_options = default_builder(), GuestOptions(arch="x86_64", accel="tcg")
+    try:
+        qemu, kernel = builder.qemu(guest_options), builder.kernel(guest_options)
+        initramfs = builder.initramfs(guest_options, kernel, sources=DRIVER_SOURCES)
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+    command = Initramfs()
+    command.file("command", b"factorial --wrap32 21\n")
+    (folder / "initrd").write_bytes(initramfs.read_bytes() + command.to_bytes())
+    (folder / "vmlinuz").symlink_to(kernel.image)
+
+    program, *arguments = shlex.split(QEMU.replace("\\\n", " ").replace(SOCKET, str(folder / "s")))
+    assert program == "qemu-system-x86_64"
+    with serving_as_the_readme_does(folder):
+        console = run([*qemu.prefix, *arguments], folder, limit=300)
+    answer = "21! mod 2**32 = 42"
+    assert answer in console
+    assert answer in TEXT
+
+
+def test_links_of_the_pages_lead_somewhere():
+    pages = [README, *README.parent.glob("*.md"), *(README.parent / "docs").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
+    assert len(links) > 20
+    assert not [(page.name, link) for page, link in links if not (page.parent / link).exists()]
+
+
+def test_the_table_of_commands_shows_options_that_exist():
+    rows = re.findall(r"^\| `pyvirtio ([a-z ]+?)(?: [A-Z][^`]*)?` \| (.*) \|$", TEXT, re.MULTILINE)
+    assert len(rows) == 6
+    for command, what in rows:
+        options = re.findall(r"`(--[a-z0-9-]+)", what)
+        usage = run([sys.executable, "-m", "pyvirtio", *command.split(), "--help"], README.parent)
+        assert not [option for option in options if option not in usage], command
+
+
+# The picture of the rooms.
+
+
+def rooms() -> set[str]:
+    return {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} | {"guest", "transport"}
+
+
+def imports_of(room: str) -> set[str]:
+    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").exists() else (PACKAGE / room).rglob("*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {module.split(".")[1] for module in modules if module.startswith("pyvirtio.")} - {room}
+
+
+def test_the_picture_shows_every_room():
+    drawn = set(re.findall(r"\b(\w+)\[\"", blocks("mermaid")[0]))
+    assert drawn == rooms()
+
+
+def test_each_arrow_of_the_picture_is_an_import_and_each_import_lies_along_arrows():
+    lines = [re.sub(r'\[".*?"\]', "", line) for line in blocks("mermaid")[0].splitlines()]
+    arrows = {tuple(line.replace(" ", "").split("-->")) for line in lines if "-->" in line}
+    below = {room: {target for source, target in arrows if source == room} for room in rooms()}
+    assert not [(source, target) for source, target in arrows if target not in imports_of(source)]
+
+    def reachable(room: str) -> set[str]:
+        return below[room].union(*map(reachable, below[room]))
+
+    hidden = {room: (imports_of(room) & rooms()) - reachable(room) for room in rooms()}
+    assert not {room: missing for room, missing in hidden.items() if missing}

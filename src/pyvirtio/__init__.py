@@ -1,6 +1,6 @@
 """Write virtio devices and drivers in Python, and plug them into an unmodified QEMU.
 
-What most authors need is here; everything else is in the room that bears its name.
+What most authors need is here; everything else is in the package named after it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a name's room when the name is first used: a command shall not pay for what it does not use."""
+    """Import a name's room when the name is first used: a command does not pay for what it does not use."""
     from importlib import import_module
 
     for room, names in _ROOMS.items():

@@ -176,7 +176,7 @@ def test_it_cannot_be_changed():
 
 @given(st.binary(min_size=27, max_size=27))
 def test_replacing_one_field_leaves_every_other_byte(data):
-    """Text that is no UTF-8, or that goes on behind a NUL, is not this call's to mend."""
+    """Text that is not UTF-8, or that goes on behind a NUL, is left as it is."""
     changed = All.unpack(data).replace(word=7)
     assert changed.pack() == data[:3] + b"\7\0\0\0" + data[7:]
 

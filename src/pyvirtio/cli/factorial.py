@@ -68,7 +68,7 @@ def number(text: str) -> int:
     """Read a number from the command line; raises what argparse shows as wrong usage."""
     digits = text.removeprefix("-")
     if not digits.isascii() or not digits.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; give one from 0 to {_LARGEST}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give one from 0 to {_LARGEST}")
     if text.startswith("-"):
         raise argparse.ArgumentTypeError(f"{text} is negative and has no factorial; give a number from 0 to {_LARGEST}")
     if len(digits) > 20 or int(digits) > _LARGEST:

@@ -18,7 +18,7 @@ COMMANDS = ("factorial", "serve", "vm", "bench", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status."""
+    """Run one command and return the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser(words).parse_args(words)
     try:
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pyvirtio: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Who read our results has enough; the interpreter shall not complain about it at its end.
+        # The reader of our results has enough; this keeps the interpreter from complaining about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
 
 
 def _parser(words: Sequence[str]) -> Parser:
-    """Describe the command that is wanted, or all of them: a command shall not pay for the others' imports."""
+    """Describe the command that is wanted, or all of them: a command does not pay for the others' imports."""
     from pyvirtio import __version__
 
     parser = Parser(prog="pyvirtio", description="Virtio devices and drivers in Python.")

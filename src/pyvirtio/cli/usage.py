@@ -35,12 +35,12 @@ class _Formatter(argparse.HelpFormatter):
 def natural(text: str) -> int:
     """Read a number from 0 on, for an option."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
     return int(text)
 
 
 def positive(text: str) -> int:
     """Read a number from 1 on, for an option."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)

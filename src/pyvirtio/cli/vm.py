@@ -89,7 +89,7 @@ def _status(result: Result, complete: bool) -> int:
 
 
 def run_shell(options: argparse.Namespace) -> int:
-    """Give the terminal to a shell in the guest."""
+    """Connect the terminal to a shell in the guest."""
     from pyvirtio.vm.shell import interact
 
     with _setup(options) as setup:

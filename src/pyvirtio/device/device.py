@@ -160,7 +160,7 @@ class Device:
         """Do what is to be done when a driver wrote the configuration space; override it."""
 
     def close(self) -> None:
-        """Give back what the device holds; override it. It is called when the device is reset or its process ends."""
+        """Release what the device holds; override it. It is called when the device is reset or its process ends."""
 
     async def offload(self, function: Callable[..., R], *arguments: object, executor: Executor | None = None) -> R:
         """Call ``function`` in a thread, another process or a cluster, and return what it returns.
@@ -185,7 +185,7 @@ class Device:
         The runtime calls this before the first request.
         """
         self.negotiated = features
-        logging = sys.modules.get("logging")  # who wants to read a log has imported it
+        logging = sys.modules.get("logging")  # a reader of the log has imported it
         if logging is None:
             return
         logger = logging.getLogger(f"pyvirtio.device.{type(self).__name__}")

@@ -48,7 +48,7 @@ class AnswerFormat:
         self.tail_size = tail.nbytes if tail else 0
         self._in_parts = data or tail is not None
         self.default_room = self._head_size + self.tail_size if tail or (head and not data) else None
-        """The room that a request is given unless told otherwise; None where there is no telling."""
+        """The room that a request is given unless told otherwise; None where it is not known."""
 
     def buffers(self, room: int) -> list[int]:
         """Return the lengths of the buffers to offer for an answer of at most ``room`` bytes.

@@ -84,13 +84,13 @@ class BoundQueue:
     # Submitting.
 
     def submit(self, request: Struct | Data = b"", *data: Data, room: int | None = None) -> Ticket:
-        """Give a request to the device: a structure or bytes, and perhaps ``data``, each part in a buffer of its own.
+        """Submit a request to the device: a structure or bytes, and perhaps ``data``, each part in a buffer of its own.
 
         ``room`` is how many bytes the device may write, by default what the declared structures take.
 
         Raises:
-            LocalError: the driver's shared memory is used up, there is no telling how long the answer may be, or the
-                driver is closed.
+            LocalError: the driver's shared memory is used up, the length of the answer is neither declared nor
+                given as ``room``, or the driver is closed.
             DeviceError: the device broke a rule, or is gone.
         """
         ticket = self._enter(request, data, room)
@@ -98,7 +98,7 @@ class BoundQueue:
         return ticket
 
     def submit_all(self, requests: Iterable[Struct | Data], *, room: int | None = None) -> list[Ticket]:
-        """Give several requests to the device with one kick; see `submit`."""
+        """Submit several requests with one kick; see `submit`."""
         tickets = [self._enter(request, (), room) for request in requests]
         self.publish()
         return tickets

@@ -1,6 +1,6 @@
 """What keeper and worker say to each other: one table, and the records of the transport as JSON.
 
-A command is acknowledged with ``done``, under the number that it bears: what the keeper waits for, it waits for so.
+A command has a number, and ``done`` with that number acknowledges it: this is how the keeper waits for what it asked.
 """
 
 from __future__ import annotations

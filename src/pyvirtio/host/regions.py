@@ -36,7 +36,7 @@ class SharedRegions:
         return gone, came
 
     def give(self, worker: WorkerProcess, gone: list[int], came: dict[int, FileRegion]) -> Completion[None]:
-        """Tell a worker of changes, in as many packets as their descriptors need."""
+        """Send a worker the changes, in as many packets as their descriptors need."""
         rows = list(came.items())
         told = []
         for start in range(0, max(1, len(rows)), MAX_FDS):
@@ -47,5 +47,5 @@ class SharedRegions:
         return Completion.all(told)
 
     def give_all(self, worker: WorkerProcess) -> None:
-        """Tell a new worker of all regions."""
+        """Send a new worker all regions."""
         self.give(worker, [], self._regions)

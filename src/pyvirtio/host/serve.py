@@ -90,7 +90,7 @@ def check_servable(description: DeviceDescription) -> None:
 
 @contextlib.contextmanager
 def backend(spec: str) -> Iterator[socket.socket]:
-    """Run a back-end process for a device and give a socket connected to it; it ends with the block."""
+    """Run a back-end process for a device and yield a socket connected to it; it ends with the block."""
     ours, theirs = socket.socketpair()
 
     def run() -> None:

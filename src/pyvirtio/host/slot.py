@@ -41,7 +41,7 @@ LONGEST_PAUSE = 1.0
 """The seconds between two starts of a worker that dies at once, at most."""
 
 FREE_DEATHS = 4
-"""So many deaths without progress are followed by a start at once; then the pauses grow."""
+"""The deaths without progress that are followed by a start at once; after them, the pauses grow."""
 
 MESSAGES_AT_ONCE = 64
 """The most messages of one worker that are read before others get their turn."""

@@ -28,7 +28,7 @@ class LifeLine:
 
 
 def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: LifeLine) -> int:
-    """Fork a process that calls ``run(channel)``; gives its process id.
+    """Fork a process that calls ``run(channel)``; return its process id.
 
     It holds no descriptor of this process but the channel, the life line and the standard ones.
     """
@@ -75,7 +75,7 @@ def _close_all_but(kept: set[int]) -> None:
 def _hold(fd: int) -> None:
     """Die of SIGIO once the pipe's other end is closed.
 
-    The pipe has to be opened anew here: an inherited descriptor has one owner for all processes that share it.
+    The pipe has to be opened once more here: an inherited descriptor has one owner for all processes that share it.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())

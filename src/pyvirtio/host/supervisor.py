@@ -125,7 +125,7 @@ class Supervisor(DeviceHost):
     # DeviceHost: memory and queues.
 
     def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
-        """Tell the workers which regions went and which came.
+        """Send the workers which regions went and which came.
 
         It is done when those that run queues have caught up: the driver may use a new region, and somebody else an
         old one, from then on.
@@ -136,7 +136,7 @@ class Supervisor(DeviceHost):
         return Completion.all([told[number] for number in waiting & told.keys()])
 
     def start_queue(self, setup: QueueSetup) -> None:
-        """Give a queue to its worker.
+        """Hand a queue to its worker.
 
         Raises:
             PeerError: the set-up's in-flight region cannot be this queue's.

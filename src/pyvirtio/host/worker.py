@@ -92,7 +92,7 @@ class Worker:
         return new_loop(heartbeat)
 
     def introduce(self, loader: DeviceLoader) -> None:
-        """Tell the keeper what the device is, and from which sources it was loaded."""
+        """Report to the keeper what the device is, and from which sources it was loaded."""
         text = json.dumps({path: data.decode("latin-1") for path, data in loader.sources.items()}).encode()
         fd = shared_file("pyvirtio-sources", max(1, len(text)))
         os.pwrite(fd, text, 0)
@@ -141,11 +141,11 @@ class Worker:
     # What the runtime reports.
 
     def queue_broken(self, index: int) -> None:
-        """Tell the keeper."""
+        """Report it to the keeper."""
         self._channel.send("broken", queue=index)
 
     def config_changed(self) -> None:
-        """Tell the keeper, which tells the driver and the other workers."""
+        """Report it to the keeper, which notifies the driver and the other workers."""
         self._channel.send("config", changes=self._runner.config_changes)
 
     # What the keeper says. `done` acknowledges it.

@@ -88,7 +88,7 @@ class WorkerProcess:
     # Talking.
 
     def ask(self, kind: str, fds: list[int] | None = None, **fields: Any) -> Completion[Any]:
-        """Give a command; a worker that does not listen is killed.
+        """Send a command; a worker that does not listen is killed.
 
         The completion has the result, or None where the worker died before it was done.
         """

@@ -77,7 +77,7 @@ module_full_fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(_))
 }
 
 #ifdef RING_STORE_HOOK
-/* allow_stores(number): this process, dead or not, lives until it has made so many stores, all of them counted */
+/* allow_stores(number): this process, dead or not, lives until it has made this many stores, all of them counted */
 static PyObject *
 module_allow_stores(PyObject *Py_UNUSED(module), PyObject *number)
 {

@@ -39,7 +39,7 @@ def compiler() -> list[str] | None:
 
 
 def digest() -> str:
-    """Return what tells this source from others; a library holds that of the source that it was built from."""
+    """Return what identifies this source; a library holds the digest of the source that it was built from."""
     files = [SOURCE, *sorted(path for path in PARTS.rglob("*") if path.is_file())]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
             ...
 
         def unpop(self, chain: Chain) -> bool:
-            """Give the request that was popped last back to the ring, and return whether that was possible."""
+            """Put the request that was popped last back on the ring, and return whether that was possible."""
             ...
 
         def push(self, chains: Sequence[Chain]) -> None:
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
             ...
 
         def disable_kicks(self) -> None:
-            """Tell the driver that the device is looking anyway."""
+            """Let the driver know that the device is looking anyway."""
             ...
 
         def enable_kicks(self) -> bool:

@@ -71,7 +71,7 @@ class PythonBatch:
         unpack, records = codec.unpack_from, self._records[self._done :]
         if self._copy is None:
             return ((head, unpack(view, start)) for head, (view, start, _), _ in records)
-        # Who has seen the copy uses the copy: each byte of a request is read once.
+        # If the copy was seen, the copy is used: each byte of a request is read once.
         copy, size, first = self._copy, self._request_size, self._done
         return ((record[0], unpack(copy, size * index)) for index, record in enumerate(records, first))
 

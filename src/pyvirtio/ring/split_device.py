@@ -142,7 +142,7 @@ class SplitDeviceQueue:
         return chain
 
     def unpop(self, chain: Chain) -> bool:
-        """Give a request that was popped and not begun back to the ring, as if it had not been popped.
+        """Put a request that was popped and not begun back on the ring, as if it had not been popped.
 
         That is possible only for the one that was popped last, so a whole tail goes back from the newest to the
         oldest. Return False, and change nothing, for any other, or where the driver has rewritten the ring's slot.
@@ -279,7 +279,7 @@ class SplitDeviceQueue:
         return new != old and not self._available[_FLAGS] & split.NO_INTERRUPT
 
     def disable_kicks(self) -> None:
-        """Tell the driver that the device is looking anyway (VIRTIO 1.4, 2.7.10.2).
+        """Let the driver know that the device is looking anyway (VIRTIO 1.4, 2.7.10.2).
 
         With EVENT_IDX there is nothing to do: avail_event stays behind, and only passing it kicks.
         """

@@ -174,7 +174,7 @@ class SplitDriverQueue:
         return self._broken
 
     def disable_interrupts(self) -> None:
-        """Tell the device that the driver is looking anyway (VIRTIO 1.4, 2.7.7.1)."""
+        """Let the device know that the driver is looking anyway (VIRTIO 1.4, 2.7.7.1)."""
         if not self._event_idx:
             self._available[_FLAGS] = split.NO_INTERRUPT
 

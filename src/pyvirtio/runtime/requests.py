@@ -335,7 +335,7 @@ class RequestService(QueueService):
             request.slot.task.cancel()
 
     def _give_back(self, *, fail_suspects: bool) -> None:
-        """Give what waits back to the ring, the newest first, as far as the ring agrees."""
+        """Un-pop what waits, the newest first, as far as the ring agrees."""
         if self._records and (batch := self._records.open):
             self._records.open = None
             self._waiting = [batch.take() for _ in range(len(batch))]

@@ -58,7 +58,7 @@ class DeviceRunner(DeviceHost):
         stuck: is called where a request cannot be ended as long as this process lives.
         heartbeat: a word in which the runner notes, in nanoseconds, when it began what it is doing; 0 while `step`
             waits.
-        busy_poll_us: look for requests for so many microseconds before waiting for a kick. That takes a processor.
+        busy_poll_us: look for requests for this many microseconds before waiting for a kick. That takes a processor.
         clock: returns nanoseconds that only grow.
 
     Raises:
@@ -91,7 +91,7 @@ class DeviceRunner(DeviceHost):
         self._memory = MappedMemory()
         self._services: dict[int, QueueService] = {}
         self._kick_fds: dict[int, int] = {}
-        self._to_drain: set[int] = set()  # kick descriptors that are no eventfds and run full
+        self._to_drain: set[int] = set()  # kick descriptors that are not eventfds and run full
         self._setups: dict[int, QueueSetup] = {}
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._ready: set[int] = set()
@@ -169,7 +169,7 @@ class DeviceRunner(DeviceHost):
         self._ready.add(index)
 
     def _give_turn(self, index: int, service: QueueService) -> None:
-        """Give a queue its turn. Its driver is not asked to kick before the others had theirs."""
+        """Let a queue have its turn. Its driver is not asked to kick before the others had theirs."""
         self._awake.add(index)
         now = self._heartbeat[0] = self.clock()
         if not service.turn(now, keep_disabled=True):
@@ -197,13 +197,13 @@ class DeviceRunner(DeviceHost):
         self._report(event, message, error)
 
     def wake(self, index: int) -> None:
-        """Give a queue a turn soon."""
+        """Let a queue have a turn soon."""
         if index in self._services:
             self._ready.add(index)
             self.wake_loop()
 
     def broken(self, index: int) -> None:
-        """Tell the driver that a queue is not served any more."""
+        """Report to the transport that a queue is not served any more."""
         if self.events is not None:
             self.events.queue_broken(index)
 

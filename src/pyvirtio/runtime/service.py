@@ -36,7 +36,7 @@ if TYPE_CHECKING:
             ...
 
         def wake(self, index: int) -> None:
-            """Give the queue a turn soon."""
+            """Let the queue have a turn soon."""
             ...
 
         def broken(self, index: int) -> None:
@@ -146,7 +146,7 @@ class QueueService:
         self._notify()
 
     def _push(self, chains: list[Chain]) -> None:
-        """Give chains back to the driver and interrupt it if it wants to know."""
+        """Return chains to the driver and interrupt it if it asked for that."""
         self.queue.push(chains)
         self._interrupt_if_wanted()
 
@@ -181,7 +181,7 @@ class QueueService:
         raise NotImplementedError
 
     def _give_back(self, *, fail_suspects: bool) -> None:
-        """Give what was popped and not begun back to the ring; overridden."""
+        """Un-pop what was popped and not begun; overridden."""
         raise NotImplementedError
 
     def _is_drained(self) -> bool:

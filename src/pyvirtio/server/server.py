@@ -27,7 +27,7 @@ MAX_FDS = 16
 class Server:
     """Serves ``host`` to whoever connects, one front-end at a time; others wait until it is gone.
 
-    Give it ``listener`` for a socket that many connect to in turn, or ``connection`` for one that is connected; then
+    Pass ``listener`` for a socket that many connect to in turn, or ``connection`` for one that is connected; then
     it has `ended` when that closes. ``new_session`` makes the protocol of a connection. The loop is the caller's: see
     `pyvirtio.runtime.loop`.
     """

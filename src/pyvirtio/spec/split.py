@@ -39,37 +39,37 @@ FLAGS, IDX, RING = 0, 1, 2
 
 
 def table_size(size: int) -> int:
-    """Give the bytes of a descriptor table of ``size`` entries."""
+    """Return the bytes of a descriptor table of ``size`` entries."""
     return DESCRIPTOR_SIZE * size
 
 
 def available_size(size: int) -> int:
-    """Give the bytes of an available ring: flags, idx, ring, used_event (VIRTIO 1.4, 2.7.6)."""
+    """Return the bytes of an available ring: flags, idx, ring, used_event (VIRTIO 1.4, 2.7.6)."""
     return 6 + 2 * size
 
 
 def used_size(size: int) -> int:
-    """Give the bytes of a used ring: flags, idx, ring, avail_event (VIRTIO 1.4, 2.7.8)."""
+    """Return the bytes of a used ring: flags, idx, ring, avail_event (VIRTIO 1.4, 2.7.8)."""
     return 6 + 8 * size
 
 
 def used_event_word(size: int) -> int:
-    """Give where used_event lies in the available ring, counted in 16-bit words."""
+    """Return where used_event lies in the available ring, counted in 16-bit words."""
     return 2 + size
 
 
 def avail_event_word(size: int) -> int:
-    """Give where avail_event lies in the used ring, counted in 16-bit words."""
+    """Return where avail_event lies in the used ring, counted in 16-bit words."""
     return 2 + 4 * size
 
 
 def is_valid_size(size: int) -> bool:
-    """Tell whether a split virtqueue may have ``size`` entries: a power of two up to 32768."""
+    """Return whether a split virtqueue may have ``size`` entries: a power of two up to 32768."""
     return 0 < size <= MAXIMUM_SIZE and size & (size - 1) == 0
 
 
 def event_passed(event: int, new: int, old: int) -> bool:
-    """Tell whether the index moved past ``event`` on its way from ``old`` to ``new``.
+    """Return whether the index moved past ``event`` on its way from ``old`` to ``new``.
 
     All three are 16-bit indexes that wrap (VIRTIO 1.4, 2.7.10, vring_need_event in 2.7.11).
 

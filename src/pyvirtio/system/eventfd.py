@@ -68,7 +68,7 @@ class Notifier:
 
     def notify(self) -> None:
         """Send an event; where there is no room for another, one has been sent that nobody has seen yet."""
-        # Who sent the descriptor shares its flags and can let it block again, so ask first. (An empty poll says no.)
+        # The sender of the descriptor shares its flags and can let it block again: ask first. (An empty poll says no.)
         if self._poll.poll(0):
             try:  # noqa: SIM105  # entering contextlib.suppress takes longer than the write
                 os.eventfd_write(self._fd, 1)

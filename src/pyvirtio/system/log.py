@@ -36,7 +36,7 @@ def refused(message: str) -> None:
 
 
 def info(event: str, message: str) -> None:
-    """Say what happened, if somebody listens: who does has imported ``logging``."""
+    """Say what happened, if somebody listens: a listener has imported ``logging``."""
     assert event in EVENTS, event
     if logging := sys.modules.get("logging"):
         logging.getLogger("pyvirtio").info("%s [%s]", one_line(message), event, extra={"event": event})

@@ -74,11 +74,11 @@ class SharedMemory:
         self.arena = Arena(guest, size)
 
     def region(self, **changes: int) -> m.MemoryRegion:
-        """Give the region as SET_MEM_TABLE wants it, with some fields changed."""
+        """Return the region as SET_MEM_TABLE wants it, with some fields changed."""
         return m.MemoryRegion(self.guest, self.size, self.user, self.offset).replace(**changes)
 
     def single(self, **changes: int) -> m.SingleRegion:
-        """Give the region as ADD_MEM_REG and REM_MEM_REG want it, with some fields changed."""
+        """Return the region as ADD_MEM_REG and REM_MEM_REG want it, with some fields changed."""
         return m.SingleRegion(0, self.guest, self.size, self.user, self.offset).replace(**changes)
 
     def to_user(self, address: int) -> int:
@@ -142,10 +142,10 @@ class RawFrontend:
         self.send_bytes(message(request, payload, flags=flags, size=size), fds)
 
     def receive(self) -> Frame | None:
-        """Read one message whole, or give None where the back-end closed the connection.
+        """Read one whole message; return None where the back-end closed the connection.
 
         Raises:
-            ProtocolError: what came is no reply of vhost-user.
+            ProtocolError: what came is not a reply of vhost-user.
             TimeoutError: nothing came.
         """
         while True:
@@ -159,7 +159,7 @@ class RawFrontend:
                 return frame
 
     def is_closed(self) -> bool:
-        """Wait for the back-end's next move; tell whether it was to close the connection."""
+        """Wait for the back-end's next move; return whether it was to close the connection."""
         frame = self.receive()
         if frame is not None:
             frame.close_fds()
@@ -185,9 +185,9 @@ class RawFrontend:
         return m.Number.unpack(self.ask(request, payload).payload).value
 
     def tell(self, request: int, payload: Struct | bytes = b"", fds: Sequence[int] = ()) -> bool:
-        """Send a message and wait until it is dealt with; tell whether it was accepted.
+        """Send a message and wait until it is dealt with; return whether it was accepted.
 
-        Without REPLY_ACK there is no telling, and it gives True.
+        Without REPLY_ACK that cannot be known, and the result is True.
         """
         if self.protocol & m.Protocol.REPLY_ACK:
             frame = self.ask(request, payload, fds, flags=m.F_NEED_REPLY)
@@ -201,7 +201,7 @@ class RawFrontend:
     def negotiate(self, features: int = MODERN, protocol: int = ALL_PROTOCOL) -> int:
         """Settle on ``features`` and on those protocol features of ``protocol`` that are offered.
 
-        Gives the features that are offered.
+        Return the features that are offered.
         """
         self.tell(m.Request.SET_OWNER)
         offered = self.number(m.Request.GET_FEATURES)
@@ -252,7 +252,7 @@ class RawFrontend:
         return self.tell(m.Request.SET_CONFIG, m.ConfigHeader(offset, len(data), flags).pack() + data)
 
     def open_channel(self) -> socket.socket:
-        """Give the back-end a channel of its own with SET_BACKEND_REQ_FD; gives our end of it."""
+        """Open a channel for the back-end's own messages with SET_BACKEND_REQ_FD; return our end of it."""
         ours, theirs = socket.socketpair()
         with theirs:
             self.tell(m.Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
@@ -344,7 +344,7 @@ class RawQueue:
         self.frontend.driver_ok()
 
     def stop(self) -> int:
-        """Stop the queue with GET_VRING_BASE; gives the available index that comes back."""
+        """Stop the queue with GET_VRING_BASE; return the available index that comes back."""
         frame = self.frontend.ask(m.Request.GET_VRING_BASE, m.VringState(self.index, 0))
         return m.VringState.unpack(frame.payload).num
 
@@ -421,13 +421,13 @@ class RawQueue:
 
 
 def message(request: int, payload: Struct | bytes = b"", *, flags: int = m.VERSION, size: int | None = None) -> bytes:
-    """Give the bytes of a message, whatever its header says."""
+    """Return the bytes of a message, whatever its header says."""
     data = payload if isinstance(payload, bytes) else payload.pack()
     return m.Header(request, flags, len(data) if size is None else size).pack() + data
 
 
 def drain(fd: int) -> int:
-    """Read an eventfd without waiting; gives what it had counted."""
+    """Read an eventfd without waiting; return what it had counted."""
     try:
         return os.eventfd_read(fd)
     except BlockingIOError:
@@ -435,7 +435,7 @@ def drain(fd: int) -> int:
 
 
 def wait_readable(fd: int, timeout: float = PATIENCE) -> bool:
-    """Wait until a descriptor can be read; gives False when ``timeout`` seconds are over."""
+    """Wait until a descriptor can be read; return False when ``timeout`` seconds are over."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(timeout * 1000))

@@ -100,7 +100,7 @@ class HostileBackend(DeviceHost):
                     os.close(fd)
 
     def _wait(self, sock: socket.socket) -> bool:
-        """Serve kicks until ``sock`` is readable; gives False when it is time to end."""
+        """Serve kicks until ``sock`` is readable; return False when it is time to end."""
         while True:
             poll = select.poll()
             kicks = {setup.kick_fd: index for index, (setup, _) in self._queues.items()}

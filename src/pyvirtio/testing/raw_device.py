@@ -40,7 +40,7 @@ class RawDevice(RawRing):
 
     @classmethod
     def of(cls, memory: MemoryTable, setup: QueueSetup) -> RawDevice:
-        """Give the device's end of the queue that a driver's transport made known."""
+        """Return the device's end of the queue that a driver's transport made known."""
         return cls(memory, RingLayout(setup.size, setup.descriptor_area, setup.driver_area, setup.device_area, 0))
 
     def heads(self) -> list[int]:
@@ -59,7 +59,7 @@ class RawDevice(RawRing):
         return b"".join(self.peek(b.address, b.length) for b in self.buffers(head) if not b.flags & split.F_WRITE)
 
     def write(self, head: int, data: bytes) -> int:
-        """Write ``data`` into the writable buffers of a chain; gives how much of it found room."""
+        """Write ``data`` into the writable buffers of a chain; return how much of it found room."""
         at = 0
         for address, length, flags, _ in self.buffers(head):
             if flags & split.F_WRITE:

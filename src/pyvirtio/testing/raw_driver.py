@@ -58,26 +58,26 @@ class RawDriver(RawRing):
     # Well-formed buffers.
 
     def readable(self, data: bytes) -> Descriptor:
-        """Put ``data`` into memory; gives a descriptor of it."""
+        """Put ``data`` into memory; return a descriptor of it."""
         address = self.arena.allocate(max(1, len(data)))
         self.poke(address, data)
         return Descriptor(address, len(data))
 
     def writable(self, length: int) -> Descriptor:
-        """Give a descriptor of a buffer that the device may write; it holds `FILL`."""
+        """Return a descriptor of a buffer that the device may write; it holds `FILL`."""
         address = self.arena.allocate(max(1, length))
         self.poke(address, bytes([FILL]) * length)
         return Descriptor(address, length, split.F_WRITE)
 
     def table(self, buffers: Iterable[Descriptor]) -> Descriptor:
-        """Put an indirect table of ``buffers`` into memory; gives the descriptor that refers to it."""
+        """Put an indirect table of ``buffers`` into memory; return the descriptor that refers to it."""
         data = b"".join(descriptor.pack() for descriptor in link(buffers))
         return self.readable(data)._replace(flags=split.F_INDIRECT)
 
     # Well-formed chains.
 
     def chain(self, buffers: Sequence[Descriptor], *, at: Sequence[int] | None = None) -> int:
-        """Write a chain into free entries of the descriptor table, or into the entries ``at``; gives its head.
+        """Write a chain into free entries of the descriptor table, or into the entries ``at``; return its head.
 
         Raises:
             LocalError: not enough entries are free.
@@ -126,7 +126,7 @@ class RawDriver(RawRing):
 
 
 def link(buffers: Iterable[Descriptor], at: Sequence[int] | None = None) -> list[Descriptor]:
-    """Give the descriptors with NEXT set so that each but the last continues at the following place of ``at``.
+    """Return the descriptors with NEXT set so that each but the last continues at the following place of ``at``.
 
     >>> [(d.flags, d.next) for d in link([Descriptor(0, 1), Descriptor(4, 1), Descriptor(8, 1)], at=[5, 3, 7])]
     [(1, 3), (1, 7), (0, 0)]
@@ -140,7 +140,7 @@ def link(buffers: Iterable[Descriptor], at: Sequence[int] | None = None) -> list
 
 
 def walk(ring: RawRing, head: int) -> list[Descriptor]:
-    """Follow a chain without judging it, for at most as many descriptors as the queue has; gives its buffers."""
+    """Follow a chain without judging it, for at most as many descriptors as the queue has; return its buffers."""
     found: list[Descriptor] = []
     table: list[Descriptor] = []
     index = head

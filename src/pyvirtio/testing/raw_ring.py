@@ -33,7 +33,7 @@ class Descriptor(NamedTuple):
     next: int = 0
 
     def pack(self) -> bytes:
-        """Give its 16 bytes."""
+        """Return its 16 bytes."""
         return split.DESCRIPTOR.pack(*self)
 
 

@@ -35,7 +35,7 @@ class RingFuzzer:
         self._top = max(region.end for region in driver.memory.regions)
 
     def scramble(self) -> None:
-        """Fill table and available ring anew, damage some of it, and make some of it available."""
+        """Fill table and available ring again, damage some of it, and make some of it available."""
         driver, random = self.driver, self._random
         for index in range(driver.size):
             driver.set_descriptor(index, *self.descriptor(driver.size))

@@ -39,7 +39,7 @@ class ScriptedTransport(DriverTransport):
         accepted: that choice.
         queue_sizes: the entries that it says its queues have.
         config: its configuration space.
-        generations: gives what the driver reads as the generation, each time that it reads it.
+        generations: returns what the driver reads as the generation, each time that it reads it.
         wants_reset: whether it says DEVICE_NEEDS_RESET.
         running: whether the driver said DRIVER_OK.
         closed: whether the driver gave up.

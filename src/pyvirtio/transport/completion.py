@@ -19,7 +19,7 @@ else:
 
 
 class Completion(Generic[T]):
-    """The result of something that may take a while, given exactly once; a callback waits for it.
+    """The result of something that may take a while, set exactly once; a callback waits for it.
 
     It knows no thread and no event loop: who completes it runs the callbacks.
 
@@ -74,7 +74,7 @@ class Completion(Generic[T]):
         return whole
 
     def complete(self, result: T) -> None:
-        """Give the result and run what waits for it."""
+        """Set the result and run what waits for it."""
         assert not self.done, "completed twice"
         self.done, self._result = True, result
         for callback in self._callbacks:

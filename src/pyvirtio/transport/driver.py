@@ -36,7 +36,7 @@ class DriverTransport(ABC):
 
     @abstractmethod
     def start_queue(self, setup: QueueSetup) -> None:
-        """Tell the device of a queue; the transport fills in the set-up's fds."""
+        """Announce a queue to the device; the transport fills in the set-up's fds."""
 
     @abstractmethod
     def run(self) -> None:
@@ -44,7 +44,7 @@ class DriverTransport(ABC):
 
     @abstractmethod
     def kick(self, index: int) -> None:
-        """Tell the device that there is something on a queue."""
+        """Notify the device that there is something on a queue."""
 
     @abstractmethod
     def wait(self, index: int, timeout: float | None) -> bool:

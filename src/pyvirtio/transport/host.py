@@ -16,22 +16,22 @@ if TYPE_CHECKING:
         """What a `DeviceHost` reports to the transport by itself."""
 
         def config_changed(self) -> None:
-            """Tell the driver that the device changed its configuration space (VIRTIO 1.4, 2.5)."""
+            """Notify the driver that the device changed its configuration space (VIRTIO 1.4, 2.5)."""
             ...
 
         def queue_broken(self, index: int) -> None:
-            """Tell the driver that a queue cannot be trusted and is not served until it is set up again."""
+            """Notify the driver that a queue cannot be trusted and is not served until it is set up again."""
             ...
 
 
 MAXIMUM_STRIKES = 3
-"""After so many deaths of a worker inside the device's method, a request fails instead of being tried again."""
+"""How often a worker may die inside the device's method for one request before that request fails."""
 
 
 class DeviceHost(ABC):
     """What a transport asks of whoever runs the device.
 
-    No call waits for the device's own code. What takes time gives a `Completion`; the transport tells its driver
+    No call waits for the device's own code. What takes time returns a `Completion`; the transport tells its driver
     that it is done only then. ``events`` is where the host reports what happens by itself; the transport sets it.
     """
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyvirtio.vm.qemu import Qemu
 
 PROBE_LIMIT = 10.0  # seconds
-# QEMU ends by abort() where it does not take an id, and that is no reason for a core dump.
+# QEMU ends by abort() where it does not take an id; a core dump of that would be of no use.
 WITHOUT_CORE = ("/bin/sh", "-c", 'ulimit -c 0; exec "$@"', "sh")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def interact(config: LaunchConfig) -> int:
-    """Give the terminal to a shell in a guest until that ends, and return QEMU's exit status.
+    """Connect the terminal to a shell in a guest until that ends, and return QEMU's exit status.
 
     Ctrl-A X ends QEMU.
 
