@@ -59,8 +59,8 @@ class SlotState(Enum):
 TRANSITIONS = {
     SlotState.STARTING: {SlotState.SERVING, SlotState.PAUSING},
     SlotState.SERVING: {SlotState.CHANGING, SlotState.PAUSING},
-    SlotState.CHANGING: {SlotState.SERVING, SlotState.PAUSING},
-    SlotState.PAUSING: {SlotState.STARTING},
+    SlotState.CHANGING: {SlotState.PAUSING},
+    SlotState.PAUSING: {SlotState.STARTING, SlotState.SERVING},  # the second where a replacement is ready
 }
 """The states that may follow each state."""
 
@@ -197,7 +197,6 @@ class WorkerSlot:
     def _take_replacement(self, replacement: WorkerProcess) -> None:
         self.worker, self.replacement = replacement, None
         self._deaths = 0
-        self.state = SlotState.CHANGING
         log.warning("device-reloaded", f"worker {self.number} runs the changed device")
         self.serve()
 

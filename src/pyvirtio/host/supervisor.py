@@ -358,7 +358,7 @@ class Supervisor(DeviceHost):
     def _watch(self, slot: WorkerSlot) -> None:
         """End a worker that has been busy with one thing for longer than the device's patience."""
         began = slot.worker.heartbeat[0]
-        if self._patience is None or not began or not slot.worker.serves:
+        if self._patience is None or not began or not slot.worker.runs_device:
             return
         if time.monotonic_ns() - began > self._patience * 1e9 + TIME_SLICE_NS:
             log.warning(

@@ -77,6 +77,11 @@ class WorkerProcess:
         return self.state is ProcessState.READY
 
     @property
+    def runs_device(self) -> bool:
+        """Whether the device's code may run in it beyond being loaded."""
+        return self.state in (ProcessState.READY, ProcessState.LEAVING)
+
+    @property
     def is_gone(self) -> bool:
         """Whether nothing is to be expected of it any more."""
         return self.state in (ProcessState.GONE, ProcessState.REAPED)
