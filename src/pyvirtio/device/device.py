@@ -8,7 +8,7 @@ from pyvirtio.device import handlers
 from pyvirtio.device.outgoing import OutgoingPort
 from pyvirtio.device.queue import AnyQueue, OutgoingQueue, Queue
 from pyvirtio.errors import LocalError
-from pyvirtio.spec.features import DEVICE_FEATURES, RING_FEATURES, Feature
+from pyvirtio.spec.features import DEVICE_FEATURES, RING_FEATURES
 from pyvirtio.spec.struct import Struct
 from pyvirtio.transport import DeviceDescription
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from typing import Any, ClassVar, Self, TypeVar
-
-    from pyvirtio.spec.struct import ByteOrder
 
     R = TypeVar("R")
 
@@ -202,11 +200,6 @@ class Device:
                 self._own_executor = None
 
     @property
-    def byte_order(self) -> ByteOrder:
-        """The order of bytes in structures: the guest's for a legacy driver, little-endian otherwise."""
-        return "little" if self.negotiated & Feature.VERSION_1 else sys.byteorder
-
-    @property
     def logs(self) -> bool:
         """Whether somebody reads what `info` logs."""
         return self._logger is not None
@@ -228,7 +221,7 @@ class Device:
     def load_config(self, data: bytes | bytearray) -> None:
         """Take over the content of the configuration space, as the driver left it."""
         if self._config is not None:
-            self._config = type(self._config).unpack(data, self.byte_order)
+            self._config = type(self._config).unpack(data)
 
     def update_config(self, **changes: object) -> None:
         """Change fields of the configuration space; the driver gets a configuration-change interrupt."""
@@ -243,7 +236,7 @@ class Device:
             raise LocalError(f"the driver knows the configuration space of {name} already; change its fields only")
         self._config = value
         if self._tell_config is not None and value is not None:
-            self._tell_config(value.pack(self.byte_order))
+            self._tell_config(value.pack())
 
 
 def _check(device: Any, name: str, config: object) -> None:

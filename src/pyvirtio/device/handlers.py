@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyvirtio.ring import Chain
-    from pyvirtio.spec.struct import ByteOrder, Struct
+    from pyvirtio.spec.struct import Struct
 
     Handler = Callable[[Chain], Coroutine[Any, Any, None] | None]
     """Answers a chain: at once, or by a coroutine that it returns."""
@@ -35,12 +35,12 @@ def is_generator(method: Any) -> bool:
     return bool(_flags(method) & (_CO_GENERATOR | _CO_ASYNC_GENERATOR))
 
 
-def stream_handler(method: Callable[[Reader, Writer], Any], order: ByteOrder) -> Handler:
+def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
     """Return the handler for a method that takes a `Reader` and a `Writer`."""
     if is_async(method):
 
         async def answer_later(chain: Chain) -> None:
-            reader, writer = Reader(chain, order), Writer(chain, order)
+            reader, writer = Reader(chain), Writer(chain)
             try:
                 await method(reader, writer)
             finally:
@@ -49,7 +49,7 @@ def stream_handler(method: Callable[[Reader, Writer], Any], order: ByteOrder) ->
         return answer_later
 
     def answer(chain: Chain) -> None:
-        reader, writer = Reader(chain, order), Writer(chain, order)
+        reader, writer = Reader(chain), Writer(chain)
         try:
             _nothing_to_await(method(reader, writer))
         finally:
@@ -58,25 +58,23 @@ def stream_handler(method: Callable[[Reader, Writer], Any], order: ByteOrder) ->
     return answer
 
 
-def typed_handler(
-    method: Callable[[Any], Any], request: type[Struct], response: type[Struct], order: ByteOrder
-) -> Handler:
+def typed_handler(method: Callable[[Any], Any], request: type[Struct], response: type[Struct]) -> Handler:
     """Return the handler for a method that takes and returns structures."""
     unpack, size = request.unpack, request.nbytes
     if is_async(method):
 
         async def answer_later(chain: Chain) -> None:
-            write_response(chain, await method(unpack(chain.read(size), order)), response, order)
+            write_response(chain, await method(unpack(chain.read(size))), response)
 
         return answer_later
 
     def answer(chain: Chain) -> None:
-        write_response(chain, method(unpack(chain.read(size), order)), response, order)
+        write_response(chain, method(unpack(chain.read(size))), response)
 
     return answer
 
 
-def write_response(chain: Chain, value: Any, response: type[Struct], order: ByteOrder) -> None:
+def write_response(chain: Chain, value: Any, response: type[Struct]) -> None:
     """Write what a typed method returned: a structure, or the number that is its only field.
 
     Raises:
@@ -88,7 +86,7 @@ def write_response(chain: Chain, value: Any, response: type[Struct], order: Byte
         value = response(value)
     if not isinstance(value, response):
         raise TypeError(f"the device's method returned {value!r}; it has to return a {response.__name__}")
-    chain.write(value.pack(order))
+    chain.write(value.pack())
 
 
 class StillInUse(Exception):

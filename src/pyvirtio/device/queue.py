@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyvirtio.device.handlers import Handler
     from pyvirtio.device.outgoing import OutgoingPort
     from pyvirtio.device.streams import Writer
-    from pyvirtio.spec.struct import ByteOrder, Struct
+    from pyvirtio.spec.struct import Struct
 
     Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -147,14 +147,14 @@ class Queue(AnyQueue):
     def _answering(self) -> str:
         return self.methods.get("each") or self.methods["stream"]
 
-    def handler(self, device: object, order: ByteOrder) -> Handler:
-        """Return what has ``device`` answer a chain, its numbers being in byte order ``order``."""
+    def handler(self, device: object) -> Handler:
+        """Return what has ``device`` answer a chain."""
         method = getattr(device, self._answering)
         if "stream" in self.methods:
-            return handlers.stream_handler(method, order)
+            return handlers.stream_handler(method)
         assert self.request is not None
         assert self.response is not None
-        return handlers.typed_handler(method, self.request, self.response, order)
+        return handlers.typed_handler(method, self.request, self.response)
 
     def failure(self, device: object) -> Callable[[Writer], object] | None:
         """Return the method that writes what a driver sees of a failed request, if there is one."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Never, TypeVar
 
     from pyvirtio.ring import Chain
-    from pyvirtio.spec.struct import ByteOrder, Struct
+    from pyvirtio.spec.struct import Struct
 
     S = TypeVar("S", bound=Struct)
 
@@ -37,11 +37,10 @@ _OVER: Any = _Over()
 
 
 class _Stream:
-    __slots__ = ("_chain", "_lent", "_order")
+    __slots__ = ("_chain", "_lent")
 
-    def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
+    def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._order = order
         self._lent: list[memoryview] | None = None
 
     def _lend(self, pieces: Sequence[memoryview], start: int, stop: int) -> list[memoryview]:
@@ -82,9 +81,8 @@ class Reader(_Stream):
 
     __slots__ = ("_position",)
 
-    def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
+    def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._order = order
         self._lent = None
         self._position = 0
 
@@ -105,7 +103,7 @@ class Reader(_Stream):
         Raises:
             ShortData: the request ends before it.
         """
-        return kind.unpack(self.read(kind.nbytes), self._order)
+        return kind.unpack(self.read(kind.nbytes))
 
     def views(self, limit: int = -1) -> list[memoryview]:
         """Lend the next bytes where they lie in the guest's memory, for ``os.pwritev(fd, reader.views(), offset)``.
@@ -136,9 +134,8 @@ class Writer(_Stream):
 
     __slots__ = ()
 
-    def __init__(self, chain: Chain, order: ByteOrder = "little") -> None:
+    def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._order = order
         self._lent = None
 
     @property
@@ -158,7 +155,7 @@ class Writer(_Stream):
         """Write one structure; raises `ChainError` as `write` does."""
         if not isinstance(answer, tuple):
             raise TypeError(f"an answer of type {type(answer).__name__}; give a structure")
-        self._chain.write(answer.pack(self._order))
+        self._chain.write(answer.pack())
 
     def skip(self, number: int) -> None:
         """Write ``number`` zero bytes: the driver is told that they were written, so they must be (2.7.8.2).

@@ -61,7 +61,7 @@ class RecordDispatcher:
         if request is None or response is None or not (request.nbytes and response.nbytes):
             return False
         each = "each" in declared.methods and not declared.is_async(device)
-        return device.byte_order == "little" and (each or "batch" in declared.methods)
+        return each or "batch" in declared.methods
 
     @property
     def calls(self) -> bool:

@@ -72,8 +72,7 @@ class RequestService(QueueService):
     ) -> None:
         super().__init__(index, queue, notifier, around)
         self._declared = declared
-        self._order = device.byte_order
-        self._handler: Handler = declared.handler(device, self._order)
+        self._handler: Handler = declared.handler(device)
         self._failure = declared.failure(device)
         self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
         self._patience = device.patience
@@ -193,7 +192,7 @@ class RequestService(QueueService):
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            write_response(chain, outcome, response, self._order)
+            write_response(chain, outcome, response)
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             self._fail(chain, error)
         else:
@@ -314,7 +313,7 @@ class RequestService(QueueService):
             self.report_once("method-failed", f"the device's method failed: {error!r}", error)
         if self._failure is None or chain.error:
             return
-        writer = Writer(chain, self._order)
+        writer = Writer(chain)
         try:
             self._failure(writer)
         except Exception as own:  # noqa: BLE001  # the author's code may raise anything; the queue goes on

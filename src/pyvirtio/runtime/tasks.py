@@ -137,7 +137,7 @@ class Tasks:
         Whoever gets a slot sets its ``done``.
 
         Raises:
-            BaseException: what the coroutine raised.
+            BaseException: what the coroutine raised; RuntimeError where it was cancelled.
         """
         loop, slot, context = self.loop, self._take_idle(), copy_context()
         task, current = slot.task, current_task(loop)
@@ -149,6 +149,8 @@ class Tasks:
             awaited = context.run(work.send, None)
         except StopIteration:
             return None
+        except asyncio.CancelledError as error:  # of something that it awaited: nobody has cancelled the coroutine
+            raise RuntimeError("what the method waited for was cancelled") from error
         finally:
             _leave_task(loop, task)
             if current is not None:
