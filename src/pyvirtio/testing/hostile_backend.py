@@ -15,7 +15,6 @@ The protocol is spoken as it should be; only what goes into the rings is hostile
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import threading
@@ -23,13 +22,12 @@ from copy import copy
 
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
+from pyvirtio.server import Server, listen
 from pyvirtio.spec.features import Feature
-from pyvirtio.system.eventfd import signal
-from pyvirtio.system.fd_passing import receive, send
+from pyvirtio.system.eventfd import drain, signal
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.transport import Completion, DeviceHost
 from pyvirtio.vhost_user.backend import BackendSession
-from pyvirtio.vhost_user.messages import MAXIMUM_FDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,62 +58,42 @@ class HostileBackend(DeviceHost):
         self._path = path
         self._memory = MemoryTable()
         self._queues: dict[int, tuple[QueueSetup, RawDevice]] = {}
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._ours, self._theirs = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="hostile-back-end", daemon=True)
+        self._exits = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._listener.bind(self._path)
-        self._listener.listen()
-        self._thread.start()
+        with contextlib.ExitStack() as exits:
+            listener = exits.enter_context(listen(self._path))
+            server = Server(self, lambda host: BackendSession(host, self.refused.append), listener=listener)
+            exits.callback(server.close)
+            ours, theirs = socket.socketpair()
+            exits.enter_context(theirs)
+            thread = threading.Thread(target=self._run, args=(server, theirs), name="hostile-back-end", daemon=True)
+            exits.callback(thread.join)
+            exits.enter_context(ours)
+            thread.start()
+            self._exits = exits.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ours.close()
-        self._thread.join()
-        self._theirs.close()
-        self._listener.close()
+        self._exits.close()
         self._memory = MemoryTable()  # a mapping holds a descriptor of its file
-        os.unlink(self._path)
 
     # The thread.
 
-    def _run(self) -> None:
-        while self._wait(self._listener):
-            connection, _ = self._listener.accept()
-            session = BackendSession(self, self.refused.append)
-            with connection, contextlib.suppress(OSError):
-                self._converse(connection, session)
-            session.close()
-
-    def _converse(self, connection: socket.socket, session: BackendSession) -> None:
-        while self._wait(connection):
-            data, fds = receive(connection, session.wanted, MAXIMUM_FDS)
-            if not data:
-                return
-            session.receive(data, fds)
-            for message in session.outgoing():
-                send(connection, message.data, message.fds)
-                for fd in message.fds:
-                    os.close(fd)
-
-    def _wait(self, sock: socket.socket) -> bool:
-        """Serve kicks until ``sock`` is readable; return False when it is time to end."""
+    def _run(self, server: Server, end: socket.socket) -> None:
+        """Serve the connection and its kicks until the other side of ``end`` is closed."""
         while True:
-            poll = select.poll()
             kicks = {setup.kick_fd: index for index, (setup, _) in self._queues.items()}
-            for fd in (sock.fileno(), self._theirs.fileno(), *kicks):
+            poll = select.poll()
+            for fd in (server.fileno(), end.fileno(), *kicks):
                 poll.register(fd, select.POLLIN)
-            ready = [fd for fd, _ in poll.poll()]
-            if self._theirs.fileno() in ready:
-                return False
-            for fd in ready:
-                if fd in kicks:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(fd)
-                    self._serve(*self._queues[kicks[fd]])
-            if sock.fileno() in ready:
-                return True
+            ready = {fd for fd, _ in poll.poll()}
+            if end.fileno() in ready:
+                return
+            for fd in ready & kicks.keys():
+                drain(fd)
+                self._serve(*self._queues[kicks[fd]])
+            server.step()
 
     def _serve(self, setup: QueueSetup, device: RawDevice) -> None:
         for head in device.heads():
