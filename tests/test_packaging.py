@@ -59,7 +59,7 @@ def test_the_wheel_has_what_a_guest_and_a_type_checker_need(wheel: set[str]):
 
 def test_both_have_the_sources_of_the_native_engine(wheel: set[str], sdist: set[str]):
     ring = ROOT / "src" / "pyvirtio" / "ring"
-    sources = {f"pyvirtio/ring/{path.relative_to(ring)}" for path in [ring / "_native.c", *ring.glob("native/*")]}
+    sources = {f"pyvirtio/ring/{path.relative_to(ring)}" for path in [ring / "_native.c", *ring.glob("native/**/*.*")]}
     assert len(sources) > 1
     assert sources <= wheel
     assert {f"src/{name}" for name in sources} <= sdist

@@ -88,6 +88,8 @@ class QueueService:
         self._clock = around.clock
         self._stopped: Completion[int] | None = None
         self._reported: set[str] = set()
+        # After a start the driver is told of the first answer in any case: what it asked for before may be stale.
+        self._owes_interrupt = True
 
     def _go(self, state: QueueState) -> None:
         assert state in TRANSITIONS[self.state], (self.state, state)
@@ -142,6 +144,7 @@ class QueueService:
 
     def interrupt(self) -> None:
         """Interrupt the driver, whether it wants to know or not."""
+        self._owes_interrupt = False
         self.queue.needs_interrupt()
         self._notify()
 
@@ -151,7 +154,8 @@ class QueueService:
         self._interrupt_if_wanted()
 
     def _interrupt_if_wanted(self) -> None:
-        if self.queue.needs_interrupt():
+        if self.queue.needs_interrupt() or self._owes_interrupt:
+            self._owes_interrupt = False
             self._notify()
 
     # The end.
