@@ -111,9 +111,9 @@ def test_busy_socket_is_refused_and_left_alone():
 def test_plain_file_is_refused_and_left_alone(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("precious")
-    refused(serve("factorial", "--socket", str(file)), 1, str(file), "no socket")
+    refused(serve("factorial", "--socket", str(file)), 1, str(file))
     assert file.read_text() == "precious"
-    refused(serve("factorial", "--socket", str(tmp_path)), 1, "no socket")
+    refused(serve("factorial", "--socket", str(tmp_path)), 1, str(tmp_path))
 
 
 def test_socket_that_somebody_else_made_meanwhile_is_left_alone(tmp_path: Path):
@@ -134,7 +134,8 @@ def test_impossible_places(path: str):
 
 def test_device_id():
     with served("factorial", "--device-id", "63") as server:
-        assert "(virtio id 63)" in server.log[0]
+        assert "(virtio id 63)" in server.log[-1]
+        assert server.lines("[id-unusable]") == 1
         answers_rightly(server.path)
 
 
@@ -144,26 +145,26 @@ def test_ready_line_names_device_id_and_socket():
 
 
 @pytest.mark.parametrize(
-    ("device", "texts"),
+    ("device", "status", "texts"),
     [
-        ("nothing", ["nothing", "factorial", "file.py:Class"]),
-        ("nothing.py:Device", ["nothing.py"]),
-        ("good.py", ["file.py:Class"]),
-        ("good.py:Other", ["Other", "Good"]),
-        ("good.py:", ["file.py:Class"]),
-        ("syntax.py:Good", ["syntax.py, line 2"]),
-        ("raises.py:Good", ["raises.py", "ZeroDivisionError"]),
-        ("missing.py:Good", ["missing.py", "no_such_module"]),
-        ("good.txt:Good", ["good.txt", ".py"]),
-        ("empty.py:Empty", ["Empty", "Queue"]),
-        ("nomethod.py:NoMethod", ["requests"]),
-        (".:Good", ["."]),
+        ("nothing", 2, ["nothing", "factorial", "file.py:Class"]),
+        ("nothing.py:Device", 2, ["nothing.py"]),
+        ("good.py", 2, ["file.py:Class"]),
+        ("good.py:Other", 2, ["Other", "Good"]),
+        ("good.py:", 2, ["file.py:Class"]),
+        ("syntax.py:Good", 1, ["syntax.py, line 2"]),
+        ("raises.py:Good", 1, ["raises.py", "ZeroDivisionError"]),
+        ("missing.py:Good", 1, ["missing.py", "no_such_module"]),
+        ("good.txt:Good", 1, ["good.txt", ".py"]),
+        ("empty.py:Empty", 1, ["Empty", "Queue"]),
+        ("nomethod.py:NoMethod", 1, ["requests"]),
+        (".:Good", 2, ["."]),
     ],
 )
-def test_devices_that_cannot_be_served(tmp_path: Path, device: str, texts: list[str]):
+def test_devices_that_cannot_be_served(tmp_path: Path, device: str, status: int, texts: list[str]):
     good = (
         "from pyvirtio.device import Device, Queue\n"
-        "class Good(Device):\n    device_id = 63\n    requests = Queue()\n"
+        "class Good(Device):\n    device_id = 38\n    requests = Queue()\n"
         "    @requests.stream\n    def answer(self, reader, writer): pass\n"
     )
     (tmp_path / "good.py").write_text(good)
@@ -171,13 +172,13 @@ def test_devices_that_cannot_be_served(tmp_path: Path, device: str, texts: list[
     (tmp_path / "syntax.py").write_text("x = 1\nclass Good(:\n")
     (tmp_path / "raises.py").write_text("1 / 0\n")
     (tmp_path / "missing.py").write_text("import no_such_module\n")
-    (tmp_path / "empty.py").write_text("from pyvirtio.device import Device\nclass Empty(Device):\n    device_id = 63\n")
+    (tmp_path / "empty.py").write_text("from pyvirtio.device import Device\nclass Empty(Device):\n    device_id = 38\n")
     (tmp_path / "nomethod.py").write_text(
         "from pyvirtio.device import Device, Queue\n"
-        "class NoMethod(Device):\n    device_id = 63\n    requests = Queue()\n"
+        "class NoMethod(Device):\n    device_id = 38\n    requests = Queue()\n"
     )
     result = serve(device, "--socket", "s", cwd=tmp_path)
-    refused(result, 1, *texts)
+    refused(result, status, *texts)
     assert not (tmp_path / "s").exists()
 
 

@@ -89,14 +89,15 @@ def test_the_public_driver_sees_no_error_when_the_worker_dies(rng: random.Random
             assert again == list(driver.factorials(numbers))
 
 
-@pytest.mark.parametrize(("what", "how"), [(EXIT, "exited with status 7"), (CRASH, "was ended by SIGSEGV")])
+@pytest.mark.parametrize(("what", "how"), [(EXIT, "status 7"), (CRASH, "SIGSEGV")])
 def test_request_that_kills_three_workers_is_returned_empty_and_reported(tmp_path: Path, what: int, how: str):
     record = tmp_path / "record"
     with served(odd(), "-v", environment={"ODD_RECORD": str(record)}) as server, driven(server) as queue:
         before = server.fds()
         assert ask(queue, 1, 2, what, 3, 4) == [2, 4, None, 6, 8]
-        server.wait_for(f"worker 0 {how}", count=3)
-        server.wait_for("a request ended the worker 3 times; it is returned empty")
+        server.wait_for("[worker-ended]", count=3)
+        assert server.lines(how) == 3
+        server.wait_for("[request-failed]")
         assert ask(queue, *range(20)) == [2 * n for n in range(20)]
         worker_of(server)
         assert server.fds() == before
@@ -122,7 +123,7 @@ def test_unrepeatable_request_is_never_given_twice(tmp_path: Path):
             None,
             *(2 * n for n in range(10, 20)),
         ]
-        server.wait_for("ended the worker and is returned empty")
+        server.wait_for("[request-failed]")
     times = Counter(map(int, record.read_text().split()))
     assert times == Counter([*range(20), EXIT])
 
@@ -130,16 +131,16 @@ def test_unrepeatable_request_is_never_given_twice(tmp_path: Path):
 def test_method_that_hangs_is_killed_after_its_patience():
     with served(odd("Impatient")) as server, driven(server) as queue:
         assert ask(queue, 1, HANG, 2) == [2, None, 4]
-        assert server.lines("a request takes longer than 0.3 s; its worker is killed") == 3
+        assert server.lines("[worker-hangs]") >= 3
 
 
 def test_method_that_raises_is_logged_and_the_request_returned_empty():
     with served(odd()) as server, driven(server) as queue:
         pid = worker_of(server)
         assert ask(queue, 1, RAISE, 2, RAISE) == [2, None, 4, None]
-        server.wait_for("the device's method failed, the request is returned empty: ValueError('as it was told to')")
+        server.wait_for("[method-failed]")
         assert ask(queue, PID) == [pid]
-        assert server.lines("ValueError('as it was told to')") == 1
+        assert server.lines("[method-failed]") == 1
 
 
 def test_config_space_that_the_driver_wrote_survives_the_worker():
@@ -213,7 +214,7 @@ def test_keeper_killed_after_a_failed_reload_leaves_no_worker_behind(tmp_path: P
     device.write_text(DEVICE.format(factor=2))
     with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
         device.write_text("class Mine(:\n")
-        server.wait_for("the device is not reloaded")
+        server.wait_for("[device-unloadable]")
         until(lambda: len(server.workers()) == 1)
         queue.submit(*pack(HANG))
         queue.kick()
@@ -242,7 +243,8 @@ class Number(Struct):
     value: int = le32()
 
 class Mine(Device):
-    device_id = 63
+    device_id = 38
+    patience = 2.0
     requests = Queue(Number, Number, size=64)
 
     @requests.each
@@ -266,7 +268,7 @@ def test_reload_of_an_edited_file_changes_the_answers_and_nothing_else(tmp_path:
         assert ask(queue, 21) == [42]
         for round_number, factor in enumerate((3, 4, 5), start=1):
             device.write_text(DEVICE.format(factor=factor))
-            server.wait_for("worker 0 runs the changed device", count=round_number)
+            server.wait_for("[device-reloaded]", count=round_number)
             assert ask(queue, *range(20)) == [factor * n for n in range(20)]
         worker_of(server)
         assert server.fds() == before
@@ -277,12 +279,12 @@ def test_reload_with_a_syntax_error_keeps_the_old_code_and_logs_one_line(tmp_pat
     device.write_text(DEVICE.format(factor=2))
     with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
         device.write_text(DEVICE.format(factor=3) + "\ndef broken(:\n")
-        line = server.wait_for("the device is not reloaded")
+        line = server.wait_for("[device-unloadable]")
         assert "mine.py, line" in line
         assert ask(queue, 21) == [42]
         device.write_text(DEVICE.format(factor=3))
         until(lambda: ask(queue, 21) == [63])
-        assert len(server.log) == 2
+        assert server.lines("[device-unloadable]") == 1
         assert not server.lines("Traceback")
 
 
@@ -290,9 +292,9 @@ def test_reload_with_a_syntax_error_keeps_the_old_code_and_logs_one_line(tmp_pat
     ("change", "why"),
     [
         ("requests = Queue(Number, Number, size=64)", "requests = Queue(Number, Number, size=64, count=2)"),
-        ("device_id = 63", "device_id = 62"),
-        ("device_id = 63", "device_id = 63\n    features = 1"),
-        ("device_id = 63", "device_id = 63\n    config = Number()"),
+        ("device_id = 38", "device_id = 37"),
+        ("device_id = 38", "device_id = 38\n    features = 1"),
+        ("device_id = 38", "device_id = 38\n    config = Number()"),
     ],
     ids=["queues", "id", "features", "config space"],
 )
@@ -301,7 +303,7 @@ def test_reload_that_would_change_what_the_driver_knows_is_refused(tmp_path: Pat
     device.write_text(DEVICE.format(factor=2))
     with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
         device.write_text(DEVICE.format(factor=3).replace(change, why))
-        server.wait_for("the device is not reloaded")
+        server.wait_for("[device-refused]")
         assert ask(queue, 21) == [42]
         device.write_text(DEVICE.format(factor=3))
         until(lambda: ask(queue, 21) == [63])
@@ -318,8 +320,8 @@ def test_reload_while_requests_are_in_flight(tmp_path: Path):
         queue.kick()
         assert begun.read_bytes() == b"!"
         device.write_text(DEVICE.format(factor=3))
-        # The old code is asked to finish, does not, and the new code has to answer.
-        server.wait_for("worker 0 runs the changed device")
+        # The old code is asked to finish, does not for as long as it may take, and the new code has to answer.
+        server.wait_for("[device-reloaded]")
         assert begun.read_bytes() == b"!"
         pipe.write_bytes(b"99")
         answers = unpack(queue.answers(4))
@@ -344,7 +346,7 @@ def test_reload_loses_no_change_of_the_config_space(tmp_path: Path):
         assert begun.read_bytes() == b""  # the new code is there, and the old one about to be asked to leave
         pipe.write_bytes(b"5")
         assert unpack(queue.answers(2)) == [5, 101]
-        server.wait_for("worker 0 runs the changed device")
+        server.wait_for("[device-reloaded]")
         assert ask(queue, STATE) == [101]
         assert queue.frontend.config(4, 4) == (101).to_bytes(4, "little")
 
@@ -372,20 +374,18 @@ def test_reload_of_a_file_beside_the_device(tmp_path: Path):
 
 
 def test_worker_that_dies_is_followed_while_its_file_is_broken(tmp_path: Path):
-    """The file is broken and the worker killed; once the file is mended the request is answered."""
+    """The file is broken and the worker killed: the next one runs the old code until the file is mended."""
     device = tmp_path / "mine.py"
     device.write_text(DEVICE.format(factor=2))
     with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
         device.write_text("class Mine(:\n")
-        server.wait_for("the device is not reloaded")
+        server.wait_for("[device-unloadable]")
         for pid in server.workers():
             with suppress(ProcessLookupError):  # the one with the broken code ends by itself
                 os.kill(pid, signal.SIGKILL)
-        queue.submit(*pack(21))
-        queue.kick()
-        assert queue.frontend.number(R.GET_FEATURES)
+        assert ask(queue, 21) == [42]
         device.write_text(DEVICE.format(factor=3))
-        assert unpack(queue.answers(1)) == [63]
+        until(lambda: ask(queue, 21) == [63])
 
 
 # One after the other.

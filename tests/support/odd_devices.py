@@ -30,7 +30,7 @@ class Config(Struct):
 class Odd(Device):
     """Notes each request in the file that ODD_RECORD names, before it does anything else with it."""
 
-    device_id = 63
+    device_id = 38
     config = Config(state=100)
     requests = Queue(Number, Number, size=64)
 
@@ -57,7 +57,7 @@ class Unrepeatable(Odd):
 class Four(Device):
     """Four queues; an answer is the double of its request."""
 
-    device_id = 63
+    device_id = 38
     requests = Queue(Number, Number, size=64, count=4)
     answer = requests.each(Odd.answer)
 

@@ -141,11 +141,11 @@ class Queue(AnyQueue):
 
     def is_async(self, device: object) -> bool:
         """Return whether the queue's method of ``device`` is an ``async def``."""
-        return handlers.is_async(getattr(device, self._answering))
+        return handlers.is_async(getattr(device, self._answering, None))
 
     @property
     def _answering(self) -> str:
-        return self.methods.get("each") or self.methods["stream"]
+        return self.methods.get("each") or self.methods.get("stream", "")
 
     def handler(self, device: object) -> Handler:
         """Return what has ``device`` answer a chain."""

@@ -215,10 +215,8 @@ class WorkerSlot:
             self._restart()
 
     def _bury(self) -> None:
-        left_as_told = self.state is SlotState.CHANGING
-        how = self.worker.reap()
-        if not left_as_told or self.worker.crashed:
-            self._events.died(self, how)
+        # Also where it was told to leave: it may have been ended, or have died, with requests inside its methods.
+        self._events.died(self, self.worker.reap())
         self._restart_at = time.monotonic() + self._pause()
         self._go(SlotState.PAUSING)
 
