@@ -9,14 +9,20 @@ from pyvirtio.spec import split
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Self, TypeVar
+    from typing import Any, Self, TypeVar, overload
 
+    from pyvirtio.device.device import Device
     from pyvirtio.device.handlers import Handler
     from pyvirtio.device.outgoing import OutgoingPort
     from pyvirtio.device.streams import Writer
     from pyvirtio.spec.struct import Struct
 
     Method = TypeVar("Method", bound=Callable[..., Any])
+else:
+
+    def overload(function: object) -> object:
+        """Stand for `typing.overload` while the program runs: importing ``typing`` takes long."""
+        return function
 
 
 class AnyQueue:
@@ -166,17 +172,23 @@ class OutgoingQueue(AnyQueue):
     """A queue on which the device speaks and the driver only provides buffers, such as a console's receive queue.
 
     No buffer is taken before there is something to say. On an instance of the device it reads as an `OutgoingPort`,
-    whose `send` a device calls; where ``count`` is above 1, as a list of them.
+    whose `send` a device calls; where ``count`` is above 1, `Device.ports` has one for each.
     """
 
     def __init__(self, *, size: int = 128, count: int = 1) -> None:
         super().__init__(size=size, count=count)
 
-    def __get__(self, device: Any, _owner: type) -> Self | OutgoingPort | list[OutgoingPort]:
+    @overload
+    def __get__(self, device: None, _owner: type) -> Self: ...
+    @overload
+    def __get__(self, device: Device, _owner: type) -> OutgoingPort: ...  # noqa: F811  # ruff knows typing's only
+    def __get__(self, device: Device | None, _owner: type) -> Self | OutgoingPort:  # noqa: F811  # as above
         if device is None:
             return self
-        ports: list[OutgoingPort] = device.ports(self)
-        return ports if len(ports) != 1 else ports[0]
+        if self.count > 1:
+            kind = type(device).__name__
+            raise LocalError(f"{kind} has {self.count} queues {self.name!r}; use self.ports({kind}.{self.name})[0]")
+        return device.ports(self)[0]
 
 
 def _refuse_async(method: Callable[..., Any], what: str) -> None:
