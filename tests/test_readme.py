@@ -121,12 +121,11 @@ def test_the_table_of_commands_shows_options_that_exist():
 
 
 def rooms() -> set[str]:
-    return {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} | {"guest", "transport"}
+    return {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} | {"guest"}
 
 
 def imports_of(room: str) -> set[str]:
-    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").exists() else (PACKAGE / room).rglob("*.py")
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    nodes = [node for file in (PACKAGE / room).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
     modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     return {module.split(".")[1] for module in modules if module.startswith("pyvirtio.")} - {room}
 
