@@ -1,6 +1,26 @@
 """Write virtio devices and drivers in Python, and plug them into an unmodified QEMU.
 
-What most authors need is here; everything else is in the package named after it.
+These are the names for authors; everything else is imported from the package that it belongs to, such as
+`pyvirtio.testing`.
+
+A device:
+
+- `Device`: the class to subclass, `Queue` and `OutgoingQueue` to declare its queues;
+- `Reader` and `Writer`: what a ``stream`` method takes; `RecordArray`: what a ``batch`` method takes;
+- `OutgoingPort`: what an outgoing queue is on an instance;
+- `serving`: serve a device object of this process on a socket.
+
+A driver:
+
+- `Driver`: the class to subclass, `RequestQueue` to declare its queues;
+- `Ticket`: a request that was submitted; `Answer`: an answer in parts;
+- `open_driver`: open a driver on a device, in this process or at an address.
+
+Both:
+
+- `Struct`: a wire structure. Its fields are declared by `u8`, `le16`, `le32`, `le64`, `be16`, `be32`, `be64`, `chars`,
+  `raw`, `array` and `nested`;
+- `VirtioError`: the root of every error that is raised on purpose; see `pyvirtio.errors`.
 """
 
 from __future__ import annotations
@@ -8,16 +28,18 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.connect import open_driver, serving
-    from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
-    from pyvirtio.driver import Driver, RequestQueue
+    from pyvirtio.device import Device, OutgoingPort, OutgoingQueue, Queue, Reader, RecordArray, Writer
+    from pyvirtio.driver import Answer, Driver, RequestQueue, Ticket
+    from pyvirtio.errors import VirtioError
     from pyvirtio.spec.struct import Struct, array, be16, be32, be64, chars, le16, le32, le64, nested, raw, u8
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "pyvirtio.connect": ("open_driver", "serving"),
-    "pyvirtio.device": ("Device", "OutgoingQueue", "Queue", "Reader", "Writer"),
-    "pyvirtio.driver": ("Driver", "RequestQueue"),
+    "pyvirtio.device": ("Device", "OutgoingPort", "OutgoingQueue", "Queue", "Reader", "RecordArray", "Writer"),
+    "pyvirtio.driver": ("Answer", "Driver", "RequestQueue", "Ticket"),
+    "pyvirtio.errors": ("VirtioError",),
     "pyvirtio.spec.struct": (
         "Struct",
         "array",
@@ -34,13 +56,18 @@ _ROOMS = {
     ),
 }
 __all__ = [
+    "Answer",
     "Device",
     "Driver",
+    "OutgoingPort",
     "OutgoingQueue",
     "Queue",
     "Reader",
+    "RecordArray",
     "RequestQueue",
     "Struct",
+    "Ticket",
+    "VirtioError",
     "Writer",
     "array",
     "be16",
