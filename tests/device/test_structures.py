@@ -9,8 +9,7 @@ import pytest
 
 from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.device import Device, Queue, Reader, Writer
-from pyvirtio.driver import Driver
-from pyvirtio.driver import Queue as Requests
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import LocalError
 from pyvirtio.ring import engine as engines
 from pyvirtio.spec.struct import Struct, array, be32, le16, le32, nested, u8
@@ -94,11 +93,11 @@ class Shapes(Device):
 class ShapesDriver(Driver):
     device_id = 63
     config = Config
-    corners = Requests(Request, Answer)
-    sums = Requests(Request, Sums)
-    counters = Requests(Request, Answer)
-    streams = Requests(size=256)
-    counts = Requests(Request, Count)
+    corners = RequestQueue(Request, Answer)
+    sums = RequestQueue(Request, Sums)
+    counters = RequestQueue(Request, Answer)
+    streams = RequestQueue(size=256)
+    counts = RequestQueue(Request, Count)
 
 
 def connected() -> tuple[Any, InProcessTransport]:

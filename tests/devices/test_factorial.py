@@ -11,7 +11,7 @@ from pyvirtio import open_driver
 from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.devices.article import Article
 from pyvirtio.devices.factorial import CAN_PRINT, DONE, EXACT, TOO_LARGE, TOO_SMALL, ExactResponse, Factorial, Request
-from pyvirtio.driver import Driver, Queue
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.errors import LocalError
 
@@ -23,7 +23,7 @@ class Raw(Driver):
 
     device_id = 45
     features = EXACT | CAN_PRINT
-    compute = Queue()
+    compute = RequestQueue()
 
 
 @pytest.mark.parametrize("device", [Factorial, Article])

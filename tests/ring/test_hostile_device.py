@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.driver import Driver, Queue
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError, NegotiationError, NoAnswer
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.spec.struct import Struct, le32, le64
@@ -37,8 +37,8 @@ class Client(Driver):
     device_id = 63
     features = 1
     config = Config
-    numbers = Queue(Number, Number, size=8)
-    bytes_ = Queue(size=8)
+    numbers = RequestQueue(Number, Number, size=8)
+    bytes_ = RequestQueue(size=8)
 
 
 def ends(size: int = 8, index: int = 0) -> tuple[SplitDriverQueue, RawDevice]:

@@ -7,6 +7,4 @@ from pyvirtio.driver.incoming import Incoming
 from pyvirtio.driver.request_queue import RequestQueue
 from pyvirtio.driver.ticket import Ticket
 
-__all__ = ["Answer", "BoundQueue", "Driver", "Incoming", "Queue", "RequestQueue", "Ticket"]
-
-Queue = RequestQueue  # the name it had before; a device's declaration is a `Queue`, too
+__all__ = ["Answer", "BoundQueue", "Driver", "Incoming", "RequestQueue", "Ticket"]

@@ -130,7 +130,7 @@ class RawQueue:
         os.eventfd_write(self.kick_fd, 1)
 
     def answers(self, number: int, timeout: float = PATIENCE) -> list[bytes]:
-        """Wait for the answers to the next ``number`` requests, and give them in the order of submission.
+        """Wait for the answers to the next ``number`` requests, and return them in the order of submission.
 
         Raises:
             NoAnswer: they are not all there in time.

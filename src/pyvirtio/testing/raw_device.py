@@ -74,5 +74,5 @@ class RawDevice(RawRing):
         self.used_idx += len(elements)
 
     def answer(self, head: int, data: bytes = b"") -> None:
-        """Do as a device does: write ``data``, and give the chain back."""
+        """Do as a device does: write ``data``, and return the chain."""
         self.add_used((head, self.write(head, data)))

@@ -126,7 +126,7 @@ class BackendSession:
     # What the host reports.
 
     def config_changed(self) -> None:
-        """Tell the front-end of a changed configuration space, if a ring is started, or as soon as one is."""
+        """Report a changed configuration space to the front-end, if a ring is started, or as soon as one is."""
         if self._negotiation.protocol & m.Protocol.CONFIG:
             self._channel.config_changed()
             self.wake()

@@ -124,7 +124,7 @@ class VhostUserTransport(DriverTransport):
         return split.MAXIMUM_SIZE if self._queues is None or index < self._queues else 0
 
     def start_queue(self, setup: QueueSetup) -> None:
-        """Tell the back-end of a queue."""
+        """Announce a queue to the back-end."""
         index = setup.index
         setup.kick_fd = self._kicks.add(index)
         setup.interrupt_fd = self._interrupts.add(index)
