@@ -144,8 +144,8 @@ def test_silence_is_noticed(frontend: CFrontend, peer: Backend, tmp_path: Path):
 SILENT = """
 from pyvirtio import Device
 from pyvirtio_bench.devices import Each
-from pyvirtio.host import worker
-worker.Notifier.notify = lambda self: None  # a back-end that loses every interrupt
+from pyvirtio.runtime import runner
+runner.Notifier.notify = lambda self: None  # a back-end that loses every interrupt
 
 class Silent(Each):
     pass

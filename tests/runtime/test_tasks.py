@@ -430,9 +430,12 @@ def test_the_first_step_raises_to_whoever_begins_it():
         async def work(error: BaseException) -> None:
             raise error
 
-        for error in (ValueError("no"), STOPPED(), SystemExit(3)):
+        for error in (ValueError("no"), SystemExit(3)):
             with pytest.raises(type(error)):
                 pool.tasks.begin(work(error))
+        with pytest.raises(RuntimeError) as raised:  # an exception that no `except Exception` would let pass
+            pool.tasks.begin(work(asyncio.CancelledError()))
+        assert isinstance(raised.value.__cause__, asyncio.CancelledError)
         assert pool.idle == 1
 
     run(main)

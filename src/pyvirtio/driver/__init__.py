@@ -7,4 +7,6 @@ from pyvirtio.driver.incoming import Incoming
 from pyvirtio.driver.request_queue import RequestQueue
 from pyvirtio.driver.ticket import Ticket
 
-__all__ = ["Answer", "BoundQueue", "Driver", "Incoming", "RequestQueue", "Ticket"]
+Queue = RequestQueue  # its first name, in drivers that exist; it is also that of a device's declaration
+
+__all__ = ["Answer", "BoundQueue", "Driver", "Incoming", "Queue", "RequestQueue", "Ticket"]
