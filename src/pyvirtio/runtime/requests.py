@@ -81,6 +81,7 @@ class RequestService(QueueService):
         self._begin_some = self._begin_later if self._tasks else self._answer_some
         self._waiting: list[Chain] = []
         self._alone: list[Chain] = []
+        self._runs_alone = False
         self._running: dict[int, _Running] = {}
         self._answered: list[Chain] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -107,9 +108,12 @@ class RequestService(QueueService):
     def _serve(self, now: int, deadline: int) -> None:
         # What must not be done twice is published before the next is begun.
         deadline = deadline if self._repeatable else 0
+        if self._runs_alone:
+            return
         if self._alone:
             if not self._running:
                 self._serve_chains([self._alone.pop(0)], now, 0)
+                self._runs_alone = bool(self._running)
             return
         records = self._records if not self._waiting and self.state is QueueState.SERVING else None
         if records is not None and self._serve_records(records, now, deadline):
@@ -129,7 +133,7 @@ class RequestService(QueueService):
 
     def has_more(self) -> bool:
         """Return whether there is a request that can be begun now."""
-        if self._alone:
+        if self._runs_alone or self._alone:
             return not self._running
         if self._waiting or (self._records and self._records.open):
             return True
@@ -214,7 +218,7 @@ class RequestService(QueueService):
                 work = handler(chain)
                 assert work is not None
                 slot = tasks.begin(work)
-            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+            except (Exception, tasks.cancelled) as error:  # noqa: BLE001  # as above; and it may await what was cancelled
                 self._fail(chain, error)
             else:
                 if slot is None:
@@ -235,8 +239,12 @@ class RequestService(QueueService):
     def _ended(self, request: _Running, error: BaseException | None) -> None:
         """A method that waited has ended: answer its request at the end of this round of the loop."""
         self._running.pop(request.chain.head, None)
-        if request.cancelled:
-            error = error if isinstance(error, StillInUse) else TookTooLong(self._overdue)
+        self._runs_alone = False
+        if request.cancelled and not isinstance(error, StillInUse):
+            if self.state is QueueState.BROKEN:  # nothing is answered any more, and nobody took too long
+                self._stop_if_drained()
+                return
+            error = TookTooLong(self._overdue)
         if error is None:
             self._answered.append(request.chain)
         else:

@@ -110,7 +110,7 @@ class QueueService:
         try:
             while now < deadline:
                 self._serve(now, deadline)
-                if not self.has_more() and (keep_disabled or not self.queue.enable_kicks()):
+                if not self.has_more() and (keep_disabled or not self.enable_kicks()):
                     return False
                 now = self._clock()
         except RingError as error:

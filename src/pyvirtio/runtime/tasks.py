@@ -126,6 +126,9 @@ class _Slot:
 class Tasks:
     """The tasks of one event loop for the coroutines of one device."""
 
+    cancelled = asyncio.CancelledError
+    """What a coroutine raises that was cancelled, or awaited what was; here for those who do not import ``asyncio``."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._idle: list[_Slot] = []
