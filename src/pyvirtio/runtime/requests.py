@@ -14,7 +14,7 @@ from pyvirtio.device.streams import Writer
 from pyvirtio.errors import PeerError
 from pyvirtio.ring.queue import record_queue
 from pyvirtio.runtime.records import RecordDispatcher
-from pyvirtio.runtime.service import TIME_SLICE_NS, QueueService, QueueState
+from pyvirtio.runtime.service import SERVING, TIME_SLICE_NS, UNBROKEN, QueueService
 from pyvirtio.transport import MAXIMUM_STRIKES
 
 TYPE_CHECKING = False
@@ -115,11 +115,11 @@ class RequestService(QueueService):
                 self._serve_chains([self._alone.pop(0)], now, 0)
                 self._runs_alone = bool(self._running)
             return
-        records = self._records if not self._waiting and self.state is QueueState.SERVING else None
+        records = self._records if not self._waiting and self.state is SERVING else None
         if records is not None and self._serve_records(records, now, deadline):
             return
         chains = self._waiting
-        if not chains and self.state is QueueState.SERVING:
+        if not chains and self.state is SERVING:
             chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
         if chains:
             self._waiting = self._serve_chains(chains, now, deadline)
@@ -137,7 +137,7 @@ class RequestService(QueueService):
             return not self._running
         if self._waiting or (self._records and self._records.open):
             return True
-        return self.state is QueueState.SERVING and len(self._running) < self._limit and self.queue.has_more()
+        return self.state is SERVING and len(self._running) < self._limit and self.queue.has_more()
 
     def _answer_some(self, chains: list[Chain], now: int, deadline: int) -> int:
         begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
@@ -260,16 +260,13 @@ class RequestService(QueueService):
         if self._answered:
             self._push_answered()
         self._stop_if_drained()
-        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+        if self.state in UNBROKEN:
             self._around.wake(self.index)
 
     def _push_answered(self) -> None:
-        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+        if self.state in UNBROKEN:
             self._push(self._answered)
         self._answered.clear()
-
-    def _end_of_turn(self) -> None:
-        self._stop_if_drained()
 
     # Patience, for what the loop can cancel. The keeper has its own for what blocks the loop.
 
@@ -365,8 +362,7 @@ class RequestService(QueueService):
     def _is_drained(self) -> bool:
         return not (self._waiting or self._alone or self._running or self._answered)
 
-    def _stop_if_drained(self) -> None:
-        super()._stop_if_drained()
-        if self.state is QueueState.STOPPED and self._timer is not None:
+    def _release(self) -> None:
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -142,9 +142,7 @@ class DeviceRunner(DeviceHost):
             timeout = POLL_INTERVAL
         if waits and idle:
             self._heartbeat[0] = 0
-        events = self._epoll.poll(timeout if idle else 0, MAX_EVENTS)
-        self._heartbeat[0] = self.clock()
-        for fd, _ in events:
+        for fd, _ in self._epoll.poll(timeout if idle else 0, MAX_EVENTS):
             self._deal_with(fd)
         self._ready |= self._silent
         for index in list(self._ready):
@@ -162,6 +160,7 @@ class DeviceRunner(DeviceHost):
         index = self._kick_fds.get(fd)
         if index is None:
             if callback := self._callbacks.get(fd):
+                self._heartbeat[0] = self.clock()
                 callback()
             return
         if fd in self._to_drain and not drain(fd):  # nobody can kick by it any more
@@ -178,17 +177,21 @@ class DeviceRunner(DeviceHost):
             self._awake_until = self.clock() + self._busy_poll_ns
 
     def _before_waiting(self) -> None:
-        """Look once more for requests that nobody was asked to announce, or for long; then ask for kicks."""
-        if not self._awake:
+        """Ask for kicks, and look once more for requests for which none comes; if polling, look for long before."""
+        if not self._awake or (self._busy_poll_ns and self._polls_on()):
             return
-        services = self._services
-        for _ in range(LOOKS if self._busy_poll_ns else 1):
-            self._ready.update(index for index in self._awake if services[index].has_more())
+        for index in self._awake:
+            if self._services[index].enable_kicks():
+                self._ready.add(index)
+        self._awake.clear()
+
+    def _polls_on(self) -> bool:
+        """Look for requests that nobody was asked to announce; return whether to go on before asking for kicks."""
+        for _ in range(LOOKS):
+            self._ready.update(index for index in self._awake if self._services[index].has_more())
             if self._ready:
-                return
-        if not self._busy_poll_ns or self.clock() >= self._awake_until:
-            self._ready.update(index for index in self._awake if services[index].enable_kicks())
-            self._awake.clear()
+                return True
+        return self.clock() < self._awake_until
 
     # What services ask.
 

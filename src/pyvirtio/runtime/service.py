@@ -72,6 +72,10 @@ TRANSITIONS = {
 }
 """The states that may follow each state."""
 
+SERVING = QueueState.SERVING  # each turn asks, and an Enum is slow to return its members
+UNBROKEN = (QueueState.SERVING, QueueState.DRAINING)
+"""The states in which requests are answered."""
+
 
 class QueueService:
     """Serves one queue in turns of bounded length.
@@ -103,7 +107,7 @@ class QueueService:
         With ``keep_disabled`` the driver is not asked to kick: the caller goes on looking, and calls `enable_kicks`
         in the end.
         """
-        if self.state in (QueueState.BROKEN, QueueState.STOPPED):
+        if self.state not in UNBROKEN:
             return False
         deadline = now + TIME_SLICE_NS
         self.queue.disable_kicks()
@@ -117,12 +121,12 @@ class QueueService:
             self._break(error)
             return False
         finally:
-            self._end_of_turn()
+            self._stop_if_drained()
         return True
 
     def enable_kicks(self) -> bool:
         """Ask the driver to kick from now on; return whether there is something to do already."""
-        return self.state is QueueState.SERVING and self.queue.enable_kicks() and self.has_more()
+        return self.state is SERVING and self.queue.enable_kicks() and self.has_more()
 
     def _serve(self, now: int, deadline: int) -> None:
         """Serve some of what waits; overridden."""
@@ -131,9 +135,6 @@ class QueueService:
     def has_more(self) -> bool:
         """Return whether a turn would find something to do now; overridden."""
         raise NotImplementedError
-
-    def _end_of_turn(self) -> None:
-        """Do what is to be done after a turn."""
 
     # Interrupts.
 
@@ -164,7 +165,7 @@ class QueueService:
         """Take nothing more from the ring, finish what was begun; the result is the index to go on from."""
         if self._stopped is None:
             self._stopped = Completion()
-            if self.state is QueueState.SERVING:
+            if self.state is SERVING:
                 self._go(QueueState.DRAINING)
                 self._give_back(fail_suspects=fail_suspects)
             self._stop_if_drained()
@@ -172,7 +173,7 @@ class QueueService:
 
     def stop_at_once(self) -> Completion[int]:
         """Stop without answering what was begun, which stays in flight in the journal; see `stop`."""
-        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+        if self.state in UNBROKEN:
             self._go(QueueState.BROKEN)
             self._drop()
         if self._stopped is None:
@@ -197,11 +198,15 @@ class QueueService:
             return
         if self._is_drained():
             self._go(QueueState.STOPPED)
+            self._release()
             self._stopped.complete(self.queue.position)
+
+    def _release(self) -> None:
+        """Release what only a queue that is not stopped needs; overridden where there is something."""
 
     def fail(self, error: PeerError) -> None:
         """Serve the queue no more: its ring is not where it can be served."""
-        if self.state in (QueueState.SERVING, QueueState.DRAINING):
+        if self.state in UNBROKEN:
             self._break(RingError(str(error)))
 
     def _break(self, error: RingError) -> None:
