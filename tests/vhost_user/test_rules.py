@@ -11,12 +11,13 @@ import pytest
 
 from pyvirtio.spec.features import Status
 from pyvirtio.system.eventfd import drain
-from pyvirtio.testing.frontend import wait_readable
+from pyvirtio.testing.frontend import RawFrontend, wait_readable
+from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import encode
 from pyvirtio.vhost_user.vring import QEMU_MMIO_SIZE
 from tests.support.hosts import SIZE, VERSION_1, FakeHost, Frontend
-from tests.support.vhost import no_more_descriptors, open_files
+from tests.support.vhost import no_more_descriptors, odd, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -413,3 +414,12 @@ def test_events_go_out_through_any_kind_of_descriptor(frontend: Frontend, kind: 
     assert drain(ours)
     for fd in {ours, theirs}:
         os.close(fd)
+
+
+def test_a_device_without_a_configuration_space_does_not_offer_config():
+    """QEMU complains of a back-end that offers access to what the device does not have."""
+    with served(odd()) as server, RawFrontend(server.path) as frontend:
+        offered = m.Protocol(frontend.number(m.Request.GET_PROTOCOL_FEATURES))
+        assert not offered & m.Protocol.CONFIG
+        frontend.negotiate()
+        assert not frontend.tell(m.Request.SET_PROTOCOL_FEATURES, m.Number(m.Protocol.CONFIG))

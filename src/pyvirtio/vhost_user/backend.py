@@ -18,7 +18,7 @@ from pyvirtio.vhost_user.framing import Frame, Framer, close_all, encode
 from pyvirtio.vhost_user.guest_memory import MemoryMessages
 from pyvirtio.vhost_user.handlers import REFUSALS, Answer, steps_of
 from pyvirtio.vhost_user.inflight import InflightMessages
-from pyvirtio.vhost_user.negotiation import OFFERED, Negotiation
+from pyvirtio.vhost_user.negotiation import Negotiation
 from pyvirtio.vhost_user.ring_messages import RingMessages
 from pyvirtio.vhost_user.rings import Rings
 
@@ -49,7 +49,7 @@ class BackendSession:
         self._outgoing: list[Outgoing] = []
         self._waiting: Steps[None] | None = None
         self._failure: ProtocolError | None = None
-        self._negotiation = Negotiation(host.description.features)
+        self._negotiation = Negotiation(host.description.features, has_config=bool(host.description.config))
         self._rings = Rings(host, self._negotiation)
         self._memory = MemoryMessages(host, self._rings, refused)
         self._channel = BackendChannel()
@@ -195,7 +195,8 @@ class BackendSession:
         fewest, most = message.fds
         if not fewest <= len(frame.fds) <= most:
             raise ProtocolError(f"{len(frame.fds)} file descriptors came; {fewest} to {most} are right")
-        if message.needs & ~(OFFERED if message.offered_is_enough else self._negotiation.protocol):
+        negotiation = self._negotiation
+        if message.needs & ~(negotiation.offered_protocol if message.offered_is_enough else negotiation.protocol):
             raise ProtocolError(f"the protocol feature {message.needs.name} was not negotiated")
 
     def _reply(self, request: int, answer: Answer) -> None:

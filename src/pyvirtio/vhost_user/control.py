@@ -5,7 +5,6 @@ from __future__ import annotations
 from pyvirtio.spec.features import Status
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.handlers import Answer, on, plain
-from pyvirtio.vhost_user.negotiation import OFFERED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class ControlMessages:
         return {
             m.Request.GET_FEATURES: plain(lambda: Answer(m.Number(self._negotiation.offered))),
             m.Request.SET_FEATURES: on(m.Number, self._set_features),
-            m.Request.GET_PROTOCOL_FEATURES: plain(lambda: Answer(m.Number(OFFERED))),
+            m.Request.GET_PROTOCOL_FEATURES: plain(lambda: Answer(m.Number(self._negotiation.offered_protocol))),
             m.Request.SET_PROTOCOL_FEATURES: on(m.Number, self._set_protocol_features),
             m.Request.GET_QUEUE_NUM: plain(lambda: Answer(m.Number(len(self._rings.vrings)))),
             m.Request.SET_OWNER: plain(lambda: None),  # who is connected is the owner

@@ -7,20 +7,20 @@ from pyvirtio.spec.features import Status
 from pyvirtio.vhost_user import messages as m
 
 OFFERED = m.Protocol(sum(m.Protocol))
-"""The protocol features that a back-end offers: all that have a name, and not the gaps between them.
-
-As a number it has to be negated: ~OFFERED knows no bit above the highest that has a name.
-"""
+"""The protocol features that a back-end can offer: all that have a name, and not the gaps between them."""
 
 
 class Negotiation:
     """The agreements of one connection.
 
-    ``offered`` are the back-end's feature bits. ``features`` are those that the front-end accepted, None before it
-    said so; ``protocol`` the protocol features that it uses; ``status`` the driver's device status.
+    ``offered`` are the back-end's feature bits, ``offered_protocol`` its protocol features: access to the
+    configuration space only where the device has one, for QEMU complains otherwise. ``features`` are those that the
+    front-end accepted, None before it said so; ``protocol`` the protocol features that it uses; ``status`` the
+    driver's device status.
     """
 
-    def __init__(self, device_features: int) -> None:
+    def __init__(self, device_features: int, *, has_config: bool = True) -> None:
+        self.offered_protocol = OFFERED if has_config else OFFERED & ~m.Protocol.CONFIG
         self.offered = device_features | m.F_PROTOCOL_FEATURES
         self.features: int | None = None
         self.protocol = m.Protocol(0)
@@ -44,7 +44,8 @@ class Negotiation:
         Raises:
             ProtocolError: it sent bits that were not offered.
         """
-        if extra := features & ~int(OFFERED):
+        # As a number: the flag's own ~ knows no bit above the highest that has a name.
+        if extra := features & ~int(self.offered_protocol):
             raise ProtocolError(f"the protocol features {extra:#x} were never offered")
         self.protocol = m.Protocol(features)
 
