@@ -622,7 +622,7 @@ def test_two_stops_are_one():
 # Rings that break, and resets.
 
 
-def break_ring(scene: Scene) -> None:
+def break_ring(scene: Scene[Any]) -> None:
     """Make a head available that no queue has."""
     scene.raws[0].make_available(0xFFFF)
     scene.kick()

@@ -112,3 +112,13 @@ ACTIONS: dict[int, Callable[[Any], int]] = {
     FLOOD: _flood,
     PID: lambda _device: os.getpid(),
 }
+
+
+class Plain(Device):
+    """Has no configuration space."""
+
+    requests = Queue(Number, Number)
+
+    @requests.each
+    def answer(self, request: Number) -> Number:
+        return request

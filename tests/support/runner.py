@@ -60,14 +60,14 @@ class Scene(Generic[D]):
         self.runner = DeviceRunner(
             device, self._report, loop=self._loop, new_journal=self._journal, stuck=self.stuck.append, **options
         )
-        self.runner.events = self  # type: ignore[assignment]  # it has the two methods
+        self.runner.events = self
         number = len(self.runner.description.queue_sizes)
         self._fd = shared_file("scene", MEMORY)
         if before is not None:
             os.pwrite(self._fd, before.memory.read(0, MEMORY), 0)
-        self.memory = MemoryTable([Region(0, map_file(self._fd, 0, MEMORY))])
+        self.memory: MemoryTable = MemoryTable([Region(0, map_file(self._fd, 0, MEMORY))])
         self.runner.set_memory([FileRegion(0, MEMORY, self._fd, 0)])
-        self.journals = before.journals if before else {}
+        self.journals: dict[int, tuple[memoryview, memoryview]] = before.journals if before else {}
         self.raws: list[RawDriver] = before.raws if before else self._new_raws(number, size)
         for raw in self.raws if before else ():
             RawRing.__init__(raw, self.memory, raw.layout)

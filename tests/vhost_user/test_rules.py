@@ -418,7 +418,7 @@ def test_events_go_out_through_any_kind_of_descriptor(frontend: Frontend, kind: 
 
 def test_a_device_without_a_configuration_space_does_not_offer_config():
     """QEMU complains of a back-end that offers access to what the device does not have."""
-    with served(odd()) as server, RawFrontend(server.path) as frontend:
+    with served(odd("Plain")) as server, RawFrontend(server.path) as frontend:
         offered = m.Protocol(frontend.number(m.Request.GET_PROTOCOL_FEATURES))
         assert not offered & m.Protocol.CONFIG
         frontend.negotiate()

@@ -241,7 +241,7 @@ class RequestService(QueueService):
         self._running.pop(request.chain.head, None)
         self._runs_alone = False
         if request.cancelled and not isinstance(error, StillInUse):
-            if self.state is QueueState.BROKEN:  # nothing is answered any more, and nobody took too long
+            if self.state not in UNBROKEN:  # nothing is answered any more, and nobody took too long
                 self._stop_if_drained()
                 return
             error = TookTooLong(self._overdue)
