@@ -150,6 +150,17 @@ def test_an_in_flight_region_of_ones_own_is_used(frontend: RawFrontend, memory: 
     frame.close_fds()
 
 
+@pytest.mark.parametrize("padding", [b"", bytes(m.INFLIGHT_PADDING)], ids=["by the letter", "as QEMU"])
+def test_a_frontend_that_pads_its_structure_gets_replies_of_the_same_length(frontend: RawFrontend, padding: bytes):
+    frame = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 1, 16).pack() + padding)
+    assert m.Inflight.unpack(frame.payload).size == SIZE
+    assert frame.payload[m.Inflight.nbytes :] == padding
+    assert frontend.tell(R.SET_INFLIGHT_FD, frame.payload, frame.fds)
+    frame.close_fds()
+    refused = frontend.ask(R.GET_INFLIGHT_FD, m.Inflight(0, 0, 0, 16).pack() + padding)
+    assert (refused.payload, refused.fds) == (m.Inflight().pack() + padding, [])
+
+
 def test_reconnecting_frontend_brings_its_region_with_requests_in_flight(tmp_path: Path):
     """The device is killed in the first of ten requests; each is answered once, to the second connection."""
     pipe, begun, record = (tmp_path / name for name in ("pipe", "begun", "record"))

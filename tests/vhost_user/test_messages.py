@@ -51,7 +51,7 @@ def refuses(frontend: RawFrontend, row: m.Message, payload: bytes, fds: list[int
         assert not frontend.tell(row.request, payload, fds or [])
         assert frontend.number(R.GET_FEATURES)
     elif row.refusal is not None:
-        assert frontend.ask(row.request, payload, fds or []).payload == row.refusal
+        assert frontend.ask(row.request, payload, fds or []).payload == row.refusal_of(len(payload))
     else:
         frontend.send(row.request, payload, fds or [])
         assert frontend.is_closed()

@@ -172,7 +172,7 @@ class BackendSession:
             self._check(message, frame)
             answer = yield from steps_of(self._handlers[message.request](frame))
         except REFUSALS as error:
-            self._refuse(message, frame.request, error, acknowledge=acknowledge)
+            self._refuse(message, frame, error, acknowledge=acknowledge)
         else:
             if answer:
                 self._reply(frame.request, answer)
@@ -202,13 +202,13 @@ class BackendSession:
     def _reply(self, request: int, answer: Answer) -> None:
         self._outgoing.append(Outgoing(encode(request, answer.payload, m.F_REPLY), answer.fds))
 
-    def _refuse(self, message: m.Message | None, request: int, error: Exception, *, acknowledge: bool) -> None:
+    def _refuse(self, message: m.Message | None, frame: Frame, error: Exception, *, acknowledge: bool) -> None:
         """Say no in the way that there is for a message: a reply of its own, a NACK, or in the log only."""
-        name = message.request.name if message else str(request)
+        name = message.request.name if message else str(frame.request)
         if message and message.reply and message.refusal is None:
             raise ProtocolError(f"{name} cannot be answered: {error}") from error
         self._refused(f"{name} is refused: {error}")
         if message and message.refusal is not None:
-            self._reply(request, Answer(message.refusal))
+            self._reply(frame.request, Answer(message.refusal_of(len(frame.payload))))
         elif acknowledge:
-            self._reply(request, Answer(m.Number(1)))
+            self._reply(frame.request, Answer(m.Number(1)))

@@ -31,11 +31,11 @@ class InflightMessages:
             m.Request.SET_INFLIGHT_FD: on(m.Inflight, self._set_fd),
         }
 
-    def _get_fd(self, payload: m.Inflight, _frame: Frame) -> Answer:
+    def _get_fd(self, payload: m.Inflight, frame: Frame) -> Answer:
         self._check(payload)
         size = payload.queues * region_size(payload.queue_size)
-        fd = shared_file("pyvirtio-inflight", size)
-        return Answer(m.Inflight(size, 0, payload.queues, payload.queue_size), [fd])
+        reply = m.Inflight(size, 0, payload.queues, payload.queue_size).pack()
+        return Answer(reply.ljust(len(frame.payload), b"\0"), [shared_file("pyvirtio-inflight", size)])
 
     def _set_fd(self, payload: m.Inflight, frame: Frame) -> Steps[None]:
         self._check(payload)

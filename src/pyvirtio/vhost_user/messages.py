@@ -163,12 +163,19 @@ class Inflight(Struct):
     queue_size: int = le16()
 
 
+INFLIGHT_PADDING = 4
+"""The bytes behind an `Inflight` that QEMU and others send, whose structure is a multiple of 8 bytes long.
+
+They refuse a reply of another length than theirs, so it has that of the question.
+"""
+
+
 class Message:
     """One row of the table.
 
     ``payload`` is the fixed part of what the front-end sends, ``max_trailing`` the most bytes that may follow it;
     ``fds`` are the fewest and the most descriptors; ``reply`` is the payload that always comes back, ``refusal`` the
-    bytes that come back instead where the protocol has a reply that says no; ``needs`` is the protocol feature that
+    bytes that come back instead where the protocol has a reply that says no, ``needs`` is the protocol feature that
     must have been negotiated, or only offered where ``offered_is_enough``.
     """
 
@@ -212,6 +219,11 @@ class Message:
         """The fewest and the most bytes of payload."""
         fixed = self.payload.nbytes if self.payload else 0
         return fixed, fixed + self.max_trailing
+
+    def refusal_of(self, length: int) -> bytes:
+        """Return the reply that says no to a question of ``length`` bytes: nothing, or what is as long as that."""
+        assert self.refusal is not None, f"{self.request.name} has no reply that says no"
+        return self.refusal and self.refusal.ljust(min(length, self.sizes[1]), b"\0")
 
 
 _R, _P = Request, Protocol
@@ -263,6 +275,7 @@ TABLE: Final = {
             "make an in-flight region",
             Inflight,
             Inflight,
+            max_trailing=INFLIGHT_PADDING,
             refusal=Inflight().pack(),
             needs=_P.INFLIGHT_SHMFD,
         ),
@@ -270,6 +283,7 @@ TABLE: Final = {
             _R.SET_INFLIGHT_FD,
             "bring the in-flight region back",
             Inflight,
+            max_trailing=INFLIGHT_PADDING,
             fds=(1, 1),
             needs=_P.INFLIGHT_SHMFD,
         ),
