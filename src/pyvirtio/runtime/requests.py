@@ -343,11 +343,10 @@ class RequestService(QueueService):
         if self._records and (batch := self._records.open):
             self._records.open = None
             self._waiting = [batch.take() for _ in range(len(batch))]
-        for place in (self._waiting, self._alone):
-            while place and self._may_be_given_back(place[-1]) and self.queue.unpop(place[-1]):
-                place.pop()
-            if place:
-                break
+        by_arrival = sorted(self._waiting + self._alone, key=lambda chain: chain.sequence)
+        while by_arrival and self._may_be_given_back(by_arrival[-1]) and self.queue.unpop(by_arrival[-1]):
+            given_back = by_arrival.pop()
+            (self._alone if given_back in self._alone else self._waiting).remove(given_back)
         if fail_suspects and self._alone:
             for chain in self._alone:
                 self._fail(chain, StruckOut("its worker ended, and the queue has to stop"))
