@@ -36,10 +36,10 @@ class JournalFile:
             self.region = self._region(setup)
             self.journal = map_journal(setup.size, self.ledger_fd, self.region)
         except OSError as error:
-            self.close()
+            self._close_fds()
             raise LocalError(f"the journal of queue {setup.index} cannot be made: {error.strerror}") from error
         except BaseException:
-            self.close()
+            self._close_fds()
             raise
 
     def _own(self, fd: int) -> int:
@@ -66,6 +66,10 @@ class JournalFile:
         return (self.journal.position() - unanswered) & 0xFFFF
 
     def close(self) -> None:
-        """Close the files; the mappings go when nobody uses them."""
+        """Close the files and unmap them."""
+        self._close_fds()
+        del self.journal  # its mappings have descriptors of their own
+
+    def _close_fds(self) -> None:
         while self._fds:
             os.close(self._fds.pop())

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "memory": ("drop", "add"),  # regions that went, and [number, base, size, offset] of those whose fds come along
-    "start": ("setup", "journal", "names"),  # a queue, the places of its journal, the names of the fds that come along
+    # A queue, the places of its journal, the names of the fds that come along; and whether it is to stop, as by `stop`:
+    # a queue that has to stop when its worker dies must not get another turn first.
+    "start": ("setup", "journal", "names", "stop", "fail_suspects"),
     "stop": ("queue", "fail_suspects"),  # a queue; whether requests that a worker may have died of are not tried again
     "kick": ("queue",),  # serve a queue
     "set_kick": ("queue",),  # another kick descriptor, or none

@@ -7,7 +7,7 @@ import select
 import time
 
 from pyvirtio.errors import LocalError, UsageError
-from pyvirtio.host.journal_file import JournalFile
+from pyvirtio.host.hosted_queue import HostedQueue
 from pyvirtio.host.loader import DeviceLoader
 from pyvirtio.host.messages import description_from_json, setup_to_json
 from pyvirtio.host.regions import SharedRegions
@@ -27,23 +27,8 @@ if TYPE_CHECKING:
 
     from pyvirtio.transport import DeviceDescription, FileRegion, QueueSetup
 
-GRACE = 0.5
-"""The seconds that a worker has beyond its device's patience before it counts as hung."""
-
 LONGEST_WAIT = 3600.0
 """The seconds after which the loop looks again in any case."""
-
-
-class _Queue:
-    """A queue that the front-end runs: its set-up, its journal, and how it is to stop."""
-
-    def __init__(self, setup: QueueSetup) -> None:
-        self.setup = setup
-        self.journal = JournalFile(setup)
-        self.broken = False
-        self.stopped: Completion[int] | None = None
-        self.stops_by: float | None = None
-        self.overdue = False
 
 
 class Supervisor(DeviceHost):
@@ -60,7 +45,7 @@ class Supervisor(DeviceHost):
         self._sources: dict[str, bytes] | None = None
         self._life_line = LifeLine()
         self._regions = SharedRegions()
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, HostedQueue] = {}
         self._answered: dict[int, int] = {}
         self._patience: float | None = None
         self._slots: list[WorkerSlot] = []
@@ -142,19 +127,27 @@ class Supervisor(DeviceHost):
             PeerError: the set-up's in-flight region cannot be this queue's.
             LocalError: there is no memory or descriptor left for its journal.
         """
-        queue = self._queues[setup.index] = _Queue(setup)
+        queue = self._queues[setup.index] = HostedQueue(setup)
         slot = self._slot_of(setup.index)
         if slot.serves:
             self._give_queue(slot, queue)
 
-    def _give_queue(self, slot: WorkerSlot, queue: _Queue) -> None:
+    def _give_queue(self, slot: WorkerSlot, queue: HostedQueue) -> None:
         setup = queue.setup
         region_fd, offset, length = queue.journal.region
         fds = {"ledger": queue.journal.ledger_fd, "region": region_fd}
         fds |= {name: fd for name, fd in (("kick", setup.kick_fd), ("interrupt", setup.interrupt_fd)) if fd >= 0}
-        slot.worker.ask(
-            "start", list(fds.values()), setup=setup_to_json(setup), journal=[offset, length], names=list(fds)
+        asked = slot.worker.ask(
+            "start",
+            list(fds.values()),
+            setup=setup_to_json(setup),
+            journal=[offset, length],
+            names=list(fds),
+            stop=queue.stopped is not None,
+            fail_suspects=queue.overdue,
         )
+        if queue.stopped is not None:
+            asked.then(lambda position: self._stopped(queue, position))
 
     def kick(self, index: int) -> None:
         """Have the queue's worker serve it; a worker that is starting does so anyway."""
@@ -182,24 +175,28 @@ class Supervisor(DeviceHost):
         queue = self._queues.get(index)
         if queue is None:
             return Completion.of(0)
-        if queue.stopped is None:
-            queue.stopped = Completion()
-            queue.stops_by = None if self._patience is None else time.monotonic() + self._patience + GRACE
-            if self._slot_of(index).serves:
-                self._ask_to_stop(queue)
-            elif queue.broken:
-                self._stopped(queue, queue.journal.position)
-        return queue.stopped
+        if queue.stopped is not None:
+            return queue.stopped
+        stopped = queue.begin_stop(self._patience)
+        slot = self._slot_of(index)
+        if slot.serves:
+            asked = slot.worker.ask("stop", queue=index, fail_suspects=False)
+            asked.then(lambda position: self._stopped(queue, position))
+        elif queue.broken:
+            self._stopped(queue)
+        return stopped
 
-    def _ask_to_stop(self, queue: _Queue) -> None:
-        index = queue.setup.index
-        asked = self._slot_of(index).worker.ask("stop", queue=index, fail_suspects=queue.overdue)
-        asked.then(lambda position: self._stopped(queue, position))
+    def _stopped(self, queue: HostedQueue, position: object = None) -> None:
+        """A queue has stopped; without a position its worker died before it had, and the next one is asked.
 
-    def _stopped(self, queue: _Queue, position: object) -> None:
-        """A queue has stopped; without a position its worker died before it had, and the next one is asked."""
+        The next one does not get a queue that is broken: what was begun on it is given up.
+        """
         index = queue.setup.index
-        if not isinstance(position, int) or self._queues.get(index) is not queue:
+        if self._queues.get(index) is not queue:
+            return
+        if queue.broken:
+            position = queue.journal.position
+        if not isinstance(position, int):
             return
         del self._queues[index]
         queue.journal.close()
@@ -255,10 +252,7 @@ class Supervisor(DeviceHost):
         times = [seconds for slot in self._slots if (seconds := slot.timeout()) is not None]
         now = time.monotonic()
         times += [max(0.0, queue.stops_by - now) for queue in self._queues.values() if queue.stops_by is not None]
-        if self._patience is not None and any(slot.worker.heartbeat[0] for slot in self._slots):
-            times.append(self._patience / 4)
-        elif self._patience is not None and self._queues:
-            times.append(self._patience)
+        times += [seconds for slot in self._slots if (seconds := self._until_it_hangs(slot)) is not None]
         return min(*times, LONGEST_WAIT) if times else None
 
     def _poll_channels(self) -> None:
@@ -312,8 +306,6 @@ class Supervisor(DeviceHost):
         for queue in list(self._queues.values()):
             if self._slot_of(queue.setup.index) is slot and not queue.broken:
                 self._give_queue(slot, queue)
-                if queue.stopped is not None:
-                    self._ask_to_stop(queue)
 
     def reported(self, slot: WorkerSlot, kind: str, fields: dict[str, Any]) -> None:
         """Pass on what the device did by itself."""
@@ -326,7 +318,7 @@ class Supervisor(DeviceHost):
         elif kind == "broken" and (queue := self._queues.get(fields["queue"])) is not None:
             self._break(queue)
 
-    def _break(self, queue: _Queue) -> None:
+    def _break(self, queue: HostedQueue) -> None:
         queue.broken = True
         if self.events is not None:
             self.events.queue_broken(queue.setup.index)
@@ -344,7 +336,7 @@ class Supervisor(DeviceHost):
         elif not most and slot.keeps_crashing:
             self._give_up(queues, how)
 
-    def _give_up(self, queues: list[_Queue], how: str) -> None:
+    def _give_up(self, queues: list[HostedQueue], how: str) -> None:
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
         for queue in queues:
             log.warning(
@@ -352,43 +344,48 @@ class Supervisor(DeviceHost):
                 f"queue {queue.setup.index} is not served until it is set up again: its workers {how} again and again",
             )
             self._break(queue)
+            if queue.stopped is not None:
+                self._stopped(queue)
 
     # What takes too long.
 
+    def _until_it_hangs(self, slot: WorkerSlot) -> float | None:
+        """Return the seconds until a worker hangs that goes on with what it is doing now; None where it never does.
+
+        A worker that waits may begin something at any moment, so it has to be looked at again after that time.
+        """
+        if self._patience is None or not slot.worker.runs_device:
+            return None
+        began = slot.worker.heartbeat[0]
+        busy_ns = time.monotonic_ns() - began if began else 0
+        return max(0.0, self._patience + (TIME_SLICE_NS - busy_ns) / 1e9)
+
     def _watch(self, slot: WorkerSlot) -> None:
         """End a worker that has been busy with one thing for longer than the device's patience."""
-        began = slot.worker.heartbeat[0]
-        if self._patience is None or not began or not slot.worker.runs_device:
+        if self._until_it_hangs(slot) != 0.0:
             return
-        if time.monotonic_ns() - began > self._patience * 1e9 + TIME_SLICE_NS:
-            log.warning(
-                "worker-hangs",
-                f"worker {slot.number}: the device's code did not return within {self._patience} s, and is ended",
-            )
-            slot.worker.heartbeat[0] = 0
-            slot.worker.kill()
-            for queue in self._queues.values():
-                if queue.stopped is not None and self._slot_of(queue.setup.index) is slot:
-                    self._hurry(queue)
+        log.warning(
+            "worker-hangs",
+            f"worker {slot.number}: the device's code did not return within {self._patience} s, and is ended",
+        )
+        slot.worker.heartbeat[0] = 0
+        slot.worker.kill()
+        for queue in self._queues.values():
+            if queue.stopped is not None and self._slot_of(queue.setup.index) is slot:
+                queue.hurry()
 
-    def _look_after_stop(self, queue: _Queue) -> None:
+    def _look_after_stop(self, queue: HostedQueue) -> None:
         """A queue does not stop: end its worker once, then do without any."""
         if queue.stopped is None or queue.stops_by is None or time.monotonic() < queue.stops_by:
             return
         index = queue.setup.index
         if not queue.overdue:
-            self._hurry(queue)
+            queue.hurry()
             log.warning("queue-stuck", f"queue {index}: its worker did not stop it in time and is ended")
             self._slot_of(index).worker.kill()
             return
         log.warning("queue-stuck", f"queue {index} is stopped without a worker; what was begun may be done again")
         self._stopped(queue, queue.journal.position)
-
-    @staticmethod
-    def _hurry(queue: _Queue) -> None:
-        """The worker of a queue that has to stop is ended: the next one tries nothing again that may end it, too."""
-        queue.overdue = True
-        queue.stops_by = time.monotonic() + GRACE
 
 
 def _sources(files: list[bytes]) -> dict[str, bytes]:

@@ -169,6 +169,8 @@ class Worker:
         setup: list[int],
         journal: list[int],
         names: list[str],
+        stop: bool,
+        fail_suspects: bool,
     ) -> None:
         own = dict(zip(names, descriptors, strict=True))
         ledger, region = own.pop("ledger"), own.pop("region")
@@ -179,7 +181,10 @@ class Worker:
         self._runner.start_queue(queue)
         os.close(ledger)
         os.close(region)
-        done(None)
+        if stop:
+            self._stop(done, [], queue.index, fail_suspects)
+        else:
+            done(None)
 
     def _stop(self, done: Done, _fds: list[int], queue: int, fail_suspects: bool) -> None:
         def stopped(position: int) -> None:

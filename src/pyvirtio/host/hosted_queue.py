@@ -1,0 +1,45 @@
+"""A queue that the front-end runs, as the keeper knows it."""
+
+from __future__ import annotations
+
+import time
+
+from pyvirtio.host.journal_file import JournalFile
+from pyvirtio.transport import Completion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyvirtio.transport import QueueSetup
+
+GRACE = 0.5
+"""The seconds that a worker has beyond its device's patience to stop a queue."""
+
+
+class HostedQueue:
+    """The set-up of a queue, its journal, and how it is to stop.
+
+    Attributes:
+        broken: whether no worker serves it until it is set up again.
+        stopped: completed with the position once it has stopped; None where nobody asked for that.
+        stops_by: when it has to have stopped, on the monotonic clock; None where it may take any time.
+        overdue: whether a worker was ended because the queue did not stop.
+    """
+
+    def __init__(self, setup: QueueSetup) -> None:
+        self.setup = setup
+        self.journal = JournalFile(setup)
+        self.broken = False
+        self.stopped: Completion[int] | None = None
+        self.stops_by: float | None = None
+        self.overdue = False
+
+    def begin_stop(self, patience: float | None) -> Completion[int]:
+        """Take note that the queue is to stop, within the device's ``patience`` in seconds; None is any time."""
+        self.stopped = Completion()
+        self.stops_by = None if patience is None else time.monotonic() + patience + GRACE
+        return self.stopped
+
+    def hurry(self) -> None:
+        """Its worker is ended: the next one tries nothing again that may end it, too."""
+        self.overdue = True
+        self.stops_by = time.monotonic() + GRACE
