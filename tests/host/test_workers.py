@@ -44,6 +44,13 @@ def worker_of(server: ServerProcess) -> int:
     return server.workers()[0]
 
 
+def fds_at_rest(server: ServerProcess, queue: RawQueue) -> list[str]:
+    """Return the keeper's descriptors when it has started a worker and is back in its loop."""
+    worker_of(server)
+    assert queue.frontend.number(R.GET_FEATURES)
+    return server.fds()
+
+
 def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
     """In batches of 40; 200 of them see the worker killed at a moment that the seed chooses."""
     with served("factorial") as server, driven(server, size=128) as queue:
@@ -65,15 +72,13 @@ def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
             if kill:
                 until(partial(is_buried, server, pid))
             if done == 100:
-                worker_of(server)
-                settled = server.fds(), server.memory()
+                settled = fds_at_rest(server, queue), server.memory()
         assert kills == 200
         assert queue.stop() == 20_000
         queue.start(base=20_000)
         assert unpack(queue.ask(Request(5).pack())) == [120]
         assert settled is not None
-        worker_of(server)
-        assert server.fds() == settled[0]
+        assert fds_at_rest(server, queue) == settled[0]
         assert server.memory() < settled[1] + (1 << 20)
         assert server.log[1:] == []
 
@@ -93,14 +98,13 @@ def test_the_public_driver_sees_no_error_when_the_worker_dies(rng: random.Random
 def test_request_that_kills_three_workers_is_returned_empty_and_reported(tmp_path: Path, what: int, how: str):
     record = tmp_path / "record"
     with served(odd(), "-v", environment={"ODD_RECORD": str(record)}) as server, driven(server) as queue:
-        before = server.fds()
+        before = fds_at_rest(server, queue)
         assert ask(queue, 1, 2, what, 3, 4) == [2, 4, None, 6, 8]
         server.wait_for("[worker-ended]", count=3)
         assert server.lines(how) == 3
         server.wait_for("[request-failed]")
         assert ask(queue, *range(20)) == [2 * n for n in range(20)]
-        worker_of(server)
-        assert server.fds() == before
+        assert fds_at_rest(server, queue) == before
     times = Counter(map(int, record.read_text().split()))
     assert times[what] == 3
 
@@ -270,8 +274,7 @@ def test_reload_of_an_edited_file_changes_the_answers_and_nothing_else(tmp_path:
             device.write_text(DEVICE.format(factor=factor))
             server.wait_for("[device-reloaded]", count=round_number)
             assert ask(queue, *range(20)) == [factor * n for n in range(20)]
-        worker_of(server)
-        assert server.fds() == before
+        assert fds_at_rest(server, queue) == before
 
 
 def test_reload_with_a_syntax_error_keeps_the_old_code_and_logs_one_line(tmp_path: Path):

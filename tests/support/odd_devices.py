@@ -50,6 +50,10 @@ class Impatient(Odd):
     patience = 0.3
 
 
+class TwoSeconds(Odd):
+    patience = 2.0
+
+
 class Unrepeatable(Odd):
     repeatable = False
 

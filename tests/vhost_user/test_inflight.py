@@ -205,12 +205,16 @@ def test_reconnecting_frontend_brings_its_region_with_requests_in_flight(tmp_pat
 
 
 def test_frontend_without_a_region_goes_on_from_the_base(tmp_path: Path):
-    """The same without INFLIGHT_SHMFD, in one connection: what was not answered is made available again."""
+    """The same without INFLIGHT_SHMFD, in one connection: what was not answered is made available again.
+
+    The queue stops while the device's method waits. Its worker is ended when its patience is, and the next one gives
+    back to the ring what is not answered.
+    """
     pipe, begun = tmp_path / "pipe", tmp_path / "begun"
     os.mkfifo(pipe)
     os.mkfifo(begun)
     with (
-        served(odd(), environment={"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}) as server,
+        served(odd("TwoSeconds"), environment={"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}) as server,
         RawFrontend(server.path) as frontend,
         SharedMemory() as memory,
     ):
