@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from pyvirtio.testing.served import ServerProcess
 
 ODD_DEVICES = Path(__file__).parent / "odd_devices.py"
+SLOW_DEVICES = Path(__file__).parent / "slow_devices.py"
 
 
 def odd(name: str = "Odd") -> str:
     """Name one of the odd devices as `pyvirtio serve` wants it."""
     return f"{ODD_DEVICES}:{name}"
+
+
+def slow(name: str) -> str:
+    """Name one of the slow devices as `pyvirtio serve` wants it."""
+    return f"{SLOW_DEVICES}:{name}"
 
 
 def pack(*numbers: int) -> list[bytes]:
