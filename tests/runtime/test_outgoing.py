@@ -311,8 +311,7 @@ def test_each_of_several_queues_has_a_port_of_its_own():
             for index in (0, 1):
                 raw = scene.raws[index]
                 raw.make_available(raw.request(room=8))
-            ports = scene.device.out
-            assert isinstance(ports, list)
+            ports = scene.device.ports(Two.out)
             await ports[1].send(b"one")
             await ports[0].send(b"zero")
             assert [list(scene.reap(index).values()) for index in (0, 1)] == [[b"zero"], [b"one"]]
