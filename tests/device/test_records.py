@@ -10,10 +10,8 @@ import pytest
 
 from pyvirtio.device import Device, Queue, Reader, RecordArray, Writer
 from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
-from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitLayout
-from pyvirtio.ring import engine as engines
 from pyvirtio.ring.split_records import SplitRecordQueue
 from pyvirtio.runtime.records import BACK_OFF
 from pyvirtio.spec.features import RING_FEATURES, Feature
@@ -23,17 +21,6 @@ from tests.support.rings import Number, RawQueue, memory_of, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-ENGINES = tuple(engines.ENGINES)
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("PYVIRTIO_ENGINE", request.param)
-    try:
-        return engines.engine()
-    except LocalError as error:
-        pytest.skip(str(error))
 
 
 class Tripler(Device):
