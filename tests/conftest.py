@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 from tests.support import leaks
+from tests.support.engines import engine, mortal_engine, mortal_native  # noqa: F401  # fixtures, for whoever asks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

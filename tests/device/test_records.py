@@ -10,10 +10,8 @@ import pytest
 
 from pyvirtio.device import Device, Queue, Reader, RecordArray, Writer
 from pyvirtio.devices.factorial import EXACT, WRAPPED, Factorial, Request, Response
-from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitLayout
-from pyvirtio.ring import engine as engines
 from pyvirtio.ring.split_records import SplitRecordQueue
 from pyvirtio.runtime.records import BACK_OFF
 from pyvirtio.spec.features import RING_FEATURES, Feature
@@ -23,17 +21,6 @@ from tests.support.rings import Number, RawQueue, memory_of, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-ENGINES = tuple(engines.ENGINES)
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("PYVIRTIO_ENGINE", request.param)
-    try:
-        return engines.engine()
-    except LocalError as error:
-        pytest.skip(str(error))
 
 
 class Tripler(Device):
@@ -179,6 +166,32 @@ def test_a_batch_method_that_gives_something_else(engine: str, wrong: object):
     served, answers = serve(Wrong(), numbers(*range(20)))
     assert [Number.unpack(answers[at]).value for at in range(20)] == [3 * value for value in range(20)]
     assert len(served.faults) == 1
+
+
+def test_an_import_error_of_the_author_s_own_is_reported_and_the_batch_method_is_tried_again(engine: str):
+    """It is not taken for a missing NumPy."""
+
+    class Importing(Tripler):
+        requests = Queue(Number, Number, size=256)
+        triple = requests.each(Tripler.triple)
+
+        @requests.batch
+        def many(self, requests: RecordArray) -> Any:
+            if not self.batches:
+                self.batches.append(0)
+                raise ImportError("a module of the author's")
+            return self.triple_all(requests)
+
+    Importing.queues = Importing.queues[-1:]
+    device = Importing()
+    served, answers = serve(device, numbers(*range(20, 40)))
+    assert [Number.unpack(answers[at]).value for at in range(20)] == [3 * value for value in range(20, 40)]
+    assert served.events == ["method-failed"]
+    assert [type(error) for error in served.errors] == [ImportError]
+    for _ in range(BACK_OFF + 1):
+        served.raw.make_available(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
+        assert len(served.kick()) == 20
+    assert len(device.batches) > 1
 
 
 class Pair(Struct):

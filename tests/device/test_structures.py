@@ -11,17 +11,9 @@ from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.device import Device, Queue, Reader, Writer
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import LocalError
-from pyvirtio.ring import engine as engines
 from pyvirtio.spec.struct import Struct, array, be32, le16, le32, nested, u8
 
-
-@pytest.fixture(params=tuple(engines.ENGINES), autouse=True)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("PYVIRTIO_ENGINE", request.param)
-    try:
-        return engines.engine()
-    except LocalError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("engine")  # each of them
 
 
 class Status(IntEnum):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pyvirtio.device import Device, Queue
+from pyvirtio.runtime.requests import CANCEL_TIME
 from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.spec.struct import Struct, le32
 from pyvirtio.testing import Descriptor, RawDriver
@@ -16,6 +18,8 @@ from tests.support.rings import RawQueue, memory_of
 from tests.support.runner import Scene, ended, in_loop, rounds, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyvirtio.device import Reader, Writer
 
 pytestmark = pytest.mark.usefixtures("engine")  # each of them
@@ -369,17 +373,33 @@ def test_what_takes_longer_than_the_patience_is_cancelled_and_fails_and_nothing_
 
 def test_each_request_has_its_own_patience():
     async def main() -> None:
+        loop = asyncio.get_running_loop()
+        timers: list[tuple[float, Callable[[], None]]] = []
+        call_later = loop.call_later
+
+        def far_away(seconds: float, callback: Callable[..., None], *arguments: Any) -> asyncio.TimerHandle:
+            timers.append((seconds, functools.partial(callback, *arguments)))
+            return call_later(3600, lambda: None)
+
+        now = [1_000_000_000]
         device = Impatient()
-        device.patience = 0.2
-        async with Scene(device) as scene:
+        device.patience = 10.0
+        async with Scene(device, clock=lambda: now[0]) as scene:
+            loop.call_later = far_away  # type: ignore[assignment]
             scene.start().submit(*packed(1))
             await until(lambda: device.begun == [1])
-            await asyncio.sleep(0.1)
+            now[0] += 6_000_000_000
             scene.submit(*packed(2))
-            await until(lambda: device.cancelled == [1])
-            assert 2 in device.gates
+            await until(lambda: device.begun == [1, 2])
+            assert [seconds for seconds, _ in timers] == [10.0]
+            now[0] += 4_000_000_000
+            timers.pop()[1]()
+            assert list((await scene.back(1)).values()) == [FAILURE]
+            assert device.cancelled == [1]
+            assert [seconds for seconds, _ in timers] == [CANCEL_TIME, 6.0]
             device.open(2)
-            assert list((await scene.back(2)).values()) == [FAILURE, *doubles(2)]
+            assert list((await scene.back(1)).values()) == doubles(2)
+            del loop.call_later
 
     in_loop(main)
 

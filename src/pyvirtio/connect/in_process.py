@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from pyvirtio.driver.waiting import running_loop
 from pyvirtio.errors import LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
@@ -136,6 +137,12 @@ class InProcessTransport(DriverTransport):
         """Run the loop of our own until ``condition`` holds, which is looked at after each of its rounds."""
         import asyncio
 
+        if running_loop() is not None:
+            raise LocalError(
+                "the driver was opened where no event loop ran, so its device has one of its own, which cannot run "
+                "inside another; open the driver in the event loop that uses it"
+            )
+
         async def rounds() -> bool:
             deadline = None if timeout is None else time.monotonic() + timeout
             while True:
@@ -217,11 +224,10 @@ def _loop_for(device: Device) -> tuple[asyncio.AbstractEventLoop | None, asyncio
         return None, None
     import asyncio
 
-    try:
-        return asyncio.get_running_loop(), None
-    except RuntimeError:
-        loop = asyncio.new_event_loop()
-        return loop, loop
+    if (running := running_loop()) is not None:
+        return running, None
+    loop = asyncio.new_event_loop()
+    return loop, loop
 
 
 def _finish(loop: asyncio.AbstractEventLoop, tasks: list[asyncio.Task[None]]) -> None:

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from pyvirtio.errors import LocalError
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.server import Server, listen
@@ -21,7 +23,6 @@ from pyvirtio.vhost_user.backend import BackendSession
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    import contextlib
     import threading
     from collections.abc import Callable
     from typing import Generic, Self, TypeVar
@@ -52,6 +53,7 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
 
     Raises:
         LocalError: the device cannot be served as it is, or the socket not be made.
+        BaseException: at the end of a ``with`` block: what ended its thread, such as a method that raised SystemExit.
     """
 
     def __init__(self, device: D, path: str, *, busy_poll_us: int = 0) -> None:
@@ -63,6 +65,7 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: BaseException | None = None
 
     def _report(self, event: str, message: str, error: BaseException | None) -> None:
         self.faults.append(message)
@@ -72,12 +75,11 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
 
     async def __aenter__(self) -> Self:
         import asyncio
-        from contextlib import AsyncExitStack
 
         from pyvirtio.runtime.loop import Attachment
 
         loop = asyncio.get_running_loop()
-        async with AsyncExitStack() as exits:
+        async with contextlib.AsyncExitStack() as exits:
             listener = exits.enter_context(listen(self.path))
             runner = DeviceRunner(self.device, self._report, loop=loop, busy_poll_us=self._busy_poll_us)
             exits.push_async_callback(self._close_runner, runner)
@@ -112,7 +114,7 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
         else:
             raise LocalError("an event loop runs here, and `with` would block it; write `async with serving(...)`")
         ready = threading.Event()
-        failure: list[BaseException] = []
+        self._failure = None
 
         async def serve() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -123,17 +125,18 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
         def run() -> None:
             try:
                 asyncio.run(serve())
-            except BaseException as error:  # noqa: BLE001  # it is raised where it is expected, below
-                failure.append(error)
+            except BaseException as error:  # noqa: BLE001  # it is raised where the block begins or ends
+                self._failure = error
             finally:
+                self._loop = None
                 ready.set()
 
         self._thread = threading.Thread(target=run, name=f"serving-{type(self.device).__name__}", daemon=True)
         self._thread.start()
         ready.wait()
-        if failure:
+        if self._failure is not None:
             self._thread.join()
-            raise failure[0]
+            raise self._failure
         return self
 
     def call(self, function: Callable[..., R], *arguments: object, **named: object) -> R:
@@ -161,9 +164,11 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
         return asyncio.run_coroutine_threadsafe(in_its_thread(), self._loop).result()
 
     def __exit__(self, *_: object) -> None:
-        assert self._loop is not None
         assert self._stop is not None
         assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # it ended by itself at this moment
+                loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop = None
+        if self._failure is not None:
+            raise self._failure

@@ -60,15 +60,17 @@ def construct(kind: type[D], options: dict[str, str]) -> D:
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """Return the parameters of a device's constructor by name, with their annotations resolved."""
     import inspect
+    from typing import get_type_hints
 
     if kind.__init__ is object.__init__:  # type: ignore[misc]  # only whether it is the default one
         return {}
     try:
-        signature = inspect.signature(kind.__init__, eval_str=True)  # type: ignore[misc]  # the class's own constructor
+        hints = get_type_hints(kind.__init__)  # type: ignore[misc]  # the class's own constructor
     except NameError as error:
         raise LocalError(f"an annotation of {kind.__name__}'s constructor cannot be resolved: {error}") from error
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {one.name: one for one in list(signature.parameters.values())[1:] if one.kind in named}
+    _self, *parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]  # as above
+    return {one.name: one.replace(annotation=hints.get(one.name, one.empty)) for one in parameters if one.kind in named}
 
 
 def usage(kind: type) -> list[str]:
@@ -84,14 +86,25 @@ def usage(kind: type) -> list[str]:
 
 def _usage(one: Parameter) -> str:
     kinds = " or ".join(_name(kind) for kind in _alternatives(one.annotation))
-    default = "" if one.default is one.empty or one.default is None else f" (default: {one.default})"
+    default = "" if one.default is one.empty or one.default is None else f" (default: {_as_text(one.default)})"
     return f"{one.name}=<{kinds}>{default}"
 
 
 def _name(kind: Any) -> str:
+    from inspect import Parameter
+
     if members := getattr(kind, "__members__", None):
         return "|".join(name.lower() for name in members)
-    return "on|off" if kind is bool else "text" if kind is None else getattr(kind, "__name__", str(kind))
+    return "on|off" if kind is bool else "text" if kind is Parameter.empty else getattr(kind, "__name__", str(kind))
+
+
+def _as_text(value: object) -> str:
+    """Return a default as it would be written on the command line."""
+    from enum import Enum
+
+    if isinstance(value, Enum):
+        return value.name.lower()
+    return str(value) if not isinstance(value, bool) else _YES[0] if value else _NO[0]
 
 
 def _choice(parameters: dict[str, Parameter]) -> str:
@@ -102,13 +115,15 @@ def _choice(parameters: dict[str, Parameter]) -> str:
 
 def _alternatives(annotation: Any) -> list[Any]:
     """Return the types that an annotation allows, without None: ``int | None`` is an int or left out."""
-    from types import NoneType
-    from typing import Literal, get_args, get_origin
+    from types import NoneType, UnionType
+    from typing import Literal, Union, get_args, get_origin
 
-    if annotation is Literal or get_origin(annotation) is Literal:
+    origin = get_origin(annotation)
+    if origin is Literal:
         return list(get_args(annotation))
-    parts = get_args(annotation)
-    return [part for part in parts if part is not NoneType] if parts else [annotation]
+    if origin in (Union, UnionType):
+        return [part for part in get_args(annotation) if part is not NoneType]
+    return [annotation]
 
 
 def _value(key: str, text: str, annotation: Any) -> Any:
@@ -116,7 +131,7 @@ def _value(key: str, text: str, annotation: Any) -> Any:
     for kind in _alternatives(annotation):
         try:
             return _convert(text, kind)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             tried.append(str(error))
     raise UsageError(f"{key}={text}: {'; '.join(dict.fromkeys(tried))}")
 
@@ -136,7 +151,7 @@ def _convert(text: str, kind: Any) -> Any:
         if text.lower() not in by_name:
             raise ValueError(f"{text!r} is not one of {', '.join(by_name)}")
         return by_name[text.lower()]
-    if not isinstance(kind, type):  # one of a Literal's values
+    if not isinstance(kind, type):  # one of a Literal's values, or what no text can be, such as list[int]
         if text != str(kind):
             raise ValueError(f"{text!r} is not {kind}")
         return kind

@@ -21,6 +21,29 @@ if TYPE_CHECKING:
             ...
 
 
+MOST_AT_ONCE = 1 << 16
+"""The most bytes of a stream that are offered to one buffer of the driver."""
+
+
+class _Place:
+    """Where somebody waits in the line of a port."""
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Return after the next `wake`."""
+        import asyncio
+
+        self._future = asyncio.get_running_loop().create_future()
+        await self._future
+
+    def wake(self) -> None:
+        """Have whoever waits here look again."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
 class OutgoingPort:
     """One outgoing queue of one device; see `OutgoingQueue`.
 
@@ -31,51 +54,57 @@ class OutgoingPort:
     def __init__(self, name: str) -> None:
         self.name = name
         self._outlet: Outlet | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._line: list[_Place] = []
 
     async def send(self, data: bytes) -> None:
-        """Send one message in one buffer of the driver; wait until there is one.
+        """Send one message in one buffer of the driver; wait until there is one, and until earlier messages are sent.
 
         Raises:
             LocalError: the driver's buffer is smaller than the message; it is kept for the next message.
         """
-        while self._deliver(data, whole=True) is None:
-            await self._buffer()
+        message = self._checked(data)
+        if self._line or self._deliver(message, whole=True) is None:
+            await self._send_in_line(message, whole=True)
 
     async def write(self, data: bytes) -> None:
-        """Send bytes of a stream, in as many buffers of the driver as they take; wait for each."""
-        rest = memoryview(data)
-        while rest:
-            written = self._deliver(bytes(rest[: 1 << 16]), whole=False)
-            if written is None:
-                await self._buffer()
-            else:
-                rest = rest[written:]
+        """Send bytes of a stream, in as many buffers of the driver as they take; no message comes in between."""
+        if stream := self._checked(data):
+            await self._send_in_line(stream, whole=False)
 
     def try_send(self, data: bytes) -> bool:
-        """Send one message if the driver has a buffer for it; return whether it had.
+        """Send one message if the driver has a buffer for it and nobody waits; return whether it was sent.
 
         Raises:
             LocalError: see `send`.
         """
-        return self._deliver(data, whole=True) is not None
+        message = self._checked(data)
+        return not self._line and self._deliver(message, whole=True) is not None
+
+    async def _send_in_line(self, data: bytes, *, whole: bool) -> None:
+        """Send ``data``, piece by piece unless ``whole``, once those who came before are done."""
+        place, rest = _Place(), memoryview(data)
+        self._line.append(place)
+        try:
+            while True:
+                piece = data if whole else bytes(rest[:MOST_AT_ONCE])
+                written = self._deliver(piece, whole=whole) if self._line[0] is place else None
+                if written is None:
+                    await place.wait()
+                    continue
+                rest = rest[written:]
+                if not rest:
+                    return
+        finally:
+            self._line.remove(place)
+            self.refilled()  # for whoever is next
 
     def _deliver(self, data: bytes, *, whole: bool) -> int | None:
+        return self._outlet.deliver(data, whole=whole) if self._outlet else None
+
+    def _checked(self, data: object) -> bytes:
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise LocalError(f"{self.name} sends bytes, not {type(data).__name__}; pack a structure first")
-        return self._outlet.deliver(bytes(data), whole=whole) if self._outlet else None
-
-    async def _buffer(self) -> None:
-        """Wait until the driver has provided buffers."""
-        import asyncio
-
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            await future
-        finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
+        return bytes(data)
 
     # What the runtime calls.
 
@@ -86,8 +115,6 @@ class OutgoingPort:
             self.refilled()
 
     def refilled(self) -> None:
-        """Wake whoever waits: the driver made buffers available."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        """Wake whoever is first in the line: the driver made buffers available."""
+        if self._line:
+            self._line[0].wake()

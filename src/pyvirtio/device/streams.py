@@ -47,7 +47,7 @@ class _Stream:
         """Return the bytes from ``start`` to ``stop`` of ``pieces`` as views, and remember them."""
         views = []
         for piece in pieces:
-            if start < len(piece) and stop > 0:
+            if start < min(stop, len(piece)):
                 views.append(piece[start:stop])
             start, stop = max(0, start - len(piece)), stop - len(piece)
         self._lent = [*(self._lent or ()), *views]

@@ -66,7 +66,7 @@ class Keeper:
             poll.register(fd, select.POLLIN)
         self._supervisor.step()
         while not self._ending and not self._server.ended:
-            waits = [self._supervisor.timeout(), RELOAD_INTERVAL if self._reload else None]
+            waits = [self._supervisor.timeout(), self._server.timeout(), RELOAD_INTERVAL if self._reload else None]
             times = [seconds for seconds in waits if seconds is not None]
             poll.poll(1000 * min(times) + 1 if times else None)
             for part in self._parts():

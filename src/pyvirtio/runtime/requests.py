@@ -82,6 +82,7 @@ class RequestService(QueueService):
         self._waiting: list[Chain] = []
         self._alone: list[Chain] = []
         self._runs_alone = False
+        self._holds = False
         self._running: dict[int, _Running] = {}
         self._answered: list[Chain] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -308,6 +309,7 @@ class RequestService(QueueService):
     def _fail(self, chain: Chain, error: BaseException) -> None:
         """Answer a failed request with what the driver is to see of it, and report it."""
         if isinstance(error, StillInUse):
+            self._holds = True
             self._hold(chain, error)
             return
         self._answered.append(chain)
@@ -359,7 +361,7 @@ class RequestService(QueueService):
         return self._repeatable or not self.queue.journal.strikes(chain.head)
 
     def _is_drained(self) -> bool:
-        return not (self._waiting or self._alone or self._running or self._answered)
+        return not (self._waiting or self._alone or self._running or self._answered or self._holds)
 
     def _release(self) -> None:
         if self._timer is not None:

@@ -20,6 +20,7 @@ from pyvirtio.runtime.config_space import ConfigSpace
 from pyvirtio.runtime.mapped_memory import MappedMemory
 from pyvirtio.runtime.outgoing import OutgoingService
 from pyvirtio.runtime.requests import RequestService
+from pyvirtio.runtime.runs import Runs, end_of
 from pyvirtio.system.eventfd import Notifier, drain, is_eventfd
 from pyvirtio.transport import Completion, DeviceHost
 
@@ -105,7 +106,7 @@ class DeviceRunner(DeviceHost):
         """Set by whoever owns the loop: called when `step` has something to do without a descriptor saying so."""
         self._loop = loop
         self._tasks: Tasks | None = None
-        self._run: asyncio.Task[None] | None = None
+        self._runs = Runs(loop, report)
         self.device = device
         if device.is_async:
             self._tasks = self._new_tasks()
@@ -244,7 +245,7 @@ class DeviceRunner(DeviceHost):
         self._ready.add(index)
         if journal.was_used:
             service.interrupt()
-        self._start_run()
+        self._runs.start(self.device)
         self.wake_loop()
 
     def _new_service(self, setup: QueueSetup, journal: Journal) -> QueueService:
@@ -359,54 +360,31 @@ class DeviceRunner(DeviceHost):
         return whole
 
     def _reset_device(self) -> None:
-        self._end_run()
-        successor = self._renew()
-        if successor is not self.device:
-            self._retire_device()
-        self.device = successor
+        self._runs.cancel()
+        before, self.device = self.device, self._renew()
+        if self.device is not before:
+            end_of(self._runs.tasks).then(lambda _none: self._retire(before))
         self.config.reset()
         self.device.attach_config(self._device_wrote_config)
         self.device.negotiated = 0
         self.device.load_config(self.config.content)
 
-    def _retire_device(self) -> None:
+    def _retire(self, device: Device) -> None:
         try:
-            self.device.retire()
+            device.retire()
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the process goes on
             self.report("close-failed", f"the device's close failed: {error!r}", error)
 
-    # What the device does by itself.
-
-    def _start_run(self) -> None:
-        from pyvirtio.device import Device
-
-        if self._run is None and self._loop is not None and type(self.device).run is not Device.run:
-            self._run = self._loop.create_task(self.device.run(), name=f"{self.description.name}.run")
-            self._run.add_done_callback(self._run_ended)
-
-    def _run_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.report(
-                "run-failed",
-                f"the device's run failed, and goes on no more until the device is reset: {error!r}",
-                error,
-            )
-
-    def _end_run(self) -> None:
-        if self._run is not None:
-            self._run.cancel()
-            self._run = None
+    # The end.
 
     def close(self) -> list[asyncio.Task[None]]:
         """Stop everything and give back what is held; return tasks that end when the loop runs on."""
-        tasks = [self._run] if self._run is not None else []
-        self._end_run()
+        self._runs.cancel()
         for index, service in list(self._services.items()):
             self._forget_kick(index)
             service.stop_at_once()
             self._services.pop(index, None)
-        if self._tasks is not None:
-            tasks += self._tasks.close()
-        self._retire_device()
+        tasks = [*self._runs.tasks, *(self._tasks.close() if self._tasks else ())]
+        end_of(tasks).then(lambda _none: self._retire(self.device))
         self._epoll.close()
         return tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.system import log
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 REPLY_TIME = 5.0
 """The seconds that a front-end has to take a reply before it counts as gone."""
 
+
+ACCEPT_INTERVAL = 0.2
+"""The seconds after which a front-end is accepted that could not be, for want of descriptors for example."""
 
 MAX_FDS = 16
 """The most descriptors that are read with one piece of a message; a protocol may allow fewer."""
@@ -46,6 +50,7 @@ class Server:
         self._connection: socket.socket | None = None
         self._session: Session | None = None
         self._leaving = False
+        self._accepts_from: float | None = None  # a time of the monotonic clock, where the last one failed
         self._epoll = select.epoll()
         self._polled: dict[int, int] = {}
         if listener is not None:
@@ -66,8 +71,10 @@ class Server:
         return self._epoll.fileno()
 
     def timeout(self) -> float | None:
-        """Return None: it has nothing to do by itself."""
-        return None
+        """Return the seconds until it tries again to accept a front-end, None where none failed to be accepted."""
+        if self._accepts_from is None or self._connection is not None:
+            return None
+        return max(0.0, self._accepts_from - time.monotonic())
 
     def step(self) -> bool:
         """Accept, read and answer what there is; return whether there is more to do at once, which there is not."""
@@ -81,10 +88,14 @@ class Server:
 
     def flush(self) -> None:
         """Send what the session has to say; whoever completed something for the host calls this."""
+        messages: list[Outgoing] = []
         try:
-            for message in self._session.outgoing() if self._session else ():
-                self._send(message)
+            messages += self._session.outgoing() if self._session else ()
+            while messages:
+                self._send(messages.pop(0))
         except (ProtocolError, OSError) as error:
+            for unsent in messages:
+                _close_all(unsent.fds)
             log.warning("connection-closed", f"the connection is closed: {error}")
             self._hang_up()
         self._poll_what_is_wanted()
@@ -93,7 +104,7 @@ class Server:
         wanted: dict[int, int] = {}
         if self._connection is not None and self._session is not None:
             wanted[self._connection.fileno()] = select.EPOLLRDHUP | (select.EPOLLIN if self._session.wanted else 0)
-        elif self._listener is not None and not self._leaving:
+        elif self._listener is not None and not self._leaving and not self.timeout():
             wanted[self._listener.fileno()] = select.EPOLLIN
         for fd in self._polled.keys() - wanted.keys():
             self._epoll.unregister(fd)
@@ -111,10 +122,14 @@ class Server:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
+            self._accepts_from = None
             return
-        except OSError as error:  # no descriptors are left, or it went away: it may come again
-            log.warning("connection-failed", f"a front-end could not connect: {error.strerror}")
+        except OSError as error:  # no descriptors are left, or it went away
+            if self._accepts_from is None:
+                log.warning("connection-failed", f"a front-end could not connect, and is tried again: {error.strerror}")
+            self._accepts_from = time.monotonic() + ACCEPT_INTERVAL
             return
+        self._accepts_from = None
         self._open(connection)
 
     def _open(self, connection: socket.socket) -> None:
@@ -148,8 +163,7 @@ class Server:
             else:
                 _send_aside(message)
         finally:
-            for fd in message.fds:
-                os.close(fd)
+            _close_all(message.fds)
 
     def _hang_up(self) -> None:
         """Close the connection; the next front-end is accepted once the device has forgotten this one."""
@@ -179,6 +193,11 @@ class Server:
         self._listener = None
         self._hang_up()
         self._epoll.close()
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _send_aside(message: Outgoing) -> None:

@@ -1,4 +1,4 @@
-"""Every engine has to pass the tests of the ring's device side."""
+"""Every engine has to pass the tests of the ring's device side, and of what serves it: fixtures for all tests."""
 
 from __future__ import annotations
 
