@@ -1,0 +1,211 @@
+"""A disk whose requests overlap, and Linux's own driver for it, in real guests. Few boots, much in each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyvirtio import serving
+from pyvirtio.errors import LocalError, ProvisionError
+from pyvirtio.testing.served import served
+from pyvirtio.vm.device_ids import DeviceProbe
+from pyvirtio.vm.guest import Guest
+from pyvirtio.vm.launch import GuestOptions, default_builder
+from pyvirtio.vm.machine import VhostUserDevice
+from tests.guest.conftest import unremarkable
+from tests.support import qmp
+from tests.support.devices import disk
+from tests.support.devices.disk import Disk
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+    from pyvirtio.device import Reader, Writer
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
+
+MEGABYTE = 1 << 20
+SIZE_MAX = 1 << 1  # feature bit: pieces have at most so many bytes (VIRTIO 1.4, 5.2.3)
+
+
+class Erratic(Disk):
+    """Takes a random time for each request, fails where it is told to, and keeps count.
+
+    Attributes:
+        bad: the sectors that can neither be read nor written.
+        stuck: the sectors whose requests never end.
+        most: the most requests that were in progress at once.
+        ended: the requests in the order in which they ended, each by its number in the order in which they began.
+    """
+
+    features = Disk.features | SIZE_MAX
+    patience = 2.0
+
+    def __init__(self, path: Path, rng: random.Random) -> None:
+        super().__init__(path, segments=1)
+        self.config = self.config.replace(size_max=4096)
+        self.bad: set[int] = set()
+        self.stuck: set[int] = set()
+        self.most = 0
+        self.ended: list[int] = []
+        self._rng = rng
+        self._begun = 0
+        self._gather = 0
+        self._gathered = asyncio.Event()
+
+    def gather(self, number: int) -> None:
+        """Let no further request end before so many are in progress."""
+        self.most, self._gather = 0, number
+        self._gathered.clear()
+
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        number = self._begun
+        self._begun += 1
+        self.most = max(self.most, self._begun - len(self.ended))
+        if self.most >= self._gather:
+            self._gathered.set()
+        try:
+            await self._gathered.wait()
+            await asyncio.sleep(self._rng.uniform(0, 0.02))
+            await super().serve(reader, writer)
+        finally:
+            self.ended.append(number)
+
+    async def read(self, sector: int, writer: Writer) -> None:
+        await self._meet(sector)
+        await super().read(sector, writer)
+
+    async def write(self, sector: int, reader: Reader) -> None:
+        await self._meet(sector)
+        await super().write(sector, reader)
+
+    async def _meet(self, sector: int) -> None:
+        if sector in self.stuck:
+            await asyncio.Event().wait()
+        if sector in self.bad:
+            raise OSError(f"sector {sector} is worn out")
+
+
+# Eight at once, a megabyte each, past the guest's cache.
+SUM = "cat /tmp/[0-7] | sha256sum"
+EACH = "for n in 0 1 2 3 4 5 6 7; do"
+READ = f"{EACH} dd if=/dev/vda of=/tmp/$n bs=1M count=1 skip=$n iflag=direct 2>/dev/null & done; wait; {SUM}"
+WRITE = (
+    f"{EACH} head -c 1048576 /dev/urandom >/tmp/$n; done; "
+    f"{EACH} dd if=/tmp/$n of=/dev/vda bs=1M seek=$n oflag=direct conv=notrunc,fsync 2>/dev/null & done; wait; {SUM}"
+)
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_requests_overlap_and_failures_are_io_errors(tmp_path: Path, rng: random.Random) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(rng.randbytes(8 * MEGABYTE))
+    with serving(Erratic(image, rng), str(tmp_path / "s")) as server, contextlib.ExitStack() as stack:
+        device = server.device
+        attached = VhostUserDevice.of(device.description(), tmp_path / "s")
+        try:
+            config = stack.enter_context(default_builder().uml([attached], modules=["virtio_blk"]))
+        except (LocalError, ProvisionError) as error:
+            pytest.skip(f"user-mode Linux cannot be provisioned here: {error}")
+        guest = stack.enter_context(Guest(config, boot_limit=60))
+        with unremarkable(guest):
+            server.call(device.gather, 32)
+            assert guest.run(READ).lines[0].split()[0] == checksum(image)
+            assert device.most >= 32
+            assert device.ended != sorted(device.ended)
+            assert guest.run(WRITE).lines[0].split()[0] == checksum(image)
+            assert device.most <= 64, "the queue is declared for so many"
+            assert server.faults == []
+
+            def transfers(sector: int, *, cached: bool = True) -> list[bool]:
+                """Return whether a read, a write, and a write through the cache of this sector succeed."""
+                commands = [
+                    f"dd if=/dev/vda of=/dev/null bs=512 count=1 skip={sector} iflag=direct",
+                    f"dd if=/tmp/0 of=/dev/vda bs=512 count=1 seek={sector} oflag=direct conv=notrunc",
+                    f"dd if=/tmp/0 of=/dev/vda bs=512 count=1 seek={sector} conv=notrunc,fsync",
+                ]
+                return [guest.run(command).status == 0 for command in commands[: 2 + cached]]
+
+            before = checksum(image)
+            device.bad, device.stuck = {1000}, {2000}
+            assert transfers(1000) == [False, False, False]
+            assert transfers(2000, cached=False) == [False, False]
+            assert checksum(image) == before
+            assert transfers(992) == transfers(1008) == transfers(2008) == [True, True, True]
+            device.bad = device.stuck = set()
+            assert transfers(1000) == transfers(2000) == [True, True, True]
+        guest.power_off()
+
+
+@contextlib.contextmanager
+def disturbing(*disturbances: Callable[[], object]) -> Iterator[list[int]]:
+    """Do these in turn, one each half second, while the block runs; yield a list of how often each was done."""
+    done = [0] * len(disturbances)
+    is_over = threading.Event()
+
+    def disturb() -> None:
+        while not is_over.wait(0.5):
+            number = done.index(min(done))
+            disturbances[number]()
+            done[number] += 1
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield done
+    finally:
+        is_over.set()
+        thread.join()
+
+
+# Eight writers at once; then what they wrote is read back from the disk, and not from the guest's memory.
+FILES = (
+    "mke2fs /dev/vda >/dev/null && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && cd /mnt && "
+    "for n in 1 2 3 4 5 6 7 8; do (for m in 1 2 3 4; do head -c 1000000 /dev/urandom >$n.$m; sync; done) & done; wait; "
+    "sha256sum * 2>/dev/null >/tmp/sums; cd / && umount /mnt && mount -t ext4 /dev/vda /mnt && "
+    "cd /mnt && sha256sum -c /tmp/sums | grep -c OK; cd / && umount /mnt"
+)
+
+
+def test_a_file_system_survives_dying_workers_and_a_machine_that_pauses(tmp_path: Path) -> None:
+    image, monitor_path = tmp_path / "image", tmp_path / "m"
+    image.write_bytes(b"")
+    os.truncate(image, 64 * MEGABYTE)
+    guest_options = GuestOptions(accel="tcg")
+    with contextlib.closing(Disk(image)) as like_it, served(f"{disk.__file__}:Disk,path={image},segments=8") as server:
+        device = VhostUserDevice.of(like_it.description(), Path(server.path))
+        builder = default_builder()
+        try:
+            probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
+            device = replace(device, frontend=probe.frontend(device.id))
+            config = builder.prepare(guest_options, [device], modules=["virtio_blk", "ext4"])
+        except ProvisionError as error:
+            pytest.skip(f"nothing can be provisioned here: {error}")
+
+        def kill_worker() -> None:
+            for worker in server.workers():
+                os.kill(worker, signal.SIGKILL)
+
+        config = replace(config, extra=qmp.options(monitor_path))
+        with Guest(config) as guest, qmp.monitor(monitor_path) as monitor, unremarkable(guest):
+            with disturbing(kill_worker, monitor.pause) as done:
+                assert guest.run(FILES).lines == ["32"]
+            assert min(done) >= 3
+            in_the_guest = guest.run("sha256sum /dev/vda").lines[0].split()[0]
+            assert in_the_guest == checksum(image)
+            log = guest.run("dmesg").output
+            assert "error" not in log.lower()
+        assert not server.lines("[request-failed]")
