@@ -18,6 +18,7 @@ from pyvirtio_bench.engines import BATCHING, TITLES, VARIABLE, engines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from types import ModuleType
 
 START_TIME = 30.0  # seconds
 C_PEER = "libvhost-user"
@@ -80,9 +81,9 @@ def pyvirtio_backend(name: str, device: str, *, engine_name: str, workers: int =
     return Backend(name, (*serve, "--workers", str(workers), *polling), {VARIABLE: engine_name})
 
 
-def device_spec(name: str) -> str:
+def device_spec(name: str, module: ModuleType = devices) -> str:
     """Return one form of the measured device as ``pyvirtio serve`` takes it: a file and a class."""
-    return f"{devices.__file__}:{name}"
+    return f"{module.__file__}:{name}"
 
 
 def polling_backends(microseconds: int = 50) -> list[Backend]:

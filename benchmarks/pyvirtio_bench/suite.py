@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyvirtio_bench.page import Table
 
 IN_GUESTS = ("guest", "boot")
-USUAL = ("requests", "workers", "flat", "ring", "memory", "start", "exact")
+USUAL = ("requests", "async", "workers", "flat", "ring", "memory", "start", "exact")
 TABLES = (*USUAL, *IN_GUESTS)
 OF_A_SOCKET = ("requests", "memory")
 NEED_C = ("workers", "flat")  # several queues, sizes and regions are the C front-end's alone
@@ -139,7 +139,7 @@ def _listed(processors: set[int]) -> str:
 
 
 def _measure(name: str, options: Options, bench: Bench, builder: GuestBuilder) -> list[Table]:
-    from pyvirtio_bench.tables import boot, exact, flatness, guest, memory, requests, ring, start, workers
+    from pyvirtio_bench.tables import asynchronous, boot, exact, flatness, guest, memory, requests, ring, start, workers
 
     given = [GivenBackend(options.socket)] if options.socket else []
     count = memory.REQUESTS_LONG if options.long else memory.REQUESTS
@@ -147,6 +147,7 @@ def _measure(name: str, options: Options, bench: Bench, builder: GuestBuilder) -
         count //= 10
     measures: dict[str, Callable[[], list[Table]]] = {
         "requests": lambda: requests.measure(bench, given),
+        "async": lambda: asynchronous.measure(bench),
         "workers": lambda: workers.measure(bench),
         "flat": lambda: flatness.measure(bench),
         "ring": lambda: ring.measure(bench),

@@ -18,7 +18,7 @@ from pyvirtio_bench.processes import processor_time, split_cpus, tree
 from pyvirtio_bench.provision import cache
 from pyvirtio_bench.python_frontend import PythonFrontend
 from pyvirtio_bench.runs import Bench, Results, Schedule
-from pyvirtio_bench.tables import boot, exact, flatness, guest, memory, requests, ring, start, workers
+from pyvirtio_bench.tables import asynchronous, boot, exact, flatness, guest, memory, requests, ring, start, workers
 from pyvirtio_bench.workload import CFrontend, Sample, Workload
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def test_requests(bench: Bench):
         assert all("-" not in row[1:] for row in ratios.rows)
         assert len(absolute.data) == (len(ratios.rows) + 1) * columns * SHORT.repetitions
         json.dumps(absolute.as_dict())
+
+
+def test_asynchronous_methods(bench: Bench):
+    [table] = asynchronous.measure(bench)
+    assert ["-" in row[2::2] for row in table.rows] == [True, False, False], "others are compared with the first"
+    assert all(float(row[1]) > float(row[3]) for row in table.rows), "requests share the cost of a round"
 
 
 def test_workers(bench: Bench):

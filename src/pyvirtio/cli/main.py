@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
 COMMANDS = ("factorial", "serve", "vm", "bench", "doctor")
 """The commands; each is a module of this package with a function ``add_to``."""
 
+MANY_OBJECTS = 10_000
+"""So many new objects make Python look for garbage. Imports make thousands, and none of them is garbage."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
+    gc.set_threshold(MANY_OBJECTS)
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser(words).parse_args(words)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
+        gc.freeze()  # the interpreter ends sooner if it need not look for garbage
     except VirtioError as error:
         print(f"pyvirtio: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -140,6 +141,7 @@ def _process(run: Callable[[], None]) -> Iterator[int]:
     if not pid:
         status = 1
         try:
+            gc.freeze()  # as in a worker
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # our parent ends, and by that we do
             run()
             status = 0

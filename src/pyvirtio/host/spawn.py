@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -42,6 +43,7 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         return pid
     status = 1
     try:
+        gc.freeze()  # what was there before lives as long as this process; looking at it would copy its pages
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper, which then ends us

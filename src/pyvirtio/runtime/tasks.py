@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _ENDED = object()
 
-MAX_IDLE = 64
+MAX_IDLE = 256
 """The most tasks that are kept for coroutines to come."""
 
 
