@@ -168,6 +168,33 @@ def test_a_batch_method_that_gives_something_else(engine: str, wrong: object):
     assert len(served.faults) == 1
 
 
+def test_an_import_error_of_the_author_s_own_is_reported_and_the_batch_method_is_tried_again(engine: str):
+    """It is not taken for a missing NumPy."""
+
+    class Importing(Tripler):
+        requests = Queue(Number, Number, size=256)
+        triple = requests.each(Tripler.triple)
+
+        @requests.batch
+        def many(self, requests: RecordArray) -> Any:
+            if not self.batches:
+                self.batches.append(0)
+                raise ImportError("a module of the author's")
+            return self.triple_all(requests)
+
+    Importing.queues = Importing.queues[-1:]
+    device = Importing()
+    served, answers = serve(device, numbers(*range(20, 40)))
+    assert [Number.unpack(answers[at]).value for at in range(20)] == [3 * value for value in range(20, 40)]
+    assert served.events == ["method-failed"]
+    assert [type(error) for error in served.errors] == [ImportError]
+    heads = [served.raw.request(value, room=4) for value in numbers(*range(20, 40))]
+    for _ in range(BACK_OFF + 1):
+        served.raw.make_available(*heads)
+        assert len(served.kick()) == 20
+    assert len(device.batches) > 1
+
+
 class Pair(Struct):
     """Two numbers."""
 
