@@ -188,8 +188,9 @@ def test_an_import_error_of_the_author_s_own_is_reported_and_the_batch_method_is
     assert [Number.unpack(answers[at]).value for at in range(20)] == [3 * value for value in range(20, 40)]
     assert served.events == ["method-failed"]
     assert [type(error) for error in served.errors] == [ImportError]
+    heads = [served.raw.request(value, room=4) for value in numbers(*range(20, 40))]
     for _ in range(BACK_OFF + 1):
-        served.raw.make_available(*(served.raw.request(value, room=4) for value in numbers(*range(20, 40))))
+        served.raw.make_available(*heads)
         assert len(served.kick()) == 20
     assert len(device.batches) > 1
 
