@@ -31,6 +31,16 @@ class Config(Struct):
     max_exact: int = le32()
 
 
+def put_exact(writer: Writer, n: int, value: int) -> None:
+    """Answer n with its factorial ``value``; 0 says that n is too large."""
+    size = (value.bit_length() + 7) // 8
+    room = writer.room - ExactResponse.nbytes
+    status = TOO_LARGE if not value else TOO_SMALL if size > room else DONE
+    writer.put(ExactResponse(WRAPPED[min(n, 34)], status, size))
+    if status == DONE:
+        writer.write(value.to_bytes(size, "little"))
+
+
 class Factorial(Device):
     """Answers a number n with n! modulo 2**32, or exactly for n up to ``max_exact``."""
 
@@ -45,15 +55,11 @@ class Factorial(Device):
         if self.negotiated & CAN_PRINT:
             self.info("QEMU: >>> get arg1 [ %d ] form the front end <<<", request.arg1)
             self.info("QEMU: >>> get arg2 [ %s ] form the front end <<<", request.arg2)
-        n, wrapped = request.arg1, WRAPPED[min(request.arg1, 34)]
+        n = request.arg1
         if not self.negotiated & EXACT:
-            return writer.put(Response(wrapped))
-        exact = factorial(n) if n <= self.config.max_exact else 0
-        size = (exact.bit_length() + 7) // 8
-        room = writer.room - ExactResponse.nbytes
-        status = TOO_LARGE if not exact else TOO_SMALL if size > room else DONE
-        writer.put(ExactResponse(wrapped, status, size))
-        return writer.write(exact.to_bytes(size, "little") if status == DONE else b"")
+            writer.put(Response(WRAPPED[min(n, 34)]))
+        else:
+            put_exact(writer, n, factorial(n) if n <= self.config.max_exact else 0)
 
     @compute.batch
     def answer_all(self, requests: RecordArray) -> object:
