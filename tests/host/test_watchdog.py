@@ -57,7 +57,7 @@ def test_run_that_blocks_the_event_loop(record: Record):
     with served(slow("Running"), environment=record.environment) as server, driven(server) as queue:
         server.wait_for("[worker-hangs]")
         assert ask(queue, 1, 2) == [2, 4]
-        assert record.lines() == ["run", "run"]
+        until(lambda: record.lines() == ["run", "run"])
 
 
 # Loading a successor.
