@@ -33,7 +33,7 @@ def slow(name: str) -> str:
 
 
 def pack(*numbers: int) -> list[bytes]:
-    """Give numbers as requests to an odd device."""
+    """Return numbers as requests to an odd device."""
     return [number.to_bytes(4, "little") for number in numbers]
 
 
@@ -45,7 +45,7 @@ def unpack(answers: list[bytes]) -> list[int | None]:
 
 @contextmanager
 def driven(server: ServerProcess, *, index: int = 0, size: int = 64) -> Iterator[RawQueue]:
-    """Give a queue that runs."""
+    """Yield a queue that runs."""
     with RawFrontend(server.path) as frontend, SharedMemory() as memory:
         frontend.negotiate()
         frontend.share(memory)
@@ -79,7 +79,7 @@ def answers_rightly(path: str) -> None:
 
 
 def idle_fds(server: ServerProcess) -> list[str]:
-    """Give the keeper's descriptors while a front-end is connected that has said no more than hello.
+    """Return the keeper's descriptors while a front-end is connected that has said no more than hello.
 
     The keeper speaks to one front-end at a time, so those of earlier ones are given up when it answers this one.
     """
