@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from pyvirtio.cli.usage import natural, positive
 
 TYPE_CHECKING = False
@@ -86,11 +84,7 @@ def _say_ready(description: DeviceDescription, where: str | int) -> None:
         taken = any(description.device_id in ids for ids in QEMU_FORWARDS.values())
         (log.info if taken else log.warning)("id-unusable", trouble)
     place = where if isinstance(where, str) else f"descriptor {where}"
-    print(
-        f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {place}",
-        file=sys.stderr,
-        flush=True,
-    )
+    log.write(f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {place}\n")
 
 
 def _print_options(name: str) -> int:

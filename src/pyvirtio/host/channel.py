@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from pyvirtio.errors import ProtocolError
@@ -48,13 +49,16 @@ class Channel:
 
     def receive(self) -> tuple[str, dict[str, Any], list[int]] | None:
         """Read a message and its descriptors, or None where the peer is gone or makes no sense."""
+        fds: list[int] = []
         try:
             data, fds = receive(self._sock, _MAX_BYTES, MAX_FDS)
-            if not data:
-                return None
-            return (*messages.decode(self._hears, data), fds)
+            if data:
+                return (*messages.decode(self._hears, data), fds)
         except (OSError, ProtocolError):
-            return None
+            pass
+        for fd in fds:
+            os.close(fd)
+        return None
 
     def close(self) -> None:
         """Close this end."""

@@ -58,7 +58,7 @@ def decode(table: dict[str, tuple[str, ...]], data: bytes) -> tuple[str, dict[st
         kind, fields = json.loads(data)
         if table[kind] and not fields.keys() >= set(table[kind]):
             raise KeyError(kind)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"a message between keeper and worker is damaged: {data[:80]!r}") from error
     return kind, fields
 

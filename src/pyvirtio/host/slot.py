@@ -82,7 +82,8 @@ class WorkerSlot:
         self._loaded_by = time.monotonic() + START_TIME
         self.replacement: WorkerProcess | None = None
         self._replaced_by = 0.0
-        self._deaths = 0
+        self._deaths = 0  # since the last progress
+        self._crashes = 0  # of those, where the worker had something to work on
         self._restart_at = 0.0
 
     def _go(self, state: SlotState) -> None:
@@ -196,7 +197,7 @@ class WorkerSlot:
 
     def _take_replacement(self, replacement: WorkerProcess) -> None:
         self.worker, self.replacement = replacement, None
-        self._deaths = 0
+        self._deaths = self._crashes = 0
         log.warning("device-reloaded", f"worker {self.number} runs the changed device")
         self.serve()
 
@@ -231,10 +232,12 @@ class WorkerSlot:
         self._loaded_by = time.monotonic() + START_TIME
         self._go(SlotState.STARTING)
 
-    def count_death(self, *, progressed: bool) -> int:
-        """Count a death; return how many there were since the last progress."""
-        self._deaths = 1 if progressed else self._deaths + 1
-        return self._deaths
+    def count_death(self, *, progressed: bool) -> None:
+        """Count a death since the last progress, and a crash where it had something to work on."""
+        if progressed:
+            self._deaths = self._crashes = 0
+        self._deaths += 1
+        self._crashes += self.worker.crashed and self.state is not SlotState.STARTING
 
     def _pause(self) -> float:
         return 0.0 if self._deaths < FREE_DEATHS else min(LONGEST_PAUSE, 0.01 * 2.0 ** min(self._deaths, 10))
@@ -242,7 +245,7 @@ class WorkerSlot:
     @property
     def keeps_crashing(self) -> bool:
         """Whether its workers crash again and again without getting anything done."""
-        return self.worker.crashed and self._deaths >= MAXIMUM_STRIKES
+        return self.worker.crashed and self._crashes >= MAXIMUM_STRIKES
 
     def close(self) -> None:
         """End its processes at once."""

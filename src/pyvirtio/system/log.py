@@ -7,6 +7,7 @@ rather than stopping whoever writes them: a keeper that waits for a reader of it
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 
@@ -95,11 +96,22 @@ def write(text: str) -> bool:
 
 def _write_to_pipe(data: bytes) -> bool:
     # Opened again, the pipe has flags of our own: others who share stderr may rely on its waiting.
-    fd = os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fd = os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no descriptors are left, which may be what there is to say
+        return _write_to_roomy_pipe(data)
     try:
         return os.write(fd, data) == len(data)
     finally:
         os.close(fd)
+
+
+def _write_to_roomy_pipe(data: bytes) -> bool:
+    """Write without another descriptor what a pipe surely takes: it is writable where it has room for PIPE_BUF."""
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    ready = any(events & select.POLLOUT for _, events in poll.poll(0))
+    return ready and os.write(_STDERR, data[: select.PIPE_BUF]) == len(data)
 
 
 def _write_to_socket(data: bytes) -> bool:
