@@ -44,16 +44,19 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
             try:
                 await method(reader, writer)
             finally:
-                _close(chain, reader, writer)
+                if not reader.close() & writer.close():  # both, whatever the first says
+                    raise StillInUse(chain)
 
         return answer_later
 
     def answer(chain: Chain) -> None:
         reader, writer = Reader(chain), Writer(chain)
         try:
-            _nothing_to_await(method(reader, writer))
+            if (result := method(reader, writer)) is not None:
+                _nothing_to_await(result)
         finally:
-            _close(chain, reader, writer)
+            if not reader.close() & writer.close():  # both, whatever the first says
+                raise StillInUse(chain)
 
     return answer
 
@@ -92,16 +95,13 @@ def write_response(chain: Chain, value: Any, response: type[Struct]) -> None:
 class StillInUse(Exception):
     """Somebody still works on memory that a request lent, such as a system call in another thread."""
 
-
-def _close(chain: Chain, reader: Reader, writer: Writer) -> None:
-    # Both, whatever the first says.
-    if not reader.close() & writer.close():
-        raise StillInUse(f"the method returned while {chain!r} was still being read or written in another thread")
+    def __init__(self, chain: Chain) -> None:
+        super().__init__(f"the method returned while {chain!r} was still being read or written in another thread")
 
 
 def _nothing_to_await(result: object) -> None:
     """Refuse a coroutine from a method that does not look like ``async def``, such as a decorated one."""
-    if result is not None and hasattr(result, "__await__"):
+    if hasattr(result, "__await__"):
         if close := getattr(result, "close", None):
             close()
         raise TypeError(
