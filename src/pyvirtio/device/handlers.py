@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pyvirtio.device.streams import Reader, Writer
+from pyvirtio.device.streams import open_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from pyvirtio.device.streams import Reader, Writer
     from pyvirtio.ring import Chain
     from pyvirtio.spec.struct import Struct
 
@@ -40,7 +41,7 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
     if is_async(method):
 
         async def answer_later(chain: Chain) -> None:
-            reader, writer = Reader(chain), Writer(chain)
+            reader, writer = open_streams(chain)
             try:
                 await method(reader, writer)
             finally:
@@ -49,13 +50,29 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
         return answer_later
 
     def answer(chain: Chain) -> None:
-        reader, writer = Reader(chain), Writer(chain)
+        reader, writer = open_streams(chain)
         try:
             _nothing_to_await(method(reader, writer))
         finally:
             _close(chain, reader, writer)
 
     return answer
+
+
+def accept_outcome(chain: Chain, outcome: object, is_closed: bool) -> None:
+    """Accept what came of a call of a stream method that the engine made, where that is unusual.
+
+    ``outcome`` is what the method raised, or something that it returned to be awaited; ``is_closed`` says whether
+    nobody uses the request's memory any more.
+
+    Raises:
+        Exception: why the request failed.
+    """
+    if not is_closed:
+        raise _still_in_use(chain)
+    if isinstance(outcome, Exception):
+        raise outcome
+    _nothing_to_await(outcome)
 
 
 def typed_handler(method: Callable[[Any], Any], request: type[Struct], response: type[Struct]) -> Handler:
@@ -89,6 +106,13 @@ def write_response(chain: Chain, value: Any, response: type[Struct]) -> None:
     chain.write(value.pack())
 
 
+def write_outcome(chain: Chain, outcome: object, response: type[Struct]) -> None:
+    """Write what a typed method returned; raise what it raised."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    write_response(chain, outcome, response)
+
+
 class StillInUse(Exception):
     """Somebody still works on memory that a request lent, such as a system call in another thread."""
 
@@ -96,7 +120,11 @@ class StillInUse(Exception):
 def _close(chain: Chain, reader: Reader, writer: Writer) -> None:
     # Both, whatever the first says.
     if not reader.close() & writer.close():
-        raise StillInUse(f"the method returned while {chain!r} was still being read or written in another thread")
+        raise _still_in_use(chain)
+
+
+def _still_in_use(chain: Chain) -> StillInUse:
+    return StillInUse(f"the method returned while {chain!r} was still being read or written in another thread")
 
 
 def _nothing_to_await(result: object) -> None:
