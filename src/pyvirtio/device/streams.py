@@ -4,7 +4,7 @@
 are released: the memory behind them belongs to the driver again.
 
 The native engine has the same two in C (native/stream_object.c.inc); these say what they do. One set of tests runs on
-both (tests/device/test_streams.py).
+both (tests/device/test_readers_and_writers.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyvirtio.ring.chain import OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Never, TypeVar
 
     from pyvirtio.ring import Chain
@@ -142,9 +142,10 @@ class Reader(_Stream):
         Raises:
             OSError: the system refuses; BlockingIOError where ``fd`` would have to wait and must not. Nothing counts
                 as read then.
+            LocalError: ``offset`` is negative.
         """
         parts = self._lend(self._chain.readable, self._position, self._end(limit))[:MOST_PARTS]
-        number = os.writev(fd, parts) if offset is None else os.pwritev(fd, parts, offset)
+        number = _transfer(os.writev, os.pwritev, fd, parts, offset)
         if number > self.left:  # another thread has read meanwhile
             raise LocalError("a request is read by one thread at a time")
         self._position += number
@@ -248,11 +249,23 @@ class Writer(_Stream):
         Raises:
             OSError: the system refuses; BlockingIOError where ``fd`` would have to wait and must not. Nothing counts
                 as written then.
+            LocalError: ``offset`` is negative.
         """
         parts = self.views(limit)[:MOST_PARTS]
-        number = os.readv(fd, parts) if offset is None else os.preadv(fd, parts, offset)
+        number = _transfer(os.readv, os.preadv, fd, parts, offset)
         self.advance(number)
         return number
+
+
+def _transfer(
+    here: Callable[..., int], there: Callable[..., int], fd: int, parts: Sequence[memoryview], offset: int | None
+) -> int:
+    """Make the system call at the descriptor's own position or at ``offset``."""
+    if offset is None:
+        return here(fd, parts)
+    if offset < 0:  # the system takes -1 for the descriptor's own position
+        raise LocalError(f"the offset {offset} is before the file's beginning")
+    return there(fd, parts, offset)
 
 
 def open_streams(chain: Chain) -> tuple[Reader, Writer]:

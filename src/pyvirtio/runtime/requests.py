@@ -149,10 +149,10 @@ class RequestService(QueueService):
         return self.state is SERVING and len(self._running) < self._limit and self.queue.has_more()
 
     def _answer_some(self, chains: list[Chain], now: int, deadline: int) -> int:
-        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
         done = 0
         for chain in chains:
-            begin(chain.head, now)
+            journal.begin(chain.head, now)
             try:
                 if chain.error:
                     raise chain.error
@@ -164,7 +164,9 @@ class RequestService(QueueService):
             done += 1
             now = clock()
             if now >= deadline:
-                break
+                break  # the last one is published while it still counts as running: see `Device.repeatable`
+            if answered and answered[-1] is chain:
+                journal.end(chain.head)
         return done
 
     # Records: requests of one shape, without a chain for each.
@@ -221,12 +223,12 @@ class RequestService(QueueService):
     # Answering later.
 
     def _begin_later(self, chains: list[Chain], now: int, deadline: int) -> int:
-        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
         tasks = self._tasks
         assert tasks is not None
         done = 0
         for chain in chains:
-            begin(chain.head, now)
+            journal.begin(chain.head, now)
             try:
                 if chain.error:
                     raise chain.error
@@ -243,7 +245,9 @@ class RequestService(QueueService):
             done += 1
             now = clock()
             if now >= deadline:
-                break
+                break  # the last one is published while it still counts as running: see `Device.repeatable`
+            if answered and answered[-1] is chain:
+                journal.end(chain.head)
         return done
 
     def _goes_on(self, request: _Running) -> None:
