@@ -5,13 +5,14 @@ The theory of operation in pyvirtio/ring/journal.py makes the claims; here they 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pyvirtio.errors import RingError
 from pyvirtio.ring import Journal
 from pyvirtio.ring.journal import MOST_STRIKES, ledger_size, region_size
+from pyvirtio.ring.queue import stream_queue
 from pyvirtio.spec import split
 from pyvirtio.testing import Descriptor, RawDriver
 from tests.support.rings import FLAGS_ONLY, Cut, Durable, Fuse, Number, heads_of, memory_of
@@ -73,7 +74,32 @@ def live_and_unpop(queue: DeviceQueue) -> None:
         answer(queue, chains)
 
 
-LIVES = {"in order": live_in_order, "out of order": live_out_of_order, "unpop": live_and_unpop}
+def live_by_calls(queue: DeviceQueue) -> None:
+    """An engine calls the method by itself, also for what comes meanwhile; one call is unusual."""
+    if not (streams := stream_queue(queue)):
+        live_in_order(queue)
+        return
+    for chain in queue.unfinished:
+        answer(queue, [chain])
+
+    def method(reader: Any, writer: Any) -> None:
+        number = reader.take(Number)
+        writer.put(number)
+        if number.value & 7 == 5:
+            raise ValueError
+
+    for limit in (3, 1, 64, 64):
+        outcome = streams.call_streams(limit, method, 2, lambda: 1)
+        if isinstance(outcome, tuple):
+            queue.push([outcome[0]])
+
+
+LIVES = {
+    "in order": live_in_order,
+    "out of order": live_out_of_order,
+    "unpop": live_and_unpop,
+    "by calls": live_by_calls,
+}
 
 
 @pytest.fixture(params=LIVES)

@@ -29,8 +29,6 @@ from tests.support.rings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyvirtio.ring.queue import DeviceQueue
 
 pytestmark = pytest.mark.usefixtures("engine")  # each of them
@@ -462,36 +460,6 @@ def test_a_queue_of_another_size_is_not_the_same_queue():
         queue.relocate(rings_at(raw.memory, lay_out(4, 0x1000)), raw.memory)
     raw.make_available(raw.request(b"x"))
     assert len(queue.pop()) == 1
-
-
-# A request that is over.
-
-
-def test_a_closed_chain_can_be_pushed_and_nothing_else():
-    driver, device, memory, at = both_ends(8)
-    driver.add([(at, 4)], [(at + 8, 4)], "token")
-    driver.publish()
-    (chain,) = device.pop()
-    chain.write(b"done")
-    chain.close()
-    chain.close()
-    uses: list[Callable[[], object]] = [
-        lambda: chain.readable,
-        lambda: chain.writable,
-        lambda: chain.length,
-        lambda: chain.room,
-        lambda: chain.read(4),
-        lambda: chain.write(b"more"),
-        lambda: chain.write(b""),
-    ]
-    for use in uses:
-        with pytest.raises(LocalError, match="over"):
-            use()
-    assert "closed" in repr(chain)
-    assert not hasattr(chain, "anything_else")
-    device.push([chain])
-    assert driver.reap() == [("token", 4)]
-    assert memory.read(at + 8, 4) == b"done"
 
 
 # Who is told when: the exact values in the ring, and the exact answers.

@@ -28,6 +28,7 @@ from pyvirtio.spec.features import Feature
 from pyvirtio.testing import RingLayout, lay_out
 from pyvirtio.testing.ring_fuzzer import EDGES
 from tests.support.rings import rings_at, setup_at
+from tests.support.stream_calls import Calls, Failed, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +105,7 @@ class Pair:
         self.tested = World(size, features, engine)
         self.records = 0
         self.whole = 0
+        self.calls = 0
         self.broken = 0
         self.unpopped = 0
 
@@ -191,8 +193,9 @@ class Pair:
         self.reference.restart(image, index)
         self.tested.restart(image, index)
         by_records = self.rng.random() < 0.6
+        by_calls = self.tested.queue.has_streams and self.rng.random() < 0.5
         for _ in range(3):
-            if not self._step(by_records):
+            if not (by_calls and self._call_streams()) and not self._step(by_records):
                 break
         one, other = self.reference.queue, self.tested.queue
         assert (one.needs_interrupt(), one.enable_kicks()) == (other.needs_interrupt(), other.enable_kicks())
@@ -272,6 +275,34 @@ class Pair:
             self._alike()
         assert len(batch) == 0
 
+    def _call_streams(self) -> bool:
+        """Let the engine call a method, and do the same with the reference engine; return whether it was called."""
+        one, other = self.reference.queue, self.tested.queue
+        calls = Calls(self.rng)
+        outcome = other.call_streams(self.rng.choice((1, 2, 64)), calls.method, 2, lambda: 1)
+        self.calls += len(calls.made)
+        chains = []
+        for call in calls.made:
+            ((chain,), error) = _pop(one, 1)
+            assert error is None
+            one.journal.begin(chain.head, 1)
+            mirror(call, chain)
+            chains.append(chain)
+        if _is_broken(other):  # by a head that comes twice, of which the reference engine has to learn now
+            assert _pop(one, 1)[1]
+        unusual = [chains.pop()] if isinstance(outcome, tuple) else []
+        if chains:
+            one.push(chains)
+        self._alike()
+        if isinstance(outcome, tuple):
+            twin, raised, is_closed = outcome
+            assert (type(raised), is_closed) == (Failed, True)
+            assert _seen(twin) == _seen(unusual[0])
+            one.push(unusual)
+            other.push([twin])
+            self._alike()
+        return bool(calls.made)
+
     def _alike(self) -> None:
         assert self.tested.state() == self.reference.state()
 
@@ -336,6 +367,7 @@ def _compare(engine: str, rng: random.Random, cases: int) -> dict[str, int]:
         "cases": cases,
         "batches": sum(pair.whole for pair in pairs),
         "records": sum(pair.records for pair in pairs),
+        "calls": sum(pair.calls for pair in pairs),
         "broken": sum(pair.broken for pair in pairs),
         "unpopped": sum(pair.unpopped for pair in pairs),
     }
@@ -368,6 +400,12 @@ def race(seed: object, cases: int) -> int:
                 popped += len(batch)
                 bytes(batch.requests)
                 queue.push_records(batch, bytes(RESPONSE * len(batch)))
+            if rng.random() < 0.5:
+                calls = Calls(rng)
+                outcome: Any = queue.call_streams(size, calls.method, 2, lambda: 1)  # type: ignore[attr-defined]
+                popped += len(calls.made)
+                if isinstance(outcome, tuple):
+                    queue.push([outcome[0]])
             chains, _ = _pop(queue, size)
             for chain in chains:
                 popped += 1

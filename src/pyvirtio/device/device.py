@@ -55,6 +55,7 @@ class Device:
             as hung; None where it may take any time.
         executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
+        logs: whether somebody reads what `info` logs; False before.
 
     Raises:
         LocalError: something declared is not possible; the message says what.
@@ -89,6 +90,7 @@ class Device:
         device.negotiated = 0
         device._config = cls._first_config
         device._tell_config = None
+        device.logs = False
         device._logger = None
         device._ports = {}
         device._own_executor = None
@@ -97,6 +99,7 @@ class Device:
     negotiated: int
     _config: Struct | None
     _tell_config: Callable[[bytes], None] | None
+    logs: bool
     _logger: Any
     _ports: dict[AnyQueue, list[OutgoingPort]]
     _own_executor: Executor | None
@@ -187,7 +190,8 @@ class Device:
         if logging is None:
             return
         logger = logging.getLogger(f"pyvirtio.device.{type(self).__name__}")
-        self._logger = logger if logger.isEnabledFor(logging.INFO) else None
+        self.logs = logger.isEnabledFor(logging.INFO)
+        self._logger = logger if self.logs else None
 
     def retire(self) -> None:
         """Release what belongs to this instance; the runtime calls this when it is done with it."""
@@ -198,11 +202,6 @@ class Device:
             if self._own_executor is not None:
                 self._own_executor.shutdown(wait=False, cancel_futures=True)
                 self._own_executor = None
-
-    @property
-    def logs(self) -> bool:
-        """Whether somebody reads what `info` logs."""
-        return self._logger is not None
 
     def info(self, message: str, *values: object) -> None:
         """Log at level INFO. Without a reader nothing is formatted.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pyvirtio.device.streams import Reader, Writer
+from pyvirtio.device.streams import open_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from pyvirtio.device.streams import Reader, Writer
     from pyvirtio.ring import Chain
     from pyvirtio.spec.struct import Struct
 
@@ -40,7 +41,7 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
     if is_async(method):
 
         async def answer_later(chain: Chain) -> None:
-            reader, writer = Reader(chain), Writer(chain)
+            reader, writer = open_streams(chain)
             try:
                 await method(reader, writer)
             finally:
@@ -50,7 +51,7 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
         return answer_later
 
     def answer(chain: Chain) -> None:
-        reader, writer = Reader(chain), Writer(chain)
+        reader, writer = open_streams(chain)
         try:
             if (result := method(reader, writer)) is not None:
                 _nothing_to_await(result)
@@ -59,6 +60,22 @@ def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
                 raise StillInUse(chain)
 
     return answer
+
+
+def accept_outcome(chain: Chain, outcome: object, is_closed: bool) -> None:
+    """Accept what came of a call of a stream method that the engine made, where that is unusual.
+
+    ``outcome`` is what the method raised, or something that it returned to be awaited; ``is_closed`` says whether
+    nobody uses the request's memory any more.
+
+    Raises:
+        Exception: why the request failed.
+    """
+    if not is_closed:
+        raise StillInUse(chain)
+    if isinstance(outcome, Exception):
+        raise outcome
+    _nothing_to_await(outcome)
 
 
 def typed_handler(method: Callable[[Any], Any], request: type[Struct], response: type[Struct]) -> Handler:
@@ -90,6 +107,13 @@ def write_response(chain: Chain, value: Any, response: type[Struct]) -> None:
     if not isinstance(value, response):
         raise TypeError(f"the device's method returned {value!r}; it has to return a {response.__name__}")
     chain.write(value.pack())
+
+
+def write_outcome(chain: Chain, outcome: object, response: type[Struct]) -> None:
+    """Write what a typed method returned; raise what it raised."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    write_response(chain, outcome, response)
 
 
 class StillInUse(Exception):

@@ -2,15 +2,21 @@
 
 `Reader` and `Writer` belong to one request. When it is over, they raise `LocalError`, and the views that they lent
 are released: the memory behind them belongs to the driver again.
+
+The native engine has the same two in C (native/stream_object.c.inc); these say what they do. One set of tests runs on
+both (tests/device/test_readers_and_writers.py).
 """
 
 from __future__ import annotations
 
+import os
+
 from pyvirtio.errors import ChainError, LocalError
+from pyvirtio.ring.chain import OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Never, TypeVar
 
     from pyvirtio.ring import Chain
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
 
 _ZEROS = bytes(1 << 16)
 
+MOST_PARTS = 1024
+"""The most pieces of memory that one system call takes (Linux's UIO_MAXIOV)."""
+
 
 class _Over:
     """Stands for the chain of a request that is over."""
@@ -27,10 +36,7 @@ class _Over:
     __slots__ = ()
 
     def __getattr__(self, _name: str) -> Never:
-        raise LocalError(
-            "this request is over, and its memory belongs to the driver again; "
-            "copy what you need before the method returns, or make the method `async def` and await there"
-        )
+        raise LocalError(OVER)
 
 
 _OVER: Any = _Over()
@@ -91,13 +97,13 @@ class Reader(_Stream):
         """The bytes that were not read yet."""
         return self._chain.length - self._position
 
-    def read(self, limit: int = -1) -> bytes:
+    def read(self, limit: int = -1, /) -> bytes:
         """Read at most ``limit`` bytes, by default all that are left; fewer only at the request's end."""
         data = self._chain.read(self.left if limit < 0 else limit, self._position)
         self._position += len(data)
         return data
 
-    def take(self, kind: type[S]) -> S:
+    def take(self, kind: type[S], /) -> S:
         """Read one structure.
 
         Raises:
@@ -105,8 +111,8 @@ class Reader(_Stream):
         """
         return kind.unpack(self.read(kind.nbytes))
 
-    def views(self, limit: int = -1) -> list[memoryview]:
-        """Lend the next bytes where they lie in the guest's memory, for ``os.pwritev(fd, reader.views(), offset)``.
+    def views(self, limit: int = -1, /) -> list[memoryview]:
+        """Lend the next bytes where they lie in the guest's memory.
 
         ``limit`` is the most bytes, by default all that are left; they count as read. The driver can change them at
         any moment, so check nothing there that is used afterwards: `read` copies.
@@ -115,10 +121,38 @@ class Reader(_Stream):
         >>> Reader(Chain(0, 0, [memoryview(b"ab"), memoryview(b"cd")])).views(3)[1].tobytes()
         b'c'
         """
-        number = self.left if limit < 0 else min(limit, self.left)
         start = self._position
+        self._position = self._end(limit)
+        return self._lend(self._chain.readable, start, self._position)
+
+    def write_to(self, fd: int, limit: int = -1, offset: int | None = None) -> int:
+        """Write the next bytes to the file descriptor ``fd`` from where they lie; return how many it took.
+
+        It is one system call, during which other threads run. ``limit`` is the most bytes, by default all that are
+        left. ``offset`` is the place in the file, by default the descriptor's own position. The system may take fewer
+        bytes than there are; what it took counts as read.
+
+        >>> from pyvirtio.ring import Chain
+        >>> reader = Reader(Chain(0, 0, [memoryview(b"ab"), memoryview(b"cd")]))
+        >>> fd = os.memfd_create("disk")
+        >>> reader.write_to(fd, offset=8), reader.left, os.pread(fd, 4, 8)
+        (4, 0, b'abcd')
+        >>> os.close(fd)
+
+        Raises:
+            OSError: the system refuses; BlockingIOError where ``fd`` would have to wait and must not. Nothing counts
+                as read then.
+            LocalError: ``offset`` is negative.
+        """
+        parts = self._lend(self._chain.readable, self._position, self._end(limit))[:MOST_PARTS]
+        number = _transfer(os.writev, os.pwritev, fd, parts, offset)
+        if number > self.left:  # another thread has read meanwhile
+            raise LocalError("a request is read by one thread at a time")
         self._position += number
-        return self._lend(self._chain.readable, start, start + number)
+        return number
+
+    def _end(self, limit: int) -> int:
+        return self._position + (self.left if limit < 0 else min(limit, self.left))
 
 
 class Writer(_Stream):
@@ -143,7 +177,7 @@ class Writer(_Stream):
         """The bytes that can still be written."""
         return self._chain.room - self._chain.written
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> None:
         """Write ``data``.
 
         Raises:
@@ -151,13 +185,13 @@ class Writer(_Stream):
         """
         self._chain.write(data)
 
-    def put(self, answer: Struct) -> None:
+    def put(self, answer: Struct, /) -> None:
         """Write one structure; raises `ChainError` as `write` does."""
         if not isinstance(answer, tuple):
             raise TypeError(f"an answer of type {type(answer).__name__}; give a structure")
         self._chain.write(answer.pack())
 
-    def skip(self, number: int) -> None:
+    def skip(self, number: int, /) -> None:
         """Write ``number`` zero bytes: the driver is told that they were written, so they must be (2.7.8.2).
 
         Raises:
@@ -169,8 +203,8 @@ class Writer(_Stream):
             self._chain.write(_ZEROS[:number])
             number -= len(_ZEROS)
 
-    def views(self, limit: int = -1) -> list[memoryview]:
-        """Lend the next room where it lies in the guest's memory, for ``os.preadv(fd, writer.views(), offset)``.
+    def views(self, limit: int = -1, /) -> list[memoryview]:
+        """Lend the next room where it lies in the guest's memory.
 
         ``limit`` is the most bytes, by default all the room. What was written there counts only once `advance` says so.
 
@@ -186,7 +220,7 @@ class Writer(_Stream):
         number = self.room if limit < 0 else min(limit, self.room)
         return self._lend(self._chain.writable, start, start + number)
 
-    def advance(self, number: int) -> None:
+    def advance(self, number: int, /) -> None:
         """Count ``number`` bytes, which were written through `views`, as written.
 
         Raises:
@@ -195,3 +229,45 @@ class Writer(_Stream):
         if not 0 <= number <= self.room:
             raise LocalError(f"{number} bytes cannot have been written; the driver left room for {self.room}")
         self._chain.written += number
+
+    def read_from(self, fd: int, limit: int = -1, offset: int | None = None) -> int:
+        """Read from the file descriptor ``fd`` into the next room, where it lies; return how many bytes came.
+
+        It is one system call, during which other threads run. ``limit`` is the most bytes, by default all the room.
+        ``offset`` is the place in the file, by default the descriptor's own position. Fewer bytes may come than there
+        is room for, and none at the end of a file; what came counts as written.
+
+        >>> from pyvirtio.ring import Chain
+        >>> memory = bytearray(4)
+        >>> writer = Writer(Chain(0, 0, [], [memoryview(memory)]))
+        >>> fd = os.memfd_create("disk")
+        >>> _ = os.pwrite(fd, b"sector", 0)
+        >>> writer.read_from(fd, 3, offset=2), writer.room, bytes(memory[:3])
+        (3, 1, b'cto')
+        >>> os.close(fd)
+
+        Raises:
+            OSError: the system refuses; BlockingIOError where ``fd`` would have to wait and must not. Nothing counts
+                as written then.
+            LocalError: ``offset`` is negative.
+        """
+        parts = self.views(limit)[:MOST_PARTS]
+        number = _transfer(os.readv, os.preadv, fd, parts, offset)
+        self.advance(number)
+        return number
+
+
+def _transfer(
+    here: Callable[..., int], there: Callable[..., int], fd: int, parts: Sequence[memoryview], offset: int | None
+) -> int:
+    """Make the system call at the descriptor's own position or at ``offset``."""
+    if offset is None:
+        return here(fd, parts)
+    if offset < 0:  # the system takes -1 for the descriptor's own position
+        raise LocalError(f"the offset {offset} is before the file's beginning")
+    return there(fd, parts, offset)
+
+
+def open_streams(chain: Chain) -> tuple[Reader, Writer]:
+    """Return the reader and the writer of a request: those of the engine that popped it, where it has its own."""
+    return chain.streams() if chain.streams else (Reader(chain), Writer(chain))

@@ -20,12 +20,16 @@
  */
 
 #include "native/batch_object.c.inc"
-#include "native/calls.c.inc"
 #include "native/chain_object.c.inc"
 #include "native/codec_object.c.inc"
+#include "native/known_codecs.c.inc"
 #include "native/memory_object.c.inc"
 #include "native/objects.h"
+#include "native/reader_object.c.inc"
+#include "native/record_calls.c.inc"
 #include "native/ring_object.c.inc"
+#include "native/stream_calls.c.inc"
+#include "native/writer_object.c.inc"
 
 #ifndef SOURCE_DIGEST /* what build_native.py tells this source by */
 #define SOURCE_DIGEST "unknown"
@@ -39,6 +43,7 @@ static PyMethodDef ring_methods[] = {
     {"push_records", FAST(ring_push_records), METH_FASTCALL, NULL},
     {"call_records", FAST(ring_call_records), METH_FASTCALL, NULL},
     {"answer_records", FAST(ring_answer_records), METH_FASTCALL, NULL},
+    {"call_streams", FAST(ring_call_streams), METH_FASTCALL, NULL},
     {"needs_interrupt", ring_needs_interrupt, METH_NOARGS, NULL},
     {"disable_kicks", ring_disable_kicks, METH_NOARGS, NULL},
     {"enable_kicks", ring_enable_kicks, METH_NOARGS, NULL},
@@ -142,12 +147,13 @@ module_exec(PyObject *module)
     state *state = PyModule_GetState(module);
     state->chain_error = attribute_of("pyvirtio.errors", "ChainError");
     state->local_error = attribute_of("pyvirtio.errors", "LocalError");
-    state->closed = attribute_of("pyvirtio.ring.chain", "CLOSED");
-    if (!state->chain_error || !state->local_error || !state->closed)
+    state->over = attribute_of("pyvirtio.ring.chain", "OVER");
+    if (!state->chain_error || !state->local_error || !state->over)
         return -1;
     bool added = add_type(module, &memory_spec, &state->memory) && add_type(module, &ring_spec, &state->ring)
                  && add_type(module, &chain_spec, &state->chain) && add_type(module, &batch_spec, &state->batch)
-                 && add_type(module, &codec_spec, &state->codec);
+                 && add_type(module, &codec_spec, &state->codec) && add_type(module, &reader_spec, &state->reader)
+                 && add_type(module, &writer_spec, &state->writer);
     return added ? PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM) : -1;
 }
 
@@ -160,8 +166,14 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT((PyObject *)state->chain);
     Py_VISIT((PyObject *)state->batch);
     Py_VISIT((PyObject *)state->codec);
+    Py_VISIT((PyObject *)state->reader);
+    Py_VISIT((PyObject *)state->writer);
     Py_VISIT(state->chain_error);
     Py_VISIT(state->local_error);
+    for (size_t i = 0; i < MOST_KNOWN; i++) {
+        Py_VISIT(state->known[i].kind);
+        Py_VISIT(state->known[i].codec);
+    }
     return 0;
 }
 
@@ -174,9 +186,12 @@ module_clear(PyObject *module)
     Py_CLEAR(state->chain);
     Py_CLEAR(state->batch);
     Py_CLEAR(state->codec);
+    Py_CLEAR(state->reader);
+    Py_CLEAR(state->writer);
     Py_CLEAR(state->chain_error);
     Py_CLEAR(state->local_error);
-    Py_CLEAR(state->closed);
+    Py_CLEAR(state->over);
+    forget_codecs(state);
     return 0;
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyvirtio.ring.chain import Chain as _Chain
+from pyvirtio.ring.queue import Unusual
 
 BATCH_PAYS_FROM: int
 
@@ -77,6 +78,9 @@ class Ring:
         clock: Callable[[], int] | None,
         /,
     ) -> object: ...
+    def call_streams(
+        self, limit: int, method: Callable[..., object], deadline: int, clock: Callable[[], int] | None, /
+    ) -> int | Unusual: ...
     def needs_interrupt(self) -> bool: ...
     def disable_kicks(self) -> None: ...
     def enable_kicks(self) -> bool: ...

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pyvirtio.errors import ChainError, LocalError
+from pyvirtio.errors import ChainError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import NoReturn
+    from collections.abc import Callable, Sequence
+    from typing import Any, ClassVar
 
-CLOSED = (
-    "this request is over, and its buffers are the driver's again; "
-    "read and write before the method returns, and keep a copy of what is needed later"
+OVER = (
+    "this request is over, and its memory belongs to the driver again; "
+    "copy what you need before the method returns, or make the method `async def` and await there"
 )
-"""What a closed chain says."""
+"""What the reader and the writer of a request say once it is over."""
 
 
 class Chain:
@@ -23,17 +23,17 @@ class Chain:
     them can change at any moment, so read each byte once. ``error`` says why a chain cannot be
     used; such a chain has no buffers and is pushed back empty. ``written`` counts what was
     written, and is what the driver will be told (VIRTIO 1.4, 2.7.8.2). ``sequence`` numbers the
-    requests of a queue in order of arrival.
+    requests of a queue in order of arrival. ``streams`` is None, or where an engine has a reader and a writer of its
+    own, the method that returns both.
 
     >>> chain = Chain(0, 1, [memoryview(b"request")])
-    >>> chain.close()
-    >>> chain.read(7)
-    Traceback (most recent call last):
-    ...
-    pyvirtio.errors.LocalError: this request is over, ...
+    >>> chain.read(4), chain.length
+    (b'requ', 7)
     """
 
     __slots__ = ("error", "head", "readable", "sequence", "writable", "written")
+
+    streams: ClassVar[Callable[..., tuple[Any, Any]] | None] = None
 
     def __init__(
         self,
@@ -103,27 +103,5 @@ class Chain:
             skip = max(0, skip - len(view))
         self.written += len(data)
 
-    def close(self) -> None:
-        """Take the buffers away: whoever uses them from now on is told that the request is over.
-
-        What the driver will be told stays, so a closed chain can still be pushed.
-        """
-        if self._is_open():
-            del self.readable, self.writable
-
-    def _is_open(self) -> bool:
-        try:
-            return self.readable is not None
-        except LocalError:
-            return False
-
-    def __getattr__(self, name: str) -> NoReturn:
-        # Python comes here for an attribute that is not set, and these two are always set until `close`.
-        if name in ("readable", "writable"):
-            raise LocalError(CLOSED)
-        raise AttributeError(f"a chain has no attribute {name!r}")
-
     def __repr__(self) -> str:
-        if not self._is_open():
-            return f"Chain(head={self.head}, closed)"
         return f"Chain(head={self.head}, readable={self.length}, writable={self.room}, error={self.error!r})"

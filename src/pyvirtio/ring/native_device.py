@@ -29,6 +29,7 @@ _METHODS = (
     "push_records",
     "answer_records",
     "call_records",
+    "call_streams",
     "needs_interrupt",
     "disable_kicks",
     "enable_kicks",
@@ -45,6 +46,7 @@ class NativeDeviceQueue(SplitRecordQueue):
         TypeError, BufferError: they are not plain memory.
     """
 
+    has_streams: ClassVar[bool] = True
     batch_pays_from: ClassVar[int] = _native.BATCH_PAYS_FROM
 
     def __init__(self, setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> None:
@@ -132,10 +134,11 @@ class NativeDeviceQueue(SplitRecordQueue):
             raise RingError("the queue's areas were moved to an odd place; stop it and set it up again") from error
 
     def codec(self, structure: Any) -> object:
-        """Return what `call_records` needs to know of a structure; None for one with fields of other kinds."""
+        """Return what `call_records` needs to know of a structure; None where C cannot deal with it."""
+        codes = structure.codes()
         try:
-            return _native.Codec(structure, structure.codes())
-        except ValueError:
+            return None if codes is None else _native.Codec(structure, codes)
+        except ValueError:  # a field of an unknown kind, or very large
             return None
 
     def retire(self, error: RingError) -> None:

@@ -1,8 +1,9 @@
 """What the device's side of a queue offers, whatever its ring format and whichever engine runs it.
 
 Whoever serves a queue relies on `DeviceQueue` alone. A `RecordQueue` also takes requests of one shape from the ring
-without an object for each; `record_queue` returns it where a queue is one. The protocols exist for type checkers only:
-`typing` is slow to import.
+without an object for each, and a `StreamQueue` calls the device's method for requests of any length by itself;
+`record_queue` and `stream_queue` return them where a queue is one. The protocols exist for type checkers only: `typing`
+is slow to import.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pyvirtio.ring.records import RecordBatch
 
     Clock: TypeAlias = Callable[[], int]
+
+    Unusual: TypeAlias = tuple[Chain, object, bool]
+    """A chain whose call was unusual, what the method raised or returned, and whether nobody uses its memory."""
 
     class RingSetup(Protocol):
         """What a ring needs to know of a queue's set-up.
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
         """
 
         has_records: ClassVar[bool]
+        has_streams: ClassVar[bool]
         size: int
         journal: Journal
         unfinished: list[Chain]
@@ -155,7 +160,27 @@ if TYPE_CHECKING:
             """Answer the records of a batch by one call of ``method`` each."""
             ...
 
+    class StreamQueue(DeviceQueue, Protocol):
+        """A queue that also answers requests of any length, by calls of a method that takes a reader and a writer."""
+
+        def call_streams(
+            self, limit: int, method: Callable[..., object], deadline: int, clock: Clock | None
+        ) -> int | Unusual:
+            """Call ``method`` for up to ``limit`` requests, one after the other, until ``deadline`` on ``clock``.
+
+            Return for how many it was called, also for those that came meanwhile; 0 where `pop` is the way. Without
+            ``clock`` it is the system's. It ends early where the driver wants an interrupt, which is the caller's
+            business, and at an unusual call: an exception, something to be awaited, memory that is still in use. That
+            request is returned, and still counts as running.
+            """
+            ...
+
 
 def record_queue(queue: DeviceQueue) -> RecordQueue | None:
     """Return ``queue`` if it also deals in records, otherwise None."""
     return queue if queue.has_records else None  # type: ignore[return-value]  # the flag promises it
+
+
+def stream_queue(queue: DeviceQueue) -> StreamQueue | None:
+    """Return ``queue`` if it also calls stream methods by itself, otherwise None."""
+    return queue if queue.has_streams else None  # type: ignore[return-value]  # the flag promises it

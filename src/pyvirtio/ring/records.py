@@ -103,10 +103,13 @@ class PythonBatch:
 
 
 class PythonCodec:
-    """What plain Python needs to know of a structure to call a method with it, or to write what a method returned."""
+    """What plain Python needs to know of a structure to call a method with it, or to write what a method returned.
 
-    def __init__(self, structure: Any) -> None:
-        codec = struct.Struct("<" + "".join(structure.codes()))
+    ``codes`` are those of its items in the language of the module ``struct``.
+    """
+
+    def __init__(self, structure: Any, codes: list[str]) -> None:
+        codec = struct.Struct("<" + "".join(codes))
         self.structure = structure
         self.unpack_from = codec.unpack_from
         self._pack = codec.pack

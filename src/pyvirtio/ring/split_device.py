@@ -44,6 +44,7 @@ class SplitDeviceQueue:
     """
 
     has_records: ClassVar[bool] = False
+    has_streams: ClassVar[bool] = False
 
     def __init__(self, setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> None:
         self.size = setup.size

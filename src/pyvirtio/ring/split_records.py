@@ -119,7 +119,8 @@ class SplitRecordQueue(SplitDeviceQueue):
 
     def codec(self, structure: Any) -> object:
         """Return what `call_records` needs to know of a structure, or None where it cannot deal with it."""
-        return PythonCodec(structure)
+        codes = structure.codes()
+        return None if codes is None else PythonCodec(structure, codes)
 
     def call_records(
         self,

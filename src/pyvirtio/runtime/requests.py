@@ -9,17 +9,19 @@ begun alone: if the worker dies once more, it is known whose fault it was.
 
 from __future__ import annotations
 
-from pyvirtio.device.handlers import StillInUse, write_response
-from pyvirtio.device.streams import Writer
+from pyvirtio.device.handlers import StillInUse, accept_outcome, write_outcome
+from pyvirtio.device.streams import open_streams
 from pyvirtio.errors import PeerError
-from pyvirtio.ring.queue import record_queue
+from pyvirtio.ring.queue import record_queue, stream_queue
 from pyvirtio.runtime.records import RecordDispatcher
 from pyvirtio.runtime.service import SERVING, TIME_SLICE_NS, UNBROKEN, QueueService
+from pyvirtio.runtime.streams import StreamDispatcher
 from pyvirtio.transport import MAXIMUM_STRIKES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from pyvirtio.device import Device
     from pyvirtio.device.handlers import Handler
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 MAX_POP = 64
 """The most requests that are popped at once and answered one by one."""
+
+MAX_CALLS = 32768
+"""The most requests that an engine answers by itself before anything else has its turn; time ends it before."""
 
 CANCEL_TIME = 1.0
 """The seconds that an ``async def`` method has to end after it was cancelled."""
@@ -90,6 +95,7 @@ class RequestService(QueueService):
         self._records: RecordDispatcher | None = None
         if (records := record_queue(queue)) is not None and RecordDispatcher.suits(declared, device):
             self._records = RecordDispatcher(records, declared, device, self._clock, TIME_SLICE_NS)
+        self._streams = StreamDispatcher.suiting(stream_queue(queue), declared, device, self._clock)
         self._take_over_unfinished()
 
     def _take_over_unfinished(self) -> None:
@@ -116,11 +122,13 @@ class RequestService(QueueService):
                 self._serve_chains([self._alone.pop(0)], now, 0)
                 self._runs_alone = bool(self._running)
             return
-        records = self._records if not self._waiting and self.state is SERVING else None
-        if records is not None and self._serve_records(records, now, deadline):
+        if self._waiting or self.state is not SERVING:
+            chains = self._waiting
+        elif (self._records and self._serve_records(self._records, now, deadline)) or (
+            self._streams and self._serve_streams(self._streams, deadline)
+        ):
             return
-        chains = self._waiting
-        if not chains and self.state is SERVING:
+        else:
             chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
         if chains:
             self._waiting = self._serve_chains(chains, now, deadline)
@@ -141,10 +149,10 @@ class RequestService(QueueService):
         return self.state is SERVING and len(self._running) < self._limit and self.queue.has_more()
 
     def _answer_some(self, chains: list[Chain], now: int, deadline: int) -> int:
-        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
         done = 0
         for chain in chains:
-            begin(chain.head, now)
+            journal.begin(chain.head, now)
             try:
                 if chain.error:
                     raise chain.error
@@ -156,7 +164,9 @@ class RequestService(QueueService):
             done += 1
             now = clock()
             if now >= deadline:
-                break
+                break  # the last one is published while it still counts as running: see `Device.repeatable`
+            if answered and answered[-1] is chain:
+                journal.end(chain.head)
         return done
 
     # Records: requests of one shape, without a chain for each.
@@ -186,18 +196,24 @@ class RequestService(QueueService):
         outcome = records.call_each(batch, deadline)
         if outcome is not batch:
             # What is unusual need not be fast: this one is answered as a chain, with what came of the call.
-            self._answer_with(batch.take(), outcome)
+            self._answer_by(write_outcome, batch.take(), outcome, self._declared.response)
         if len(batch):
             records.open = batch
 
-    def _answer_with(self, chain: Chain, outcome: object) -> None:
-        """Answer a chain with what the device's method returned or raised."""
-        response = self._declared.response
-        assert response is not None
+    # Streams: requests of any length, without a way through here for each.
+
+    def _serve_streams(self, streams: StreamDispatcher, deadline: int) -> bool:
+        """Have the engine answer what waits; return False where it cannot."""
+        outcome = streams.call(MAX_POP if self._records else MAX_CALLS, deadline)
+        if isinstance(outcome, tuple):
+            self._answer_by(accept_outcome, *outcome)
+        self._interrupt_if_wanted()
+        return outcome != 0
+
+    def _answer_by(self, answer: Callable[..., None], chain: Chain, *outcome: object) -> None:
+        """Answer a chain with what came of a call that the engine made."""
         try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            write_response(chain, outcome, response)
+            answer(chain, *outcome)
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
             self._fail(chain, error)
         else:
@@ -207,12 +223,12 @@ class RequestService(QueueService):
     # Answering later.
 
     def _begin_later(self, chains: list[Chain], now: int, deadline: int) -> int:
-        begin, clock, handler, answered = self.queue.journal.begin, self._clock, self._handler, self._answered
+        journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
         tasks = self._tasks
         assert tasks is not None
         done = 0
         for chain in chains:
-            begin(chain.head, now)
+            journal.begin(chain.head, now)
             try:
                 if chain.error:
                     raise chain.error
@@ -229,7 +245,9 @@ class RequestService(QueueService):
             done += 1
             now = clock()
             if now >= deadline:
-                break
+                break  # the last one is published while it still counts as running: see `Device.repeatable`
+            if answered and answered[-1] is chain:
+                journal.end(chain.head)
         return done
 
     def _goes_on(self, request: _Running) -> None:
@@ -320,7 +338,7 @@ class RequestService(QueueService):
             self.report_once("method-failed", f"the device's method failed: {error!r}", error)
         if self._failure is None or chain.error:
             return
-        writer = Writer(chain)
+        _, writer = open_streams(chain)
         try:
             self._failure(writer)
         except Exception as own:  # noqa: BLE001  # the author's code may raise anything; the queue goes on

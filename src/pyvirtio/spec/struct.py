@@ -169,6 +169,11 @@ class _StructType(type):
 _make = tuple.__new__
 
 
+def _definition(kind: type, name: str) -> object:
+    """Return what ``kind`` or the nearest of its bases defines as ``name``."""
+    return next(vars(base)[name] for base in kind.__mro__ if name in vars(base))
+
+
 class Struct(tuple, metaclass=_StructType):  # type: ignore[type-arg]  # its items are of the fields' types
     """A wire structure. Subclass it and give each field as ``name: type = le32()`` and so on.
 
@@ -272,9 +277,14 @@ class Struct(tuple, metaclass=_StructType):  # type: ignore[type-arg]  # its ite
         return type(self).unpack, (self.pack(),)
 
     @classmethod
-    def codes(cls) -> list[str]:
-        """Return the codes of the items in the language of the module ``struct``, in order."""
-        return list(cls._layout.codes)
+    def codes(cls) -> list[str] | None:
+        """Return the codes of the items in the language of the module ``struct``, in order.
+
+        They say all of how the structure looks on the wire. Return None where the class has a ``pack`` or an
+        ``unpack`` of its own, so that they do not.
+        """
+        is_plain = all(_definition(cls, name) is vars(Struct)[name] for name in ("pack", "unpack"))
+        return list(cls._layout.codes) if is_plain else None
 
     @classmethod
     def offset_of(cls, path: str) -> int:

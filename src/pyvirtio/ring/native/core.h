@@ -8,5 +8,6 @@
 #include "core/journal.c.inc"
 #include "core/records.c.inc"
 #include "core/ring.c.inc"
+#include "core/stretch.c.inc"
 
 #endif

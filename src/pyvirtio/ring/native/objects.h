@@ -7,11 +7,20 @@
 
 #include "core.h"
 
+/* A class, and the codec of its structures; NULL where C cannot deal with them. */
+typedef struct {
+    PyObject *kind, *codec;
+} known_codec;
+
+enum { MOST_KNOWN = 64 };
+
 /* The module's state. */
 typedef struct {
-    PyTypeObject *memory, *ring, *chain, *batch, *codec;
+    PyTypeObject *memory, *ring, *chain, *batch, *codec, *reader, *writer;
     PyObject *chain_error, *local_error;
-    PyObject *closed; /* what a closed chain says */
+    PyObject *over; /* what the reader and the writer of a request say once it is over */
+    known_codec known[MOST_KNOWN];
+    size_t next_known;
 } state;
 
 typedef struct {
@@ -24,8 +33,8 @@ typedef struct {
 
 typedef struct {
     PyObject_VAR_HEAD
-    const state *state;
-    Memory *memory; /* NULL once the chain is closed */
+    state *state;
+    Memory *memory;
     uint64_t sequence, length, room, written;
     uint32_t readable; /* that many pieces are readable, the rest writable */
     uint32_t count;
@@ -33,11 +42,21 @@ typedef struct {
     piece pieces[];
 } Chain;
 
+/* A reader or a writer. */
+typedef struct {
+    PyObject_HEAD
+    state *state;
+    Chain *chain;       /* NULL once the request is over */
+    stretch rest;       /* what is left to be read, or the room that is left */
+    PyObject *lent;     /* a list of the views that were lent, or NULL */
+    uint32_t transfers; /* system calls that are under way in other threads */
+} Stream;
+
 enum { PART_TABLE, PART_AVAILABLE, PART_USED, PART_REGION, PART_LEDGER, PARTS_OF_A_RING };
 
 typedef struct {
     PyObject_HEAD
-    const state *state;
+    state *state;
     PyObject *module; /* keeps `state` alive */
     Memory *memory;
     ring ring;
