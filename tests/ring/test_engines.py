@@ -181,7 +181,8 @@ def test_without_a_compiler_nothing_is_built_and_nothing_removed(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("free_threaded", "compiler", "built"), [(None, "true", True), (0, "true", True), (1, "true", False), (0, "", False)]
+    ("free_threaded", "compiler", "built"),
+    [(None, "true", True), (0, "true", True), (1, "true", False), (0, "", False)],
 )
 def test_an_install_has_the_library_where_there_is_a_compiler_and_an_interpreter_lock(
     free_threaded: int | None, compiler: str, built: bool, monkeypatch: pytest.MonkeyPatch
