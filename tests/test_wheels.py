@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -20,6 +19,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, default_root
 from pyvirtio.provision.packages import Registry
 from tests.support import pythons
+from tests.support.archives import extract
 from tests.support.pythons import Python
 
 ROOT = Path(__file__).parents[1]
@@ -179,10 +179,7 @@ def test_a_free_threaded_python_installs_from_source_and_runs_the_python_engine(
 ):
     python, site = pythons.free_threaded(registry, zig), tmp_path / "site"
     assert wheel_for(python, built) is None
-    [sdist] = built.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "source", filter="data")
-    [source] = (tmp_path / "source").iterdir()
+    source = extract(next(built.glob("*.tar.gz")), tmp_path / "source")
     python.run("setup.py", "--quiet", "build", "--build-lib", str(site), path=(PURE,), cwd=source)
     assert list(site.rglob("*.so")) == []
     check_that_it_computes(python, site, "reference")

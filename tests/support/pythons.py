@@ -11,13 +11,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyvirtio.provision.cache import digest
 from pyvirtio.provision.packages import Suites
 from pyvirtio.vm.guest_packages import GUEST, GuestPackages
+from tests.support.archives import extract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,9 +109,7 @@ def _compiled(registry: Registry, zig: tuple[str, ...], target: str, linked: str
     def make(folder: Path) -> None:
         registry.source(suites, package, folder / "source")
         [archive] = folder.glob("source/*.orig.tar.*z")
-        with tarfile.open(archive) as files:
-            files.extractall(folder, filter="tar")
-        [tree] = folder.glob("Python-*")
+        tree = extract(archive, folder / "tree")
         programs = (f"CC={shlex.join(zig)} cc -target {target} {linked}", f"AR={shlex.join(zig)} ar")
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
         for command in (["./configure", *CONFIGURE, *options, *programs], ["make", "-j2", "python", "pybuilddir.txt"]):
@@ -121,7 +119,7 @@ def _compiled(registry: Registry, zig: tuple[str, ...], target: str, linked: str
         shutil.rmtree(folder / "zig")
         for part in tree.rglob("*.[oa]"):
             part.unlink()
-        tree.rename(folder / "tree")
 
     key = digest(suites.name, package, target, linked, *CONFIGURE, *options)
-    return Python((str(registry.cache.entry("python", key, make) / "tree/python"),))
+    [python] = registry.cache.entry("python", key, make).glob("tree/*/python")
+    return Python((str(python),))
