@@ -121,5 +121,5 @@ def _compiled(registry: Registry, zig: tuple[str, ...], target: str, linked: str
             part.unlink()
 
     key = digest(suites.name, package, target, linked, *CONFIGURE, *options)
-    [python] = registry.cache.entry("python", key, make).glob("tree/*/python")
+    [python] = registry.cache.entry("interpreter", key, make).glob("tree/*/python")
     return Python((str(python),))
