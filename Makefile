@@ -9,7 +9,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest bench test check lint types imports format docs lock fresh-machine clean runtime tools
+.PHONY: help run guest bench test check lint types imports format docs wheels lock fresh-machine clean runtime tools
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
@@ -51,7 +51,10 @@ format: tools ## format the Python code, and mend what ruff can mend
 docs: ## write the pages of docs/ that are made from the code's tables
 	tools/generate-docs
 
-lock: ## take the newest tools that suit every Python, and write requirements-dev.lock
+wheels: ## build what is published into dist/: the sdist, and wheels for glibc and musl, x86-64 and aarch64
+	@tools/build-wheels
+
+lock: ## take the newest tools that suit every Python, and write requirements-*.lock
 	tools/lock
 
 fresh-machine: ## `make run` and `make test` in bare Debian 12 and 13 (needs root and mmdebstrap; many minutes)

@@ -1,26 +1,35 @@
 """The native engine, which is optional. Everything else about the package stands in pyproject.toml.
 
-One library of the limited API serves every Python from 3.11 on. A free-threaded Python has no limited API: it gets a
-library of its own. setuptools refuses the two together before ``optional`` can help, hence this file.
+It is compiled as in a checkout, by pyvirtio.ring.build_native. Where there is nothing to compile it with, the package
+is plain Python. One library of the limited API serves every Python from 3.11 on, but for free-threaded ones.
 """
 
-import sysconfig
-from glob import glob
+import runpy
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
-LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
+native = runpy.run_path("src/pyvirtio/ring/build_native.py")
 
-setup(
-    ext_modules=[
-        Extension(
-            "pyvirtio.ring._native",
-            ["src/pyvirtio/ring/_native.c"],
-            depends=sorted(glob("src/pyvirtio/ring/native/**/*.*", recursive=True)),
-            define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [],
-            py_limited_api=LIMITED_API,
-            optional=True,
-        )
-    ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
-)
+
+class BuildNative(build_ext):
+    """Compiles the native engine with the options that a checkout uses."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile it into the folder that becomes the wheel."""
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not native["build"](native["compiler"](), target):
+            raise CompileError("the C compiler refuses the native engine, see above; the Python engine runs instead")
+
+
+if native["compiler"]():
+    setup(
+        cmdclass={"build_ext": BuildNative},
+        ext_modules=[Extension("pyvirtio.ring._native", [], py_limited_api=True, optional=True)],
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )
+else:
+    setup()

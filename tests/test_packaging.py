@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,9 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from pyvirtio.ring import build_native
+from tests.support.archives import extract
 
 ROOT = Path(__file__).parents[1]
 GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux/Kbuild", "linux/virtio_test.c")}
@@ -28,17 +32,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    build = "from setuptools import build_meta as b; b.build_sdist(TARGET); b.build_wheel(TARGET)"
-    # No compiler: the library that it makes is optional, and takes long.
+    run_setuptools("build_sdist", source, target, PATH="/nonexistent")
+    run_setuptools("build_wheel", source, target, PATH="/nonexistent")  # without a compiler
+    return target
+
+
+def run_setuptools(step: str, source: Path, target: Path, **environment: str) -> None:
+    program = f"import sys; from setuptools import build_meta; build_meta.{step}(sys.argv[1])"
     subprocess.run(
-        [sys.executable, "-c", build.replace("TARGET", repr(str(target)))],
+        [sys.executable, "-c", program, target],
         cwd=source,
-        env={"PATH": "/nonexistent", "HOME": str(folder)},
+        env={"HOME": str(source)} | environment,
         capture_output=True,
         check=True,
         timeout=120,
     )
-    return target
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +89,31 @@ def test_the_wheel_is_mit_but_for_the_kernel_driver(built: Path):
 
 def test_the_sdist_has_its_tests_and_documentation(sdist: set[str]):
     assert sdist >= {"tests/conftest.py", "tests/support/leaks.py", "docs/design.md", "CHANGELOG.md", "Makefile"}
+
+
+def test_without_a_compiler_the_wheel_is_for_every_machine(built: Path, wheel: set[str]):
+    assert next(built.glob("*.whl")).name.endswith("-py3-none-any.whl")
+    assert [name for name in wheel if name.endswith(".so")] == []
+
+
+def from_source(built: Path, folder: Path, **environment: str) -> zipfile.ZipFile:
+    """Build a wheel from the sdist, where a compiler can be found, and return its archive."""
+    if not build_native.compiler():
+        pytest.skip("there is no C compiler, or no Python.h")
+    source = extract(next(built.glob("*.tar.gz")), folder / "source")
+    run_setuptools("build_wheel", source, folder, PATH=os.environ["PATH"], **environment)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_with_a_compiler_an_install_from_source_has_the_library_that_a_checkout_builds(built: Path, tmp_path: Path):
+    with from_source(built, tmp_path) as archive:
+        library = archive.read("pyvirtio/ring/_native.abi3.so")
+    assert build_native.digest().encode() in library
+    assert "-cp311-abi3-linux_" in next(tmp_path.glob("*.whl")).name
+
+
+def test_a_library_that_does_not_compile_is_left_out(built: Path, tmp_path: Path):
+    with from_source(built, tmp_path, CFLAGS="-no-such-option") as archive:
+        names = archive.namelist()
+    assert "pyvirtio/ring/_native.c" in names
+    assert [name for name in names if name.endswith(".so")] == []

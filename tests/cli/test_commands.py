@@ -227,3 +227,28 @@ def test_help_and_version():
         result = run(*arguments)
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout
+
+
+def without_native(folder: Path) -> dict[str, str]:
+    """Return the environment of an install that has no compiled engine."""
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['pyvirtio.ring._native'] = None\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_doctor_says_what_the_python_engine_costs_and_how_to_get_the_one_in_c(tmp_path: Path):
+    command = [sys.executable, "-m", "pyvirtio", "doctor", "--json"]
+    environment = os.environ | without_native(tmp_path)
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
+    [engine] = [row for row in json.loads(printed) if row["name"] == "ring engine"]
+    assert engine["state"] == "optional"
+    assert "Python" in engine["found"]
+    assert f"{sys.executable} -m pyvirtio.ring.build_native" in engine["remedy"]
+
+
+def test_serve_says_on_request_that_the_faster_engine_is_missing(tmp_path: Path):
+    with served("factorial", "--verbose", environment=without_native(tmp_path)) as server:
+        server.wait_for("is ready")
+        assert server.lines("[engine-slow]") == 1
+    with served("factorial", environment=without_native(tmp_path)) as server:
+        server.wait_for("is ready")
+        assert server.lines("[engine-slow]") == 0

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -180,20 +181,24 @@ def test_without_a_compiler_nothing_is_built_and_nothing_removed(monkeypatch: py
     assert build_native.main() == 2
 
 
-@pytest.mark.parametrize(("free_threaded", "limited"), [(None, True), (0, True), (1, False)])
-def test_only_a_python_with_an_interpreter_lock_gets_a_library_of_the_limited_api(
-    free_threaded: int | None, limited: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free_threaded", "compiler", "built"),
+    [(None, "true", True), (0, "true", True), (1, "true", False), (0, "", False)],
+)
+def test_an_install_has_the_library_where_there_is_a_compiler_and_an_interpreter_lock(
+    free_threaded: int | None, compiler: str, built: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """A free-threaded Python has no limited API, and setuptools refuses a package that asks for it."""
+    """A free-threaded Python has no limited API. A wheel without the library is for every machine."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("there is no Python.h")
     asked: dict[str, Any] = {}
     monkeypatch.setattr("setuptools.setup", asked.update)
     monkeypatch.setattr("sysconfig.get_config_var", {"Py_GIL_DISABLED": free_threaded}.get)
+    monkeypatch.setenv("CC", compiler)
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
-    (extension,) = asked["ext_modules"]
-    assert extension.optional
-    assert {Path(part).suffix for part in extension.depends} == {".h", ".inc"}
-    assert (extension.py_limited_api, bool(extension.define_macros), bool(asked["options"])) == (limited,) * 3
+    assert [extension.optional for extension in asked.get("ext_modules", [])] == [True] * built
+    assert ("bdist_wheel" in asked.get("options", {})) == built
 
 
 # The choice.
@@ -210,11 +215,38 @@ def test_the_choice_can_be_forced(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_the_native_engine_it_is_plain_python(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("PYVIRTIO_ENGINE", raising=False)
-    monkeypatch.setattr(engines, "_has_native", lambda: False)
+    monkeypatch.setitem(sys.modules, "pyvirtio.ring._native", None)
+    monkeypatch.delattr("pyvirtio.ring._native", raising=False)
     assert engines.engine() == "reference"
     monkeypatch.setenv("PYVIRTIO_ENGINE", "native")
     with pytest.raises(LocalError, match="build_native"):
         engines.engine()
+
+
+def test_a_free_threaded_python_never_imports_the_library(monkeypatch: pytest.MonkeyPatch):
+    """It would take one that lies in the checkout for its own, and crash: the suffix says nothing of the lock."""
+    monkeypatch.delenv("PYVIRTIO_ENGINE", raising=False)
+    monkeypatch.setattr(sys, "abiflags", "t")
+    for name in ("pyvirtio.ring._native", "pyvirtio.ring.native_device"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert engines.engine() == "reference"
+    assert "pyvirtio.ring._native" not in sys.modules
+    monkeypatch.setenv("PYVIRTIO_ENGINE", "native")
+    with pytest.raises(LocalError, match="free-threaded"):
+        engines.engine()
+
+
+def test_the_variables_of_a_c_compiler_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\necho "$@" >"$0.words"\nwhile [ "$1" != -o ]; do shift; done\necho >"$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CPPFLAGS", "-DFIRST")
+    monkeypatch.setenv("CFLAGS", "-g -O3")
+    monkeypatch.setenv("LDFLAGS", "-s")
+    assert build_native.build([str(compiler)], tmp_path / "_native.so", "-Werror")
+    words = (tmp_path / "cc.words").read_text().split()
+    assert {"-DFIRST", "-g", "-s", "-Werror"} <= set(words)
+    assert words.index("-O2") < words.index("-O3")
 
 
 def odd_memory() -> MemoryTable:

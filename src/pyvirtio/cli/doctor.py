@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from pyvirtio.vm.doctor import CheckResult
+
 _MARKS = {"ok": "ok", "missing": "MISSING", "optional": "no"}
 
 
@@ -24,12 +26,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that was looked at."""
     from pyvirtio.provision.progress import for_terminal
-    from pyvirtio.ring.engine import ENGINES, engine
-    from pyvirtio.vm.doctor import MISSING, OK, CheckResult, examine, fix
+    from pyvirtio.vm.doctor import MISSING, examine, fix
     from pyvirtio.vm.launch import default_builder
 
     builder = default_builder(for_terminal())
-    results = [CheckResult("ring engine", OK, ENGINES[engine()])]
+    results = [_ring_engine()]
     results += fix(builder) if options.fix else examine(builder)
     if options.json:
         import json
@@ -41,3 +42,14 @@ def run(options: argparse.Namespace) -> int:
             remedy = f" -> {result.remedy}" if result.remedy else ""
             print(f"{result.name:{width}}  {_MARKS[result.state]:7}  {result.found}{remedy}")
     return 1 if any(result.state == MISSING for result in results) else 0
+
+
+def _ring_engine() -> CheckResult:
+    from pyvirtio.ring.engine import COST, ENGINES, engine, obstacle
+    from pyvirtio.vm.doctor import OK, OPTIONAL, CheckResult
+
+    name, found = ENGINES[engine()], obstacle()
+    if found is None:
+        return CheckResult("ring engine", OK, name)
+    what, remedy = found
+    return CheckResult("ring engine", OPTIONAL, f"{name}: there is one in C, but {what}; {COST}", remedy)

@@ -70,12 +70,12 @@ def run(options: argparse.Namespace) -> int:
         reload=options.reload,
         device_id=options.device_id,
         busy_poll_us=options.poll_us,
-        ready=lambda description: _say_ready(description, where),
+        ready=lambda description: _say_ready(description, where, verbose=options.verbose),
     )
     return 0
 
 
-def _say_ready(description: DeviceDescription, where: str | int) -> None:
+def _say_ready(description: DeviceDescription, where: str | int, *, verbose: bool) -> None:
     from pyvirtio.spec.ids import QEMU_FORWARDS, id_trouble
     from pyvirtio.system import log
 
@@ -83,8 +83,19 @@ def _say_ready(description: DeviceDescription, where: str | int) -> None:
         # An id that some QEMU takes may be one's choice; one that none takes is a mistake.
         taken = any(description.device_id in ids for ids in QEMU_FORWARDS.values())
         (log.info if taken else log.warning)("id-unusable", trouble)
+    if verbose:
+        _say_if_slow()
     place = where if isinstance(where, str) else f"descriptor {where}"
     log.write(f"pyvirtio: {description.name} (virtio id {description.device_id}) is ready on {place}\n")
+
+
+def _say_if_slow() -> None:
+    from pyvirtio.ring.engine import COST, obstacle
+    from pyvirtio.system import log
+
+    if found := obstacle():
+        what, remedy = found
+        log.info("engine-slow", f"there is a faster engine in C, but {what}: {COST}; {remedy}")
 
 
 def _print_options(name: str) -> int:

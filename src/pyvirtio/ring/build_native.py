@@ -1,8 +1,10 @@
-"""Builds the native engine into this checkout: ``python -m pyvirtio.ring.build_native``.
+"""Builds the native engine beside its sources: ``python -m pyvirtio.ring.build_native``.
 
-An installed package was built already. A checkout runs from its sources; this compiles the C module beside them, where
-a C compiler and Python's headers are present. Without it everything works, only more slowly. Exit status 0 is built,
-1 failed (the compiler's own words say why), 2 no compiler or no headers.
+A wheel for this machine brings it along. This compiles the C module for a checkout, for an install from source
+(setup.py), and for an install that had no compiler when it was made. Without it everything works, only more slowly.
+The compiler and its options are those of ``CC``, ``CPPFLAGS``, ``CFLAGS`` and ``LDFLAGS``. Exit status 0 is built,
+1 failed (the compiler's own words say why), 2 nothing to build with: no compiler, no headers, or a free-threaded
+Python, which has no limited API.
 """
 
 from __future__ import annotations
@@ -20,22 +22,18 @@ SOURCE = Path(__file__).with_name("_native.c")
 PARTS = SOURCE.with_name("native")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
+LIBRARY = SOURCE.with_name("_native.abi3.so")
 LIMITED_API = 0x030B0000
-"""One library serves every Python from 3.11 on, but for free-threaded ones, each of which needs its own."""
-
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
-    LIBRARY = SOURCE.with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
-    _MACROS: list[str] = []
-else:
-    LIBRARY = SOURCE.with_name("_native.abi3.so")
-    _MACROS = [f"-DPy_LIMITED_API={LIMITED_API:#x}"]
+"""One library serves every Python from 3.11 on."""
 
 
 def compiler() -> list[str] | None:
-    """Return the C compiler's command, or None where it or Python's headers are missing."""
+    """Return the C compiler's command, or None where it, Python's headers or its limited API are missing."""
     command = shlex.split(os.environ.get("CC", "cc"))
     headers = Path(sysconfig.get_path("include"), "Python.h")
-    return command if command and shutil.which(command[0]) and headers.exists() else None
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or not headers.exists():
+        return None
+    return command if command and shutil.which(command[0]) else None
 
 
 def digest() -> str:
@@ -51,8 +49,9 @@ def build(command: list[str], target: Path = LIBRARY, *options: str) -> bool:
     """
     scratch = target.with_name(f"{target.name}.{os.getpid()}")
     headers = ["-isystem", sysconfig.get_path("include")]  # Python's headers do not live by our warnings
-    macros = [*_MACROS, f'-DSOURCE_DIGEST="{digest()}"']
-    arguments = ["-std=gnu11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *headers, *macros, *options]
+    macros = [f"-DPy_LIMITED_API={LIMITED_API:#x}", f'-DSOURCE_DIGEST="{digest()}"']
+    wanted = [word for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS") for word in shlex.split(os.environ.get(name, ""))]
+    arguments = ["-std=gnu11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *wanted, *headers, *macros, *options]
     try:
         subprocess.run(  # noqa: S603  # the compiler that the user has chosen
             [*command, *arguments, str(SOURCE), "-o", str(scratch)], check=True, stdin=subprocess.DEVNULL
@@ -68,7 +67,10 @@ def main() -> int:
     """Build, and say what became of it."""
     command = compiler()
     if command is None:
-        _say("not built: there is no C compiler, or Python's headers are missing; the Python engine runs instead")
+        _say(
+            "not built: there is no C compiler, Python's headers are missing, or this Python is free-threaded; "
+            "the Python engine runs instead"
+        )
         return 2
     if build(command):
         return 0

@@ -11,6 +11,7 @@ damaged rings.
 from __future__ import annotations
 
 import os
+import sys
 
 from pyvirtio.errors import LocalError
 from pyvirtio.ring.split_records import SplitRecordQueue
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 ENGINES = {"native": "C", "reference": "Python"}
 """The engines by name, the fastest first, and what each is written in."""
 
+COST = "on a busy queue the Python engine takes about ten times as long for a request"
+_NEEDS = "(it needs a C compiler and Python's headers: on Debian, gcc and python3-dev)"
+
 
 def engine() -> str:
     """Return the name of the engine that runs here; imports the native one if it is available.
@@ -32,25 +36,28 @@ def engine() -> str:
         LocalError: PYVIRTIO_ENGINE asks for one that is not available.
     """
     forced = os.environ.get("PYVIRTIO_ENGINE", "")
-    if not forced:
-        return "native" if _has_native() else "reference"
-    if forced not in ENGINES:
+    if forced and forced not in ENGINES:
         raise LocalError(f"PYVIRTIO_ENGINE is {forced!r}; it may be {' or '.join(ENGINES)}")
-    if forced == "native" and not _has_native():
-        raise LocalError(
-            "PYVIRTIO_ENGINE asks for the native engine, which is not built; run "
-            "`python -m pyvirtio.ring.build_native` (it needs a C compiler and Python's headers), "
-            "or choose the other one, reference"
-        )
-    return forced
+    if forced == "reference":
+        return forced
+    found = obstacle()
+    if found is None:
+        return "native"
+    if forced:
+        what, remedy = found
+        raise LocalError(f"PYVIRTIO_ENGINE asks for the native engine, but {what}; {remedy}, or unset PYVIRTIO_ENGINE")
+    return "reference"
 
 
-def _has_native() -> bool:
+def obstacle() -> tuple[str, str] | None:
+    """Return why the native engine cannot run here, and what to do about it; None where it can."""
+    if "t" in sys.abiflags:  # it would import the library, which reads objects of another shape
+        return "this Python is free-threaded", "use a Python with an interpreter lock"
     try:
         from pyvirtio.ring import _native  # noqa: F401  # only whether it can be imported
     except ImportError:
-        return False
-    return True
+        return "it is not built", f"run `{sys.executable} -m pyvirtio.ring.build_native` {_NEEDS}"
+    return None
 
 
 def device_queue(setup: RingSetup, memory: MemoryTable, *, journal: Journal) -> RecordQueue:
