@@ -65,6 +65,15 @@ def test_the_command_works_and_the_second_call_is_silent(tmp_path, name):
     assert (here / ".venv/made-run").stat().st_mtime_ns == made
 
 
+def test_a_process_of_a_pool_that_imports_the_command_does_not_run_it(tmp_path):
+    here = checkout(tmp_path)
+    bootstrap(here)
+    as_multiprocessing_does = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__mp_main__')"
+    command = [str(here / ".venv/bin/python3"), "-c", as_multiprocessing_does, str(here / ".venv/bin/pyvirtio")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_nothing_is_imported_at_start(tmp_path):
     here = checkout(tmp_path / "here")
     bootstrap(here)

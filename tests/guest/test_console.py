@@ -7,6 +7,7 @@ import hashlib
 import socket
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -56,13 +57,20 @@ class Line:
         sender.join()
 
     def receive(self, length: int, at_each: dict[int, Callable[[], object]] | None = None) -> bytes:
-        """Receive so many bytes; call each function of ``at_each`` when so many were received as its key says."""
+        """Receive so many bytes; call each function of ``at_each`` when so many were received as its key says.
+
+        They run beside: what stops the device waits for the buffer that it is sending, and so for us.
+        """
         moments = deque(sorted((at_each or {}).items()))
         received = b""
-        while len(received) < length:
-            received += self._connection.recv(length - len(received))
-            while moments and len(received) >= moments[0][0]:
-                moments.popleft()[1]()
+        with ThreadPoolExecutor(1) as beside:
+            calls = []
+            while len(received) < length:
+                received += self._connection.recv(length - len(received))
+                while moments and len(received) >= moments[0][0]:
+                    calls.append(beside.submit(moments.popleft()[1]))
+            for call in calls:
+                call.result()
         return received
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -31,7 +32,8 @@ class LifeLine:
 def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: LifeLine) -> int:
     """Fork a process that calls ``run(channel)``; return its process id.
 
-    It holds no descriptor of this process but the channel, the life line and the standard ones.
+    It holds no descriptor of this process but the channel, the life line and the standard ones. It leads a process
+    group of its own, so that what the device's code starts can be ended with it.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -39,10 +41,13 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     pid = os.fork()
     if pid:
+        with contextlib.suppress(OSError):  # it did so itself, and may be over already
+            os.setpgid(pid, pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
     status = 1
     try:
+        os.setpgid(0, 0)
         gc.freeze()  # what was there before lives as long as this process; looking at it would copy its pages
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -51,6 +56,8 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         own_end = os.open(f"/proc/self/fd/{life_line.read_fd}", os.O_RDONLY | os.O_NONBLOCK)
         _close_all_but({channel.fileno(), own_end})
         _hold(own_end)
+        # A process that the device's code forks must not keep the channel open: by its end our death is noticed.
+        os.register_at_fork(after_in_child=channel.close)
         run(channel)
         status = 0
     except BaseException as error:  # noqa: BLE001  # nothing of this process may run the parent's code
@@ -75,12 +82,12 @@ def _close_all_but(kept: set[int]) -> None:
 
 
 def _hold(fd: int) -> None:
-    """Die of SIGIO once the pipe's other end is closed.
+    """Let this process's group die of SIGIO once the pipe's other end is closed.
 
     The pipe has to be opened once more here: an inherited descriptor has one owner for all processes that share it.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()
     poll.register(fd, 0)

@@ -140,13 +140,13 @@ class WorkerProcess:
     # The end.
 
     def kill(self) -> None:
-        """End it at once; its death is noticed like any other."""
+        """End it and what it started at once; its death is noticed like any other."""
         if self.state is not ProcessState.REAPED:
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> str:
         """Wait for its end, after killing it if it still lives; return how it ended."""
-        os.kill(self.pid, signal.SIGKILL)  # it may live on without its channel; a zombie does not mind
+        os.killpg(self.pid, signal.SIGKILL)  # it may live on without its channel, or what it started without it
         _, status = os.waitpid(self.pid, 0)
         if self.state is not ProcessState.GONE:
             self.go(ProcessState.GONE)
