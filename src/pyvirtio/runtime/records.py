@@ -29,6 +29,11 @@ BACK_OFF = 64
 """After the batch method declined, how many batches are served otherwise before it is tried again."""
 
 
+def engine_clock(clock: Callable[[], int]) -> Callable[[], int] | None:
+    """Return ``clock`` for an engine, which reads the system's own by itself: None."""
+    return None if clock is time.monotonic_ns else clock
+
+
 class RecordDispatcher:
     """Chooses how records are answered, and how many are taken at once.
 
@@ -43,7 +48,7 @@ class RecordDispatcher:
         self._queue = queue
         self._clock = clock
         self._time_slice = time_slice
-        self._own_clock = None if clock is time.monotonic_ns else clock  # the engines know the system's
+        self._own_clock = engine_clock(clock)
         self._sizes = declared.request.nbytes, declared.response.nbytes
         each, batch = declared.methods.get("each"), declared.methods.get("batch")
         self._method = getattr(device, each) if each else None
@@ -62,6 +67,11 @@ class RecordDispatcher:
             return False
         each = "each" in declared.methods and not declared.is_async(device)
         return each or "batch" in declared.methods
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether there is a way to answer records: none where the only one is a batch method, and NumPy is missing."""
+        return self._batch is not None or self.calls
 
     @property
     def calls(self) -> bool:

@@ -189,6 +189,8 @@ class RequestService(QueueService):
             self._call_each(records, batch, deadline)
         elif len(batch):
             self._waiting = [batch.take() for _ in range(len(batch))]
+        if not records.is_useful:
+            self._records = None
         self._interrupt_if_wanted()
         return True
 

@@ -6,7 +6,7 @@ any way is left to the service, which answers it as a chain.
 
 from __future__ import annotations
 
-import time
+from pyvirtio.runtime.records import engine_clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class StreamDispatcher:
     def __init__(self, queue: StreamQueue, method: Callable[..., object], clock: Callable[[], int]) -> None:
         self._call = queue.call_streams
         self._method = method
-        self._own_clock = None if clock is time.monotonic_ns else clock  # the engines know the system's
+        self._clock = engine_clock(clock)
 
     @classmethod
     def suiting(
@@ -37,4 +37,4 @@ class StreamDispatcher:
 
     def call(self, limit: int, deadline: int) -> int | Unusual:
         """Have up to ``limit`` requests answered until ``deadline``; return how many were begun, or what is unusual."""
-        return self._call(limit, self._method, deadline, self._own_clock)
+        return self._call(limit, self._method, deadline, self._clock)

@@ -6,6 +6,7 @@
 #include "core/follow.c.inc"
 #include "core/guest_memory.c.inc"
 #include "core/journal.c.inc"
+#include "core/prefetch.c.inc"
 #include "core/records.c.inc"
 #include "core/ring.c.inc"
 #include "core/stretch.c.inc"
