@@ -6,6 +6,7 @@ import itertools
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -174,7 +175,7 @@ def test_log_that_nobody_reads_holds_nothing_up(tmp_path: Path):
     command = [sys.executable, "-m", "pyvirtio", "serve", odd(), "--socket", path, "--verbose"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=writing)
     fill(writing)
-    until(lambda: os.path.exists(path))
+    until(lambda: listens(path))
     with RawFrontend(path) as frontend, SharedMemory() as memory:
         frontend.negotiate()
         frontend.share(memory)
@@ -191,6 +192,12 @@ def test_log_that_nobody_reads_holds_nothing_up(tmp_path: Path):
     assert process.wait(60) == 0
     os.close(reading)
     os.close(writing)
+
+
+def listens(path: str) -> bool:
+    """Return whether a front-end can connect; the path is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def fill(pipe: int) -> None:
