@@ -74,6 +74,7 @@ def test_worker_that_floods_its_keeper(rude_server: ServerProcess):
 @contextmanager
 def descriptors(server: ServerProcess, spare: int) -> Iterator[None]:
     """Let the keeper open no more than ``spare`` descriptors while the block runs."""
+    until(lambda: waits(server))  # what it holds for a moment only does not count
     taken = set(map(int, os.listdir(f"/proc/{server.keeper}/fd")))
     free = (limit - sum(fd < limit for fd in taken) for limit in itertools.count())
     limit = max(limit for limit, number in enumerate(itertools.islice(free, max(taken) + spare + 2)) if number == spare)
@@ -83,6 +84,11 @@ def descriptors(server: ServerProcess, spare: int) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(server.keeper, resource.RLIMIT_NOFILE, limits)
+
+
+def waits(server: ServerProcess) -> bool:
+    """Return whether the keeper waits for something to happen."""
+    return Path(f"/proc/{server.keeper}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def processor_time(server: ServerProcess) -> float:

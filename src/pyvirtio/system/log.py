@@ -114,15 +114,6 @@ def _write_to_roomy_pipe(data: bytes) -> bool:
     return ready and os.write(_STDERR, data[: select.PIPE_BUF]) == len(data)
 
 
-def _write_if_there_is_room(data: bytes) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(_STDERR, select.POLLOUT)
-    # So much fits where anything does, unless another writer is faster.
-    return bool(poll.poll(0)) and os.write(_STDERR, data[: select.PIPE_BUF]) == len(data)
-
-
 def _write_to_socket(data: bytes) -> bool:
     import socket
 
