@@ -37,7 +37,6 @@ typedef struct {
     Memory *memory;
     uint64_t sequence, length, room, written;
     uint32_t readable; /* that many pieces are readable, the rest writable */
-    uint32_t count;
     uint16_t head;
     piece pieces[];
 } Chain;
