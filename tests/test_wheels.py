@@ -52,6 +52,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build everything, once for all processes of a test run, and return the folder."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a checkout of git, which knows the files that belong to the project")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("there is no Python.h")
 
     def make(folder: Path) -> None:
         done = subprocess.run([sys.executable, TOOL, folder], capture_output=True, text=True, check=False)

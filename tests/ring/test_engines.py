@@ -215,6 +215,7 @@ def test_the_choice_can_be_forced(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_the_native_engine_it_is_plain_python(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("PYVIRTIO_ENGINE", raising=False)
+    monkeypatch.setattr(sys, "abiflags", "")
     monkeypatch.setitem(sys.modules, "pyvirtio.ring._native", None)
     monkeypatch.delattr("pyvirtio.ring._native", raising=False)
     assert engines.engine() == "reference"

@@ -60,7 +60,7 @@ class Python:
 
 def free_threaded(registry: Registry, zig: tuple[str, ...]) -> Python:
     """Return a Python without an interpreter lock; `zig` is the command of the compiler."""
-    return _compiled(registry, zig, "x86_64-linux-gnu.2.17", "", "--disable-gil")
+    return _compiled(registry, zig, "x86_64-linux-gnu.2.28", "", "--disable-gil")
 
 
 def musl(registry: Registry, zig: tuple[str, ...]) -> Python:

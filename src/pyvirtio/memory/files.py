@@ -7,6 +7,7 @@ import os
 import stat
 
 from pyvirtio.errors import LocalError, ProtocolError
+from pyvirtio.system import memory_file
 
 PAGE = mmap.PAGESIZE
 
@@ -30,13 +31,7 @@ def check_sealed(fd: int) -> None:
     Raises:
         ProtocolError: it is not a memory file, or its size is not sealed.
     """
-    import fcntl
-
-    try:
-        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    except OSError:
-        sealed = 0
-    if not sealed:
+    if not memory_file.is_size_sealed(fd):
         raise ProtocolError("a region was sent with a file that can shrink; use a memfd with F_SEAL_SHRINK")
 
 
@@ -65,15 +60,13 @@ def shared_file(name: str, size: int) -> int:
     Raises:
         LocalError: the system has no more memory or descriptors.
     """
-    import fcntl
-
     try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = memory_file.create(name)
     except OSError as error:
         raise LocalError(f"shared memory cannot be created: {error}") from error
     try:
         os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        memory_file.seal_size(fd)
     except OSError as error:
         os.close(fd)
         raise LocalError(f"shared memory of {size} bytes cannot be created: {error}") from error

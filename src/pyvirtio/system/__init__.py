@@ -1,1 +1,1 @@
-"""What Linux offers and Python does not wrap: signalling eventfds, and descriptors over Unix sockets."""
+"""What Linux offers and Python does not wrap: eventfds, memory files, and descriptors over Unix sockets."""

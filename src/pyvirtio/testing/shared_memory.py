@@ -7,6 +7,7 @@ import os
 
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
+from pyvirtio.system import memory_file
 from pyvirtio.vhost_user import messages as m
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ class SharedMemory:
         self.guest = guest
         self.user = user
         self.offset = offset
-        self.fd = os.memfd_create("pyvirtio-front-end", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd = memory_file.create("pyvirtio-front-end")
         os.ftruncate(self.fd, offset + size)
         slack = offset % mmap.PAGESIZE
         mapping = mmap.mmap(self.fd, size + slack, offset=offset - slack)

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
+from pyvirtio.system import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ def _member(path: str, entry: Entry, inode: int) -> tuple[bytes, ...]:
 @contextlib.contextmanager
 def in_memory(path: Path, overlay: Initramfs | None = None) -> Iterator[int]:
     """Return a file descriptor of the archive at `path` and the overlay, one after the other, in memory only."""
-    descriptor = os.memfd_create("initramfs", os.MFD_CLOEXEC)
+    descriptor = memory_file.create("initramfs")
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(path.read_bytes())
