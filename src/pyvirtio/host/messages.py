@@ -93,3 +93,18 @@ def description_from_json(fields: dict[str, Any]) -> DeviceDescription:
     """Return the description that `description_to_json` described."""
     content = {name: bytes.fromhex(fields[name]) for name in ("config", "writable")}
     return DeviceDescription(**{**fields, **content})
+
+
+def pack_sources(sources: dict[str, bytes]) -> bytes:
+    """Return the sources of a device, by path, as the content of a file: they may be longer than a message.
+
+    >>> unpack_sources(pack_sources({"d.py": b"x = 1"}))
+    {'d.py': b'x = 1'}
+    """
+    return json.dumps({path: content.decode("latin-1") for path, content in sources.items()}).encode()
+
+
+def unpack_sources(data: bytes) -> dict[str, bytes]:
+    """Return the sources that `pack_sources` packed."""
+    found: dict[str, str] = json.loads(data)
+    return {path: content.encode("latin-1") for path, content in found.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import select
 import time
 
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.hosted_queue import HostedQueue
 from pyvirtio.host.loader import DeviceLoader
-from pyvirtio.host.messages import description_from_json, setup_to_json
+from pyvirtio.host.messages import description_from_json, setup_to_json, unpack_sources
 from pyvirtio.host.regions import SharedRegions
 from pyvirtio.host.slot import START_TIME, WorkerSlot
 from pyvirtio.host.spawn import LifeLine
@@ -295,7 +294,7 @@ class Supervisor(DeviceHost):
             self._speaks_first = fields["speaks_first"]
         self._patience = None if fields["patience"] is None else float(fields["patience"])
         self.watched = fields["sources"]
-        self._sources = _sources(fields["files"])
+        self._sources = unpack_sources(fields["files"][0]) if fields["files"] else {}
         return True
 
     def serves_again(self, slot: WorkerSlot) -> None:
@@ -335,6 +334,9 @@ class Supervisor(DeviceHost):
             log.warning("request-failed", f"a request ended the worker {most} times; it fails")
         elif not most and slot.keeps_crashing:
             self._give_up(queues, how)
+        for queue in queues:
+            if queue.broken and queue.stopped is not None:
+                self._stopped(queue)
 
     def _give_up(self, queues: list[HostedQueue], how: str) -> None:
         """No request is to blame, and nothing gets done: what they work on must be broken, like a cut memory file."""
@@ -344,8 +346,6 @@ class Supervisor(DeviceHost):
                 f"queue {queue.setup.index} is not served until it is set up again: its workers {how} again and again",
             )
             self._break(queue)
-            if queue.stopped is not None:
-                self._stopped(queue)
 
     # What takes too long.
 
@@ -385,10 +385,9 @@ class Supervisor(DeviceHost):
             self._slot_of(index).worker.kill()
             return
         log.warning("queue-stuck", f"queue {index} is stopped without a worker; what was begun may be done again")
-        self._stopped(queue, queue.journal.position)
-
-
-def _sources(files: list[bytes]) -> dict[str, bytes]:
-    """Return the sources that a worker has imported, from the file that came with its introduction."""
-    found: dict[str, str] = json.loads(files[0]) if files else {}
-    return {path: content.encode("latin-1") for path, content in found.items()}
+        queue.broken, queue.stops_by = True, None
+        worker = self._slot_of(index).worker
+        if worker.runs_device:
+            worker.kill()  # it must not touch the ring any more; its end completes the stop
+        else:
+            self._stopped(queue)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import map_journal
-from pyvirtio.host.messages import description_to_json, setup_from_json
+from pyvirtio.host.messages import description_to_json, pack_sources, setup_from_json
 from pyvirtio.memory.files import shared_file
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.system import log
@@ -93,7 +92,7 @@ class Worker:
 
     def introduce(self, loader: DeviceLoader) -> None:
         """Report to the keeper what the device is, and from which sources it was loaded."""
-        text = json.dumps({path: data.decode("latin-1") for path, data in loader.sources.items()}).encode()
+        text = pack_sources(loader.sources)
         fd = shared_file("pyvirtio-sources", max(1, len(text)))
         os.pwrite(fd, text, 0)
         self._channel.send(
