@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -350,6 +351,31 @@ def test_views_that_were_released_already_are_no_obstacle(engine: str):
     kept = one.reader.views()
     kept.clear()
     assert one.reader.close()
+
+
+def test_a_request_that_the_collector_ends_while_views_are_made_has_lent_none(engine: str):
+    one = request(engine, [b"data"] * 20)
+
+    class Ender:
+        def __del__(self) -> None:
+            one.reader.close()
+
+    ender: Any = Ender()
+    ender.itself = ender
+    thresholds = gc.get_threshold()
+    del ender
+    gc.set_threshold(1)
+    try:
+        views = one.reader.views()
+    except LocalError:
+        views = []
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert one.reader.close()
+    for view in views:
+        with pytest.raises(ValueError, match="released"):
+            bytes(view)
 
 
 # Transfers.
