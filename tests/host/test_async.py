@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import pytest
 
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from tests.support.commands import refused, run
 from tests.support.slow_devices import FAILED
 from tests.support.vhost import driven, pack, slow, unpack, until
 
@@ -132,11 +131,7 @@ def test_one_async_workers_death_does_not_touch_the_others_queues(
 
 @pytest.mark.parametrize("device", ["Running", "Speaking"])
 def test_a_device_that_speaks_first_is_one_object_and_has_one_worker(tmp_path: Path, device: str):
-    command = [sys.executable, "-m", "pyvirtio", "serve", slow(device), "--socket", str(tmp_path / "s")]
-    result = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert "one worker" in result.stderr
+    refused(run("serve", slow(device), "--socket", str(tmp_path / "s"), "--workers", "2"), 1, "one worker")
 
 
 LATER = """

@@ -16,6 +16,7 @@ import pytest
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import ServerProcess, served
 from pyvirtio.testing.signals import interruptible
+from tests.support.commands import refused, run
 from tests.support.vhost import answers_rightly, ask, driven, factorials
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "pyvirtio", "serve"]
-
-
-def serve(*arguments: str, cwd: Path | None = None, fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run `pyvirtio serve` where it is to end by itself."""
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, cwd=cwd, pass_fds=fds
-    )
-
-
-def refused(result: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
-    assert (result.returncode, result.stdout) == (status, "")
-    assert result.stderr.count("\n") == 1, result.stderr
-    for text in texts:
-        assert text in result.stderr
 
 
 # Where it serves.
@@ -92,7 +79,7 @@ def test_connected_socket_of_a_manager_and_the_end_when_it_closes():
 def test_descriptor_that_is_not_such_a_socket():
     with socket.socket(socket.AF_INET) as internet, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
         for fd in (internet.fileno(), datagrams.fileno(), 0, 999):
-            refused(serve("factorial", "--fd", str(fd), fds=(internet.fileno(), datagrams.fileno())), 1, str(fd))
+            refused(run("serve", "factorial", "--fd", str(fd), fds=[internet.fileno(), datagrams.fileno()]), 1, str(fd))
 
 
 def test_socket_path_is_another_name_for_socket(tmp_path: Path):
@@ -109,7 +96,7 @@ def test_socket_path_is_another_name_for_socket(tmp_path: Path):
 
 @pytest.mark.parametrize("arguments", [[], ["--socket", "s", "--fd", "3"], ["--fd", "-1"], ["--fd", "x"]])
 def test_no_place_to_serve_or_two_is_wrong_usage(tmp_path: Path, arguments: list[str]):
-    refused(serve("factorial", *arguments, cwd=tmp_path), 2, "--help")
+    refused(run("serve", "factorial", *arguments, cwd=tmp_path), 2, "--help")
 
 
 def test_of_servers_that_race_for_a_path_one_serves_it(tmp_path: Path):
@@ -137,7 +124,7 @@ def test_of_servers_that_race_for_a_path_one_serves_it(tmp_path: Path):
 
 
 def test_capabilities_are_what_a_manager_expects():
-    result = serve("factorial", "--print-capabilities", "--device-id", "2")
+    result = run("serve", "factorial", "--print-capabilities", "--device-id", "2")
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {"type": "block", "features": []}
 
@@ -176,12 +163,12 @@ def test_options_reach_the_devices_constructor(mine: str):
 
 
 def test_help_lists_the_options(mine: str):
-    result = serve(f"{mine},help")
+    result = run("serve", f"{mine},help")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert [line.partition("=")[0] for line in lines] == ["path", "count", "flag", "name"]
     assert "on|off" in lines[2]
-    assert serve("factorial,help").returncode == 0
+    assert run("serve", "factorial,help").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -197,13 +184,13 @@ def test_help_lists_the_options(mine: str):
     ],
 )
 def test_wrong_options_are_wrong_usage(tmp_path: Path, mine: str, options: str, texts: list[str]):
-    refused(serve(f"{mine},{options}" if options else mine, "--socket", "s", cwd=tmp_path), 2, *texts)
+    refused(run("serve", f"{mine},{options}" if options else mine, "--socket", "s", cwd=tmp_path), 2, *texts)
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("question", [["nothing,help"], ["nothing", "--print-capabilities"]])
 def test_question_about_an_unknown_device_is_wrong_usage(question: list[str]):
-    refused(serve(*question), 2, "nothing", "factorial")
+    refused(run("serve", *question), 2, "nothing", "factorial")
 
 
 # What cannot be served.
@@ -248,12 +235,12 @@ def test_any_time_is_a_patience(tmp_path: Path, patience: str):
 @pytest.mark.parametrize("patience", ["0", "-1", "'x'", "float('nan')", "float('inf')", "-1e300"])
 def test_what_is_no_time_is_no_patience(tmp_path: Path, patience: str):
     device = limits(tmp_path, f"patience = {patience}")
-    refused(serve(device, "--socket", "s", cwd=tmp_path), 1, "patience")
+    refused(run("serve", device, "--socket", "s", cwd=tmp_path), 1, "patience")
 
 
 @pytest.mark.parametrize(("queue", "numbers"), [("size=2048", ["2048", "1024"]), ("count=257", ["257", "256"])])
 def test_queues_that_no_frontend_can_have(tmp_path: Path, queue: str, numbers: list[str]):
-    refused(serve(limits(tmp_path, queue=queue), "--socket", "s", cwd=tmp_path), 1, *numbers)
+    refused(run("serve", limits(tmp_path, queue=queue), "--socket", "s", cwd=tmp_path), 1, *numbers)
 
 
 REFUSED = {
@@ -277,7 +264,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_definition_that_cannot_work_is_refused(tmp_path: Path, case: str):
     body, text = REFUSED[case]
-    refused(serve(limits(tmp_path, body), "--socket", "s", cwd=tmp_path), 1, text)
+    refused(run("serve", limits(tmp_path, body), "--socket", "s", cwd=tmp_path), 1, text)
     assert not (tmp_path / "s").exists()
 
 

@@ -13,12 +13,15 @@ import pytest
 
 from pyvirtio.connect import open_driver
 from pyvirtio.devices.factorial import WRAPPED, Request
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.factorial import FactorialDriver
+from pyvirtio.host.serve import backend
 from pyvirtio.spec import split
 from pyvirtio.testing.frontend import RawFrontend, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
-from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, STATE, WAIT
+from pyvirtio.vhost_user.client import VhostUserTransport
+from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, STATE, WAIT, Config, Number
 from tests.support.vhost import ODD_DEVICES, ask, driven, idle_fds, odd, pack, unpack, until
 
 if TYPE_CHECKING:
@@ -155,6 +158,25 @@ def test_config_space_that_the_driver_wrote_survives_the_worker():
         os.kill(worker_of(server), signal.SIGKILL)
         assert ask(queue, KNOB) == [1234]
         assert frontend.config(0, 4) == (1234).to_bytes(4, "little")
+
+
+def is_changed(driver: Driver, generation: int) -> bool:
+    return driver.transport.config_generation() != generation
+
+
+class OddDriver(Driver):
+    device_id = 38
+    config = Config
+    requests = RequestQueue(Number, Number)
+
+
+def test_driver_of_a_backend_of_its_own_hears_of_changes_of_the_config_space():
+    with backend(odd()) as connection, OddDriver(VhostUserTransport(connection)) as driver:
+        for number in range(1, 4):
+            before = driver.transport.config_generation()
+            assert driver.requests.call(Number(CHANGE)).value == 100 + number
+            until(partial(is_changed, driver, before))
+            assert driver.read_config() == Config(state=100 + number)
 
 
 @pytest.mark.parametrize("workers", ["1", "2", "3", "4", "5"])
