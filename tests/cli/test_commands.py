@@ -15,28 +15,15 @@ import pytest
 
 from pyvirtio.testing.served import served
 from pyvirtio.testing.signals import interruptible
+from tests.support.commands import refused, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pyvirtio", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 def prints(result: subprocess.CompletedProcess[str], *lines: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "".join(f"{line}\n" for line in lines)
-
-
-def refused(result: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
-    assert result.returncode == status
-    assert result.stdout == ""
-    assert result.stderr.startswith("pyvirtio")
-    assert result.stderr.count("\n") == 1, result.stderr
-    for text in texts:
-        assert text in result.stderr
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,8 @@ import pytest
 
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from pyvirtio.vhost_user import messages as m
+from tests.support.commands import refused, run
 from tests.support.slow_devices import FAILED
 from tests.support.vhost import driven, pack, slow, unpack, until
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyvirtio.testing.served import ServerProcess
     from tests.host.conftest import Record
 
+R = m.Request
 BATCH = 40
 
 
@@ -132,11 +133,7 @@ def test_one_async_workers_death_does_not_touch_the_others_queues(
 
 @pytest.mark.parametrize("device", ["Running", "Speaking"])
 def test_a_device_that_speaks_first_is_one_object_and_has_one_worker(tmp_path: Path, device: str):
-    command = [sys.executable, "-m", "pyvirtio", "serve", slow(device), "--socket", str(tmp_path / "s")]
-    result = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert "one worker" in result.stderr
+    refused(run("serve", slow(device), "--socket", str(tmp_path / "s"), "--workers", "2"), 1, "one worker")
 
 
 LATER = """
@@ -159,6 +156,29 @@ class Mine(Device):
             await asyncio.sleep(1.5)
         return FACTOR * request.value
 """
+
+
+def test_reload_whose_old_worker_is_killed_does_not_repeat_what_must_not_be(record: Record, tmp_path: Path):
+    device = tmp_path / "mine.py"
+    source = LATER.replace("FACTOR", "2").replace("requests = ", "repeatable = False\n    requests = ")
+    loaded = tmp_path / "loaded"
+    device.write_text(source)
+    with (
+        served(f"{device}:Mine", "--reload", environment=record.environment) as server,
+        driven(server) as queue,
+    ):
+        (old,) = server.workers()
+        queue.submit(*pack(*range(10)))
+        queue.kick()
+        until(lambda: len(record.lines()) == 10)
+        device.write_text(f"{source}\nopen({str(loaded)!r}, 'w').close()\n")
+        until(loaded.exists)
+        for _ in range(100):  # by then the keeper has most likely told the old worker to leave
+            assert queue.frontend.number(R.GET_FEATURES)
+        os.kill(old, signal.SIGKILL)
+        assert unpack(queue.answers(10)) == [None] * 10
+        assert unpack(queue.ask(*pack(1000))) == [2000]
+    assert record.calls() == dict.fromkeys([*range(10), 1000], 1)
 
 
 def test_reload_while_32_requests_are_in_progress_answers_each_once(record: Record, tmp_path: Path):

@@ -15,27 +15,12 @@ import pytest
 from pyvirtio.testing.frontend import RawFrontend
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
+from tests.support.commands import refused, run
 from tests.support.odd_devices import HANG
 from tests.support.vhost import answers_rightly, driven, odd, pack
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def serve(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `pyvirtio serve` where it is to fail."""
-    command = [sys.executable, "-m", "pyvirtio", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
-
-
-def refused(result: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
-    """Check for one line that says why, and nothing else."""
-    assert result.returncode == status
-    assert result.stdout == ""
-    assert result.stderr.startswith("pyvirtio")
-    assert result.stderr.count("\n") == 1, result.stderr
-    for text in texts:
-        assert text in result.stderr
 
 
 def test_socket_is_its_users_own():
@@ -98,22 +83,22 @@ def test_socket_of_a_keeper_that_was_killed_is_replaced(tmp_path: Path):
 
 def test_live_socket_is_refused_and_left_alone():
     with served("factorial") as server:
-        refused(serve("factorial", "--socket", server.path), 1, server.path, "already")
+        refused(run("serve", "factorial", "--socket", server.path), 1, server.path, "already")
         answers_rightly(server.path)
 
 
 def test_busy_socket_is_refused_and_left_alone():
     with served("factorial") as server, RawFrontend(server.path) as frontend:
-        refused(serve("factorial", "--socket", server.path), 1, "already")
+        refused(run("serve", "factorial", "--socket", server.path), 1, "already")
         assert frontend.number(m.Request.GET_FEATURES)
 
 
 def test_plain_file_is_refused_and_left_alone(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("precious")
-    refused(serve("factorial", "--socket", str(file)), 1, str(file))
+    refused(run("serve", "factorial", "--socket", str(file)), 1, str(file))
     assert file.read_text() == "precious"
-    refused(serve("factorial", "--socket", str(tmp_path)), 1, str(tmp_path))
+    refused(run("serve", "factorial", "--socket", str(tmp_path)), 1, str(tmp_path))
 
 
 def test_socket_that_somebody_else_made_meanwhile_is_left_alone(tmp_path: Path):
@@ -129,7 +114,7 @@ def test_socket_that_somebody_else_made_meanwhile_is_left_alone(tmp_path: Path):
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all/s", "/proc/s", "", "x" * 108, "/tmp/" + "ä" * 60])
 def test_impossible_places(path: str):
-    refused(serve("factorial", "--socket", path), 1)
+    refused(run("serve", "factorial", "--socket", path), 1)
 
 
 def test_device_id():
@@ -177,7 +162,7 @@ def test_devices_that_cannot_be_served(tmp_path: Path, device: str, status: int,
         "from pyvirtio.device import Device, Queue\n"
         "class NoMethod(Device):\n    device_id = 38\n    requests = Queue()\n"
     )
-    result = serve(device, "--socket", "s", cwd=tmp_path)
+    result = run("serve", device, "--socket", "s", cwd=tmp_path)
     refused(result, status, *texts)
     assert not (tmp_path / "s").exists()
 
@@ -199,4 +184,4 @@ def test_devices_that_cannot_be_served(tmp_path: Path, device: str, status: int,
     ],
 )
 def test_wrong_usage(arguments: list[str], tmp_path: Path):
-    refused(serve(*arguments, cwd=tmp_path), 2, "--help")
+    refused(run("serve", *arguments, cwd=tmp_path), 2, "--help")

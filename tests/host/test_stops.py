@@ -130,6 +130,23 @@ def test_stop_ends_when_the_patience_is_over_whatever_the_method_does(record: Re
         assert len(server.workers()) == 1
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["worker lives", "worker killed"])
+def test_broken_queue_stops_where_it_was_whoever_still_knows_it(record: Record, killed: bool):
+    with served(slow("Later"), environment=record.environment) as server, driven(server) as queue:
+        assert ask(queue, 1, 2, 3) == [2, 4, 6]
+        queue.rings.available[1] = 1000
+        queue.kick()
+        server.wait_for("[queue-broken]")
+        before = server.workers()
+        for pid in before if killed else []:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: server.workers() and not set(before) & set(server.workers()))
+        assert queue.stop() == 3
+        queue.rings.available[1] = 3
+        queue.start(base=3)
+        assert ask(queue, 4) == [8]
+
+
 def test_reset_and_disconnection_do_not_wait_for_a_method_that_hangs(record: Record):
     with served(slow("Blocking"), environment=record.environment) as server:
         with driven(server) as queue:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,16 @@ import pytest
 
 from pyvirtio.connect import open_driver
 from pyvirtio.devices.factorial import WRAPPED, Request
+from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.factorial import FactorialDriver
+from pyvirtio.host.serve import backend
 from pyvirtio.spec import split
 from pyvirtio.testing.frontend import RawFrontend, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
-from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, STATE, WAIT
-from tests.support.vhost import ODD_DEVICES, ask, driven, idle_fds, odd, pack, unpack, until
+from pyvirtio.vhost_user.client import VhostUserTransport
+from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, Config, Number
+from tests.support.vhost import ask, driven, fds_at_rest, idle_fds, is_running, odd, pack, unpack, until, worker_of
 
 if TYPE_CHECKING:
     import random
@@ -36,19 +38,6 @@ def has_answered(queue: RawQueue, before: int, wanted: int) -> bool:
 
 def is_buried(server: ServerProcess, pid: int) -> bool:
     return pid not in server.workers()
-
-
-def worker_of(server: ServerProcess) -> int:
-    """Wait until there is just one worker, and give its process id."""
-    until(lambda: len(server.workers()) == 1)
-    return server.workers()[0]
-
-
-def fds_at_rest(server: ServerProcess, queue: RawQueue) -> list[str]:
-    """Return the keeper's descriptors when it has started a worker and is back in its loop."""
-    worker_of(server)
-    assert queue.frontend.number(R.GET_FEATURES)
-    return server.fds()
 
 
 def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
@@ -157,6 +146,25 @@ def test_config_space_that_the_driver_wrote_survives_the_worker():
         assert frontend.config(0, 4) == (1234).to_bytes(4, "little")
 
 
+def is_changed(driver: Driver, generation: int) -> bool:
+    return driver.transport.config_generation() != generation
+
+
+class OddDriver(Driver):
+    device_id = 38
+    config = Config
+    requests = RequestQueue(Number, Number)
+
+
+def test_driver_of_a_backend_of_its_own_hears_of_changes_of_the_config_space():
+    with backend(odd()) as connection, OddDriver(VhostUserTransport(connection)) as driver:
+        for number in range(1, 4):
+            before = driver.transport.config_generation()
+            assert driver.requests.call(Number(CHANGE)).value == 100 + number
+            until(partial(is_changed, driver, before))
+            assert driver.read_config() == Config(state=100 + number)
+
+
 @pytest.mark.parametrize("workers", ["1", "2", "3", "4", "5"])
 def test_workers_divide_the_queues(workers: str):
     with served(odd("Four"), "--workers", workers) as server:
@@ -211,184 +219,6 @@ def test_keeper_killed_leaves_no_worker_behind_even_one_that_hangs(workers: str,
         assert len(pids) == int(workers)
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
         until(lambda: not any(is_running(pid) for pid in pids))
-
-
-def test_keeper_killed_after_a_failed_reload_leaves_no_worker_behind(tmp_path: Path):
-    device = tmp_path / "mine.py"
-    device.write_text(DEVICE.format(factor=2))
-    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
-        device.write_text("class Mine(:\n")
-        server.wait_for("[device-unloadable]")
-        until(lambda: len(server.workers()) == 1)
-        queue.submit(*pack(HANG))
-        queue.kick()
-        pids = server.workers()
-        server.end(signal.SIGKILL)
-        until(lambda: not any(is_running(pid) for pid in pids))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-# Reload.
-
-
-DEVICE = """
-import os, signal
-from pyvirtio.device import Device, Queue
-from pyvirtio.spec.struct import Struct, le32
-
-class Number(Struct):
-    value: int = le32()
-
-class Mine(Device):
-    device_id = 38
-    patience = 2.0
-    requests = Queue(Number, Number, size=64)
-
-    @requests.each
-    def answer(self, request):
-        if request.value == 1000003:
-            signal.pause()
-        if request.value == 1000004:
-            with open(os.environ["ODD_BEGUN"], "wb", buffering=0) as begun:
-                begun.write(b"!")
-            with open(os.environ["ODD_PIPE"], "rb", buffering=0) as pipe:
-                return Number(int(pipe.read()))
-        return Number({factor} * request.value)
-"""
-
-
-def test_reload_of_an_edited_file_changes_the_answers_and_nothing_else(tmp_path: Path):
-    device = tmp_path / "mine.py"
-    device.write_text(DEVICE.format(factor=2))
-    with served(f"{device}:Mine", "--reload", "-v") as server, driven(server) as queue:
-        before = server.fds()
-        assert ask(queue, 21) == [42]
-        for round_number, factor in enumerate((3, 4, 5), start=1):
-            device.write_text(DEVICE.format(factor=factor))
-            server.wait_for("[device-reloaded]", count=round_number)
-            assert ask(queue, *range(20)) == [factor * n for n in range(20)]
-        assert fds_at_rest(server, queue) == before
-
-
-def test_reload_with_a_syntax_error_keeps_the_old_code_and_logs_one_line(tmp_path: Path):
-    device = tmp_path / "mine.py"
-    device.write_text(DEVICE.format(factor=2))
-    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
-        device.write_text(DEVICE.format(factor=3) + "\ndef broken(:\n")
-        line = server.wait_for("[device-unloadable]")
-        assert "mine.py, line" in line
-        assert ask(queue, 21) == [42]
-        device.write_text(DEVICE.format(factor=3))
-        until(lambda: ask(queue, 21) == [63])
-        assert server.lines("[device-unloadable]") == 1
-        assert not server.lines("Traceback")
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ("requests = Queue(Number, Number, size=64)", "requests = Queue(Number, Number, size=64, count=2)"),
-        ("device_id = 38", "device_id = 37"),
-        ("device_id = 38", "device_id = 38\n    features = 1"),
-        ("device_id = 38", "device_id = 38\n    config = Number()"),
-    ],
-    ids=["queues", "id", "features", "config space"],
-)
-def test_reload_that_would_change_what_the_driver_knows_is_refused(tmp_path: Path, change: str, why: str):
-    device = tmp_path / "mine.py"
-    device.write_text(DEVICE.format(factor=2))
-    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
-        device.write_text(DEVICE.format(factor=3).replace(change, why))
-        server.wait_for("[device-refused]")
-        assert ask(queue, 21) == [42]
-        device.write_text(DEVICE.format(factor=3))
-        until(lambda: ask(queue, 21) == [63])
-
-
-def test_reload_while_requests_are_in_flight(tmp_path: Path):
-    device, pipe, begun = (tmp_path / name for name in ("mine.py", "pipe", "begun"))
-    os.mkfifo(pipe)
-    os.mkfifo(begun)
-    device.write_text(DEVICE.format(factor=2))
-    environment = {"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}
-    with served(f"{device}:Mine", "--reload", "-v", environment=environment) as server, driven(server) as queue:
-        queue.submit(*pack(1, WAIT, 2, 3))
-        queue.kick()
-        assert begun.read_bytes() == b"!"
-        device.write_text(DEVICE.format(factor=3))
-        # The old code is asked to finish, does not for as long as it may take, and the new code has to answer.
-        server.wait_for("[device-reloaded]")
-        assert begun.read_bytes() == b"!"
-        pipe.write_bytes(b"99")
-        answers = unpack(queue.answers(4))
-        assert answers[1:] == [99, 6, 9]
-        assert answers[0] in (2, 3)  # it was answered by the old code, and perhaps not published
-        assert ask(queue, 21) == [63]
-
-
-def test_reload_loses_no_change_of_the_config_space(tmp_path: Path):
-    """The old code changes it while it is on its way out."""
-    device, pipe, begun = (tmp_path / name for name in ("mine.py", "pipe", "begun"))
-    os.mkfifo(pipe)
-    os.mkfifo(begun)
-    source = CONFIGURED.format(device=str(ODD_DEVICES), remark="")
-    device.write_text(source)
-    environment = {"ODD_PIPE": str(pipe), "ODD_BEGUN": str(begun)}
-    with served(f"{device}:Mine", "--reload", "-v", environment=environment) as server, driven(server) as queue:
-        queue.submit(*pack(WAIT, CHANGE))
-        queue.kick()
-        assert begun.read_bytes() == b"!"
-        device.write_text(CONFIGURED.format(device=str(ODD_DEVICES), remark=f"open({str(begun)!r}, 'wb').close()"))
-        assert begun.read_bytes() == b""  # the new code is there, and the old one about to be asked to leave
-        pipe.write_bytes(b"5")
-        assert unpack(queue.answers(2)) == [5, 101]
-        server.wait_for("[device-reloaded]")
-        assert ask(queue, STATE) == [101]
-        assert queue.frontend.config(4, 4) == (101).to_bytes(4, "little")
-
-
-CONFIGURED = """
-import importlib.util
-{remark}
-spec = importlib.util.spec_from_file_location("odd", {device!r})
-odd = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(odd)
-
-class Mine(odd.Odd):
-    pass
-"""
-
-
-def test_reload_of_a_file_beside_the_device(tmp_path: Path):
-    (tmp_path / "factor_of_mine.py").write_text("FACTOR = 2\n")
-    device = tmp_path / "mine.py"
-    device.write_text("from factor_of_mine import FACTOR\n" + DEVICE.format(factor="FACTOR"))
-    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
-        assert ask(queue, 21) == [42]
-        (tmp_path / "factor_of_mine.py").write_text("FACTOR = 3\n")
-        until(lambda: ask(queue, 21) == [63])
-
-
-def test_worker_that_dies_is_followed_while_its_file_is_broken(tmp_path: Path):
-    """The file is broken and the worker killed: the next one runs the old code until the file is mended."""
-    device = tmp_path / "mine.py"
-    device.write_text(DEVICE.format(factor=2))
-    with served(f"{device}:Mine", "--reload") as server, driven(server) as queue:
-        device.write_text("class Mine(:\n")
-        server.wait_for("[device-unloadable]")
-        for pid in server.workers():
-            with suppress(ProcessLookupError):  # the one with the broken code ends by itself
-                os.kill(pid, signal.SIGKILL)
-        assert ask(queue, 21) == [42]
-        device.write_text(DEVICE.format(factor=3))
-        until(lambda: ask(queue, 21) == [63])
 
 
 # One after the other.

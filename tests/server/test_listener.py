@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -142,6 +143,57 @@ def test_a_socket_that_somebody_made_just_before_is_not_removed(path: str, monke
         assert connects(path)
         os.unlink(path)
         os.unlink(path + ".old")
+
+
+class Racer:
+    """A process that listens at a path when it is told to, says y or n for whether it does, and ends when told to."""
+
+    def __init__(self, path: str) -> None:
+        self.ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid:
+            theirs.close()
+            return
+        self.ours.close()
+        try:
+            theirs.recv(1)
+            with listen(path):
+                theirs.send(b"y")
+                theirs.recv(1)
+        except LocalError:
+            theirs.send(b"n")
+        finally:
+            os._exit(0)
+
+    def end(self) -> None:
+        self.ours.close()
+        os.waitpid(self.pid, 0)
+
+
+def test_of_those_who_race_for_the_path_of_a_dead_one_one_gets_it(path: str):
+    for _ in range(150):
+        leave_dead_socket(path)
+        racers = [Racer(path) for _ in range(3)]
+        for racer in racers:
+            racer.ours.send(b"!")
+        heard = [racer.ours.recv(1) for racer in racers]
+        found = connects(path)
+        for racer in reversed(racers):  # the later ones hold the sockets of those before
+            racer.end()
+        assert sorted(heard) == [b"n", b"n", b"y"]
+        assert found
+        assert not os.path.exists(path)
+
+
+def test_a_lock_that_somebody_else_holds_on_the_folder_delays_and_does_not_hinder(
+    path: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listener, "LOCK_TIME", 0.05)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with listen(path):
+        assert connects(path)
+    os.close(folder)
 
 
 def test_a_socket_that_somebody_put_in_its_place_is_not_removed_in_the_end(path: str):

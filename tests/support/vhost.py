@@ -118,3 +118,25 @@ def no_more_descriptors(*, spare: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in fds:
             os.close(fd)
+
+
+def worker_of(server: ServerProcess) -> int:
+    """Wait until there is just one worker, and return its process id."""
+    until(lambda: len(server.workers()) == 1)
+    return server.workers()[0]
+
+
+def fds_at_rest(server: ServerProcess, queue: RawQueue) -> list[str]:
+    """Return the keeper's descriptors when it has started a worker and is back in its loop."""
+    worker_of(server)
+    assert queue.frontend.number(m.Request.GET_FEATURES)
+    return server.fds()
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

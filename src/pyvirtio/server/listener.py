@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
 
 from pyvirtio.errors import LocalError
 from pyvirtio.system.fd_passing import check_path
@@ -14,6 +16,9 @@ from pyvirtio.system.fd_passing import check_path
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LOCK_TIME = 1.0
+"""The seconds to wait for others who make a socket in the same folder."""
 
 
 @contextlib.contextmanager
@@ -24,24 +29,59 @@ def listen(path: str) -> Iterator[socket.socket]:
         LocalError: it cannot be made, or something else is at that path.
     """
     check_path(path)
-    _clear_way(path)
-    listener = socket.socket(socket.AF_UNIX)
-    with listener:
-        mask = os.umask(0o177)
+    with socket.socket(socket.AF_UNIX) as listener:
         try:
-            listener.bind(path)
+            with _one_at_a_time(os.path.dirname(path) or "."):
+                _clear_way(path)
+                own = _bind(listener, path)
         except OSError as error:
             raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from error
-        finally:
-            os.umask(mask)
-        own = os.stat(path).st_ino
         try:
-            listener.listen()
             yield listener
         finally:
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == own:
                     os.unlink(path)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: str) -> Iterator[None]:
+    """Let one process at a time make a socket in a folder: one that does not listen yet looks like a dead one's.
+
+    Others may lock a folder for their own reasons, so nobody waits for long.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a socket may be made in a folder that cannot be read
+        yield
+        return
+    try:
+        deadline = time.monotonic() + LOCK_TIME
+        while not _is_locked(fd) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Return whether this process has the lock of a file, after trying to get it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _bind(listener: socket.socket, path: str) -> int:
+    """Make a socket listen at ``path``; return the number of its inode."""
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen()
+    return os.stat(path).st_ino
 
 
 def _clear_way(path: str) -> None:
@@ -50,8 +90,6 @@ def _clear_way(path: str) -> None:
         before = os.lstat(path)
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from error
     if not stat.S_ISSOCK(before.st_mode):
         raise LocalError(f"{path} is there already and is not a socket; choose another path or remove it")
     if not _is_dead(path):
