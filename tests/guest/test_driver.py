@@ -75,7 +75,9 @@ def test_the_driver_on_pci(prepared, device_at, tmp_path):
             for worker in back.workers():
                 os.kill(worker, signal.SIGKILL)
             assert check(guest, "ask 5")[0] == "5: 120"
-            source.write_text(SOURCE.read_text().replace("exact = factorial(n) if", "exact = factorial(n) + 1 if"))
+            changed = SOURCE.read_text().replace("factorial(n) if n <=", "factorial(n) + 1 if n <=")
+            assert changed != SOURCE.read_text()
+            source.write_text(changed)
             back.wait_for("[device-reloaded]")
             assert check(guest, "ask 5")[0] == "5: 121"
             assert guest.run(quiet).lines == before

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyvirtio.devices.factorial import Factorial
 from pyvirtio.errors import GuestError
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions
 from pyvirtio.vm.machine import VhostUserDevice
+from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
 from pyvirtio_bench.backends import pyvirtio_backend
 from pyvirtio_bench.engines import engines
 from pyvirtio_bench.page import Table
@@ -31,10 +33,10 @@ def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
     """Boot both guests by turns, from the start of QEMU on; both under TCG, so that machines can be compared."""
     backend = pyvirtio_backend("boot", "factorial", engine_name=engines()[0])
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, backend.running(Path(folder)) as socket:
-        device = VhostUserDevice(socket, id=45, queues=1, size=128, config_size=16)
+        device = VhostUserDevice.of(Factorial().description(), socket, driver_ids=DRIVER_IDS)
         ask = Initramfs()
         ask.file("command", COMMAND)
-        asking = replace(builder.prepare(GuestOptions(accel="tcg"), [device]), overlay=ask)
+        asking = replace(builder.prepare(GuestOptions(accel="tcg"), [device], sources=DRIVER_SOURCES), overlay=ask)
         bare = Path(folder, "off.cpio")
         bare.write_bytes(_initramfs_that_powers_off(builder).to_bytes())
         off = replace(asking, initramfs=bare, overlay=None, devices=())
