@@ -32,6 +32,7 @@ def bench(frontend: CFrontend, peer_program: Path) -> Bench:
     return Bench(frontend, peer_program, SHORT)
 
 
+@pytest.mark.long
 def test_requests(bench: Bench):
     tables = requests.measure(bench)
     kinds = [f"{name}{metric}" for name in ("requests", "rounds") for metric in ("", "-cpu", "-absolute")]
@@ -106,6 +107,7 @@ def test_other_lines_of_the_guest_do_not_matter():
     assert list(guest.parse(["", "guest-workload", "x guest-workload: 0 a b 1 2 3"])) == []
 
 
+@pytest.mark.long
 def test_a_given_socket_is_measured(frontend: CFrontend, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     with pyvirtio_backend("ours", device_spec("Each"), engine_name="reference").running(tmp_path) as socket:
         assert main(["bench", "requests", "--quick", "--json", "--socket", str(socket)]) == 0

@@ -64,6 +64,7 @@ def value_of(ticket: Ticket) -> int:
     return int.from_bytes(data[ExactResponse.nbytes :], "little")
 
 
+@pytest.mark.long
 def test_a_cluster_computes_is_lost_and_comes_back(tmp_path: Path, large_factorial: int) -> None:
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(Cluster(tmp_path))

@@ -54,6 +54,7 @@ def answers_in_spite_of_a_kill(
     return unpack(queue.answers(len(numbers)))
 
 
+@pytest.mark.long
 def test_worker_killed_200_times_during_20_000_requests_that_overtake_one_another(record: Record, rng: random.Random):
     with served(slow("Later"), environment=record.environment) as server, driven(server, size=128) as queue:
         for numbers, moment in batches(rng, 20_000, kills=200):
@@ -62,6 +63,7 @@ def test_worker_killed_200_times_during_20_000_requests_that_overtake_one_anothe
     assert set(record.calls()) == set(range(20_000))
 
 
+@pytest.mark.long
 def test_requests_that_must_not_be_repeated_are_begun_once_or_fail_when_their_worker_is_killed(
     record: Record, rng: random.Random
 ):

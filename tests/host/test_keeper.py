@@ -150,6 +150,7 @@ def test_worker_that_cannot_be_started_for_want_of_descriptors_is_started_later(
         assert server.fds() == before
 
 
+@pytest.mark.long
 def test_worker_that_cannot_be_forked_is_forked_later(monkeypatch: pytest.MonkeyPatch):
     here, forks, fork = os.getpid(), 0, os.fork
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,5 +100,6 @@ def test_with_reload_a_successor_runs_what_was_taken_over_last(tmp_path: Path, d
         server.wait_for("[device-unloadable]")
         for _ in range(3):
             for pid in server.workers():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # one that was to be replaced is gone by itself
+                    os.kill(pid, signal.SIGKILL)
             assert ask(queue, 21) == [63]

@@ -40,6 +40,7 @@ def is_buried(server: ServerProcess, pid: int) -> bool:
     return pid not in server.workers()
 
 
+@pytest.mark.long
 def test_worker_killed_200_times_during_20_000_requests(rng: random.Random):
     """In batches of 40; 200 of them see the worker killed at a moment that the seed chooses."""
     with served("factorial") as server, driven(server, size=128) as queue:

@@ -170,6 +170,7 @@ class Racer:
         os.waitpid(self.pid, 0)
 
 
+@pytest.mark.long
 def test_of_those_who_race_for_the_path_of_a_dead_one_one_gets_it(path: str):
     for _ in range(150):
         leave_dead_socket(path)

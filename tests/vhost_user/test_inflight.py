@@ -161,6 +161,7 @@ def test_a_frontend_that_pads_its_structure_gets_replies_of_the_same_length(fron
     assert (refused.payload, refused.fds) == (m.Inflight().pack() + padding, [])
 
 
+@pytest.mark.long
 def test_reconnecting_frontend_brings_its_region_with_requests_in_flight(tmp_path: Path):
     """The device is killed in the first of ten requests; each is answered once, to the second connection."""
     pipe, begun, record = (tmp_path / name for name in ("pipe", "begun", "record"))
