@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.server import Server, listen, server
+from pyvirtio.server import Server, server
+from pyvirtio.server.listener import listen
 from pyvirtio.system import log
 from pyvirtio.transport import Outgoing
 from tests.support.hosts import FakeHost

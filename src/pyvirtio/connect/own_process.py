@@ -16,7 +16,8 @@ import contextlib
 
 from pyvirtio.errors import LocalError
 from pyvirtio.runtime import DeviceRunner
-from pyvirtio.server import Server, listen
+from pyvirtio.server import Server
+from pyvirtio.server.listener import listen
 from pyvirtio.system import log
 from pyvirtio.vhost_user.backend import BackendSession
 

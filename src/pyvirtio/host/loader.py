@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 
-from pyvirtio.device import Device, options
+from pyvirtio.device import Device
 from pyvirtio.devices import SHIPPED
 from pyvirtio.errors import LocalError, UsageError
 
@@ -36,17 +36,28 @@ class DeviceLoader:
     """
 
     def __init__(self, spec: str, device_id: int | None = None, given: Sources | None = None) -> None:
-        name, self._options = options.split(spec)
+        name, self._options = spec, dict[str, str]()
+        if "," in spec:
+            from pyvirtio.device.options import split  # most devices are started without options
+
+            name, self._options = split(spec)
         self._device_id = device_id
         self.sources: Sources = dict(given or {})
         self.kind = self._load(name)
 
     def new_device(self) -> Device:
         """Make an instance; raises LocalError where an option is wrong."""
-        device = options.construct(self.kind, self._options)
+        device = self._construct()
         if self._device_id is not None:
             device.device_id = self._device_id
         return device
+
+    def _construct(self) -> Device:
+        if not self._options and self.kind.__init__ is object.__init__:
+            return self.kind()
+        from pyvirtio.device.options import construct
+
+        return construct(self.kind, self._options)
 
     def watched(self) -> list[str]:
         """Return the files whose change means that the device changed."""

@@ -12,7 +12,7 @@ import sys
 from pyvirtio.errors import LocalError, VirtioError
 from pyvirtio.host.keeper import Keeper
 from pyvirtio.host.supervisor import Supervisor
-from pyvirtio.server import Server, inherited, listen
+from pyvirtio.server import Server
 from pyvirtio.system import log
 from pyvirtio.vhost_user.backend import BackendSession
 
@@ -62,6 +62,8 @@ def serve(
 
 
 def _sockets(exits: contextlib.ExitStack, where: str | int) -> tuple[socket.socket | None, socket.socket | None]:
+    from pyvirtio.server.listener import inherited, listen  # a back-end of a connection does without
+
     if isinstance(where, str):
         return exits.enter_context(listen(where)), None
     sock, listens = inherited(where)

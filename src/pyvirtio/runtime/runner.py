@@ -18,7 +18,6 @@ from pyvirtio.ring import Journal, SplitLayout, device_queue
 from pyvirtio.ring.engine import engine
 from pyvirtio.runtime.config_space import ConfigSpace
 from pyvirtio.runtime.mapped_memory import MappedMemory
-from pyvirtio.runtime.outgoing import OutgoingService
 from pyvirtio.runtime.requests import RequestService
 from pyvirtio.runtime.runs import Runs, end_of
 from pyvirtio.system.eventfd import Notifier, drain, is_eventfd
@@ -253,6 +252,8 @@ class DeviceRunner(DeviceHost):
         declared = self.device.each_queue()[setup.index]
         notifier = Notifier(setup.interrupt_fd)
         if isinstance(declared, OutgoingQueue):
+            from pyvirtio.runtime.outgoing import OutgoingService  # most devices only answer
+
             ordinal = self.device.each_queue()[: setup.index].count(declared)
             return OutgoingService(setup.index, queue, notifier, self, self.device.ports(declared)[ordinal])
         assert isinstance(declared, Queue)

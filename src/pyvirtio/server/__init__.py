@@ -1,6 +1,5 @@
 """Serves a `DeviceHost` on Unix sockets: connections, bytes and descriptors. It knows no protocol and no process."""
 
-from pyvirtio.server.listener import inherited, listen
 from pyvirtio.server.server import Server
 
-__all__ = ["Server", "inherited", "listen"]
+__all__ = ["Server"]

@@ -22,7 +22,8 @@ from copy import copy
 
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
-from pyvirtio.server import Server, listen
+from pyvirtio.server import Server
+from pyvirtio.server.listener import listen
 from pyvirtio.spec.features import Feature
 from pyvirtio.system.eventfd import drain, signal
 from pyvirtio.testing.raw_device import RawDevice
