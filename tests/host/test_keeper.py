@@ -177,28 +177,39 @@ def test_worker_that_cannot_be_forked_is_forked_later(monkeypatch: pytest.Monkey
 
 
 def test_log_that_nobody_reads_holds_nothing_up(tmp_path: Path):
-    reading, writing = os.pipe()
     path = str(tmp_path / "s")
+    with log_of_which_nothing_is_read(path) as process:
+        until(lambda: listens(path))
+        with RawFrontend(path) as frontend, SharedMemory() as memory:
+            frontend.negotiate()
+            frontend.share(memory)
+            queue = frontend.queue(memory, size=64)
+            queue.start()
+            assert ask(queue, RAISE, 1) == [None, 2]
+            frontend.send(999)
+            assert frontend.number(R.GET_FEATURES)
+            (worker,) = ask(queue, PID)
+            assert worker is not None
+            os.kill(worker, signal.SIGKILL)
+            assert ask(queue, 1, 2) == [2, 4]
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@contextmanager
+def log_of_which_nothing_is_read(path: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a server whose log is a full pipe; it is gone at the end, whatever the test found."""
     command = [sys.executable, "-m", "pyvirtio", "serve", odd(), "--socket", path, "--verbose"]
+    reading, writing = os.pipe()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=writing)
-    fill(writing)
-    until(lambda: listens(path))
-    with RawFrontend(path) as frontend, SharedMemory() as memory:
-        frontend.negotiate()
-        frontend.share(memory)
-        queue = frontend.queue(memory, size=64)
-        queue.start()
-        assert ask(queue, RAISE, 1) == [None, 2]
-        frontend.send(999)
-        assert frontend.number(R.GET_FEATURES)
-        (worker,) = ask(queue, PID)
-        assert worker is not None
-        os.kill(worker, signal.SIGKILL)
-        assert ask(queue, 1, 2) == [2, 4]
-    process.terminate()
-    assert process.wait(60) == 0
-    os.close(reading)
-    os.close(writing)
+    try:
+        fill(writing)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
 
 
 def listens(path: str) -> bool:
