@@ -83,7 +83,8 @@ class RequestService(QueueService):
         self._patience = device.patience
         self._limit = declared.size
         self._tasks = tasks if declared.is_async(device) else None
-        self._begin_some = self._begin_later if self._tasks else self._answer_some
+        # What an author's code may raise; with coroutines also that what it awaited was cancelled.
+        self._failures = (Exception, self._tasks.cancelled) if self._tasks else (Exception,)
         self._waiting: list[Chain] = []
         self._alone: list[Chain] = []
         self._runs_alone = False
@@ -148,19 +149,25 @@ class RequestService(QueueService):
             return True
         return self.state is SERVING and len(self._running) < self._limit and self.queue.has_more()
 
-    def _answer_some(self, chains: list[Chain], now: int, deadline: int) -> int:
+    def _begin_some(self, chains: list[Chain], now: int, deadline: int) -> int:
+        """Begin chains until ``deadline``, at least one; return how many. A method that waits goes on in its task."""
         journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
+        tasks = self._tasks
         done = 0
         for chain in chains:
             journal.begin(chain.head, now)
             try:
                 if chain.error:
                     raise chain.error
-                handler(chain)
-            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                work = handler(chain)
+                slot = None if tasks is None or work is None else tasks.begin(work)
+            except self._failures as error:
                 self._fail(chain, error)
             else:
-                answered.append(chain)
+                if slot is None:
+                    answered.append(chain)
+                else:
+                    self._goes_on(_Running(chain, now, slot))
             done += 1
             now = clock()
             if now >= deadline:
@@ -223,34 +230,6 @@ class RequestService(QueueService):
         self._push_answered()
 
     # Answering later.
-
-    def _begin_later(self, chains: list[Chain], now: int, deadline: int) -> int:
-        journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
-        tasks = self._tasks
-        assert tasks is not None
-        done = 0
-        for chain in chains:
-            journal.begin(chain.head, now)
-            try:
-                if chain.error:
-                    raise chain.error
-                work = handler(chain)
-                assert work is not None
-                slot = tasks.begin(work)
-            except (Exception, tasks.cancelled) as error:  # noqa: BLE001  # as above; and it may await what was cancelled
-                self._fail(chain, error)
-            else:
-                if slot is None:
-                    answered.append(chain)
-                else:
-                    self._goes_on(_Running(chain, now, slot))
-            done += 1
-            now = clock()
-            if now >= deadline:
-                break  # the last one is published while it still counts as running: see `Device.repeatable`
-            if answered and answered[-1] is chain:
-                journal.end(chain.head)
-        return done
 
     def _goes_on(self, request: _Running) -> None:
         self._running[request.chain.head] = request
