@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from pyvirtio.transport import Completion, DeviceDescription, DeviceHost
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.backend import BackendSession
 from pyvirtio.vhost_user.framing import Framer, close_all, encode
+from tests.support.vhost import open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pyvirtio.spec.struct import Struct
     from pyvirtio.transport import FileRegion, Outgoing, QueueSetup
@@ -220,3 +222,23 @@ class Frontend:
         self._framer.close()
         close_all(self._fds)
         self._fds.clear()
+
+
+@contextmanager
+def unknown_frontend() -> Iterator[Frontend]:
+    """Yield a front-end that has said nothing yet; once it is closed, no file is left open."""
+    before = open_files()
+    frontend = Frontend()
+    yield frontend
+    frontend.close()
+    assert open_files() == before
+
+
+@contextmanager
+def negotiated_frontend() -> Iterator[Frontend]:
+    """Yield a front-end that has negotiated and shared memory; once it is closed, no file is left open."""
+    with unknown_frontend() as frontend:
+        frontend.negotiate()
+        frontend.share()
+        frontend.replies()
+        yield frontend

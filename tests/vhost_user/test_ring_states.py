@@ -10,8 +10,7 @@ import pytest
 
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.vring import TRANSITIONS, RingEvent, RingState
-from tests.support.hosts import SIZE, VERSION_1, Frontend
-from tests.support.vhost import open_files
+from tests.support.hosts import SIZE, VERSION_1, Frontend, negotiated_frontend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +25,8 @@ SOME_ORDERS = list(itertools.permutations(STEPS))
 @pytest.fixture
 def frontend() -> Iterator[Frontend]:
     """A front-end that has negotiated and shared memory."""
-    before = open_files()
-    frontend = Frontend()
-    frontend.negotiate()
-    frontend.share()
-    frontend.replies()
-    yield frontend
-    frontend.close()
-    assert open_files() == before
+    with negotiated_frontend() as frontend:
+        yield frontend
 
 
 def places(setup: QueueSetup) -> tuple[int, int, int, int, int]:

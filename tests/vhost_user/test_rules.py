@@ -16,7 +16,7 @@ from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import encode
 from pyvirtio.vhost_user.vring import QEMU_MMIO_SIZE
-from tests.support.hosts import SIZE, VERSION_1, FakeHost, Frontend
+from tests.support.hosts import SIZE, VERSION_1, FakeHost, Frontend, negotiated_frontend, unknown_frontend
 from tests.support.vhost import no_more_descriptors, odd, open_files
 
 if TYPE_CHECKING:
@@ -31,24 +31,15 @@ ALL = sum(P)
 @pytest.fixture
 def frontend() -> Iterator[Frontend]:
     """A front-end that has negotiated and shared memory."""
-    before = open_files()
-    frontend = Frontend()
-    frontend.negotiate()
-    frontend.share()
-    frontend.replies()
-    yield frontend
-    frontend.close()
-    assert open_files() == before
+    with negotiated_frontend() as frontend:
+        yield frontend
 
 
 @pytest.fixture
 def stranger() -> Iterator[Frontend]:
     """A front-end that has said nothing yet."""
-    before = open_files()
-    frontend = Frontend()
-    yield frontend
-    frontend.close()
-    assert open_files() == before
+    with unknown_frontend() as frontend:
+        yield frontend
 
 
 def test_every_message_of_the_table_has_a_handler(stranger: Frontend):

@@ -10,8 +10,7 @@ import pytest
 from pyvirtio.errors import ProtocolError
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.framing import encode
-from tests.support.hosts import SIZE, FakeHost, Frontend
-from tests.support.vhost import open_files
+from tests.support.hosts import SIZE, FakeHost, Frontend, negotiated_frontend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,19 +23,14 @@ R = m.Request
 @pytest.fixture
 def frontend() -> Iterator[Frontend]:
     """A front-end with two rings that run, on a host that is late from now on."""
-    before = open_files()
-    frontend = Frontend()
-    frontend.negotiate()
-    frontend.share()
-    frontend.replies()
-    frontend.start(0)
-    frontend.start(1)
-    frontend.host.late = True
-    frontend.host.calls.clear()
-    yield frontend
-    frontend.close()
-    frontend.host.complete_all()
-    assert open_files() == before
+    with negotiated_frontend() as frontend:
+        frontend.start(0)
+        frontend.start(1)
+        frontend.host.late = True
+        frontend.host.calls.clear()
+        yield frontend
+        frontend.close()
+        frontend.host.complete_all()
 
 
 @pytest.fixture
