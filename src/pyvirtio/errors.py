@@ -23,6 +23,10 @@ An error about a rule of VIRTIO 1.4 names the section that states the rule.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class VirtioError(Exception):
     """The root of every error that pyvirtio raises on purpose.
@@ -41,6 +45,22 @@ class VirtioError(Exception):
     def __str__(self) -> str:
         message = super().__str__()
         return f"{message} ({self.section})" if self.section else message
+
+    def again(self) -> Self:
+        """Return an error like this one, caused by it, for another place that meets what ended long ago.
+
+        Each has a traceback of its own, where raising one object again and again would grow its own.
+
+        >>> gone = VirtioError("the device is gone")
+        >>> again = gone.again()
+        >>> (str(again), again.__cause__ is gone, again is gone)
+        ('the device is gone', True, False)
+        """
+        from copy import copy  # only where something failed
+
+        another = copy(self)
+        another.__cause__ = self
+        return another
 
 
 class LocalError(VirtioError, ValueError):

@@ -304,9 +304,7 @@ class BoundQueue:
 
     def _check(self) -> None:
         if self._over is not None:
-            from copy import copy
-
-            raise copy(self._over) from self._over
+            raise self._over.again()
 
 
 def _parts(request: Struct | Data, data: tuple[Data, ...]) -> list[bytes | memoryview]:

@@ -53,9 +53,7 @@ class Ticket:
         if not self.done:
             self._queue.wait_for(self, timeout)
         if self._error is not None:
-            from copy import copy
-
-            raise copy(self._error) from self._error
+            raise self._error.again()
         assert self._data is not None
         return self._data
 

@@ -187,9 +187,7 @@ class FrontendConnection:
 
     def _check(self) -> None:
         if self._error:
-            from copy import copy
-
-            raise copy(self._error) from self._error
+            raise self._error.again()
 
     def _end(self, error: DeviceError) -> DeviceError:
         self._error = error
