@@ -35,7 +35,7 @@ MESSAGES = {
     "changes that are no bytes": b'["config", {"changes": [[0, 256]]}]',
     "changes that are text": b'["config", {"changes": [["0", "1"]]}]',
     "changes that are fractions": b'["config", {"changes": [[0.5, 1.5]]}]',
-    "ready again": b'["ready", {"description": 1, "patience": "x", "speaks_first": [], "sources": 3}]',
+    "ready again": b'["ready", {"description": 1, "patience": "x", "needs_one_worker": [], "sources": 3}]',
     "failed, late": b'["failed", {"why": "no reason", "usage": 3}]',
 }
 

@@ -17,6 +17,7 @@ from pyvirtio.device.batches import RecordArray, lookup
 from pyvirtio.device.device import Device
 from pyvirtio.device.outgoing import OutgoingPort
 from pyvirtio.device.queue import OutgoingQueue, Queue
+from pyvirtio.device.rate import Rate
 from pyvirtio.device.streams import Reader, Writer
 
-__all__ = ["Device", "OutgoingPort", "OutgoingQueue", "Queue", "Reader", "RecordArray", "Writer", "lookup"]
+__all__ = ["Device", "OutgoingPort", "OutgoingQueue", "Queue", "Rate", "Reader", "RecordArray", "Writer", "lookup"]

@@ -53,6 +53,8 @@ class Device:
             Where not, such a request fails.
         patience: the seconds that its method may take for one request before the request fails, or its worker counts
             as hung; None where it may take any time.
+        stateless: whether its instances share nothing but what is outside the process. Then several workers may serve
+            it although it has a `run`, and each of them has one.
         executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
         logs: whether somebody reads what `info` logs; False before.
@@ -67,6 +69,7 @@ class Device:
     queues: Sequence[AnyQueue] = ()
     repeatable: bool = True
     patience: float | None = 10.0
+    stateless: bool = False
     executor: Executor | None = None
     _first_config: ClassVar[Struct | None] = None
 
@@ -147,6 +150,11 @@ class Device:
         """Whether the device does something that no request asked for."""
         return type(self).run is not Device.run or any(isinstance(queue, OutgoingQueue) for queue in self.queues)
 
+    @property
+    def needs_one_worker(self) -> bool:
+        """Whether the device is one object, so that not several workers can each have an instance of it."""
+        return self.speaks_first and not self.stateless
+
     # What it does; override these.
 
     async def run(self) -> None:
@@ -154,7 +162,7 @@ class Device:
 
         It begins when the driver is ready (DRIVER_OK), goes on while queues are stopped and started again, and is
         cancelled when the device is reset or its process ends. It may use timers, descriptors and anything else of
-        asyncio. A device that has it is served by one worker.
+        asyncio. A device that has it is served by one worker, unless it says that it is `stateless`.
         """
 
     def config_written(self) -> None:

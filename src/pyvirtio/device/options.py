@@ -114,16 +114,24 @@ def _choice(parameters: dict[str, Parameter]) -> str:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows, without None: ``int | None`` is an int or left out."""
+    """Return the types that an annotation allows and a command line can name.
+
+    ``int | None`` is an int or left out; functions, and objects that are described by a protocol, are for programs.
+    """
+    from collections.abc import Callable
     from types import NoneType, UnionType
     from typing import Literal, Union, get_args, get_origin
 
     origin = get_origin(annotation)
     if origin is Literal:
         return list(get_args(annotation))
-    if origin in (Union, UnionType):
-        return [part for part in get_args(annotation) if part is not NoneType]
-    return [annotation]
+    if origin not in (Union, UnionType):
+        return [annotation]
+    return [
+        part
+        for part in get_args(annotation)
+        if part is not NoneType and get_origin(part) is not Callable and not getattr(part, "_is_protocol", False)
+    ]
 
 
 def _value(key: str, text: str, annotation: Any) -> Any:

@@ -6,5 +6,7 @@ when it is used.
 
 SHIPPED = {
     "article": "pyvirtio.devices.article:Article",
+    "block": "pyvirtio.devices.block:Block",
+    "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
 }

@@ -13,7 +13,7 @@ from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
     from typing import ClassVar, Self
 
@@ -64,17 +64,29 @@ class Driver:
         self, transport: DriverTransport, *, features: int | None = None, ring_features: int = RING_FEATURES
     ) -> None:
         self.transport = transport
-        self.bound: dict[str, BoundQueue] = {}
+        self.bound: dict[str, list[BoundQueue]] = {}
         self._watch = Watch(transport)
         try:
             self._check_device_id()
             self.negotiated = self._negotiate(self.features if features is None else features, ring_features)
-            for index, queue in enumerate(self.queues):
-                self.bound[queue.name] = self._set_up(index, queue)
+            for index, queue in enumerate(self.each_queue()):
+                self.bound.setdefault(queue.name, []).append(self._set_up(index, queue))
             transport.run()
         except BaseException:
             transport.close()
             raise
+
+    def each_queue(self) -> Sequence[RequestQueue]:
+        """Return the declaration of each queue to set up, in the order of the queues' indexes; override it.
+
+        It is called once features are negotiated, so the configuration space can be read. A declaration may come
+        several times; `all_of` returns what came of it.
+        """
+        return self.queues
+
+    def all_of(self, queue: RequestQueue) -> list[BoundQueue]:
+        """Return every queue that is declared by ``queue``, in the order of their indexes."""
+        return self.bound.get(queue.name, [])
 
     def _check_device_id(self) -> None:
         actual = self.transport.device_id

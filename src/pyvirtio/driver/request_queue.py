@@ -6,10 +6,16 @@ from pyvirtio.driver.answer import AnswerFormat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Self, overload
 
     from pyvirtio.driver.bound_queue import BoundQueue
+    from pyvirtio.driver.driver import Driver
     from pyvirtio.spec.struct import Struct
+else:
+
+    def overload(function: object) -> object:
+        """Stand for `typing.overload` while the program runs: importing ``typing`` takes long."""
+        return function
 
 
 class RequestQueue:
@@ -23,7 +29,7 @@ class RequestQueue:
     - ``tail``: data of any length, and that structure at the very end, as an `Answer`; a ``response`` precedes them.
 
     ``size`` is how many entries the driver asks for; the device may allow fewer. Read on an instance of the driver,
-    the declaration is a `BoundQueue`.
+    the declaration is a `BoundQueue`, the first of them where `Driver.each_queue` has it several times.
     """
 
     def __init__(
@@ -44,5 +50,9 @@ class RequestQueue:
     def __set_name__(self, _owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, driver: Any, _owner: type) -> BoundQueue:
-        return self if driver is None else driver.bound[self.name]  # type: ignore[return-value]  # on the class
+    @overload
+    def __get__(self, driver: None, _owner: type) -> Self: ...
+    @overload
+    def __get__(self, driver: Driver, _owner: type) -> BoundQueue: ...  # noqa: F811  # ruff knows typing's only
+    def __get__(self, driver: Driver | None, _owner: type) -> Self | BoundQueue:  # noqa: F811  # as above
+        return self if driver is None else driver.bound[self.name][0]

@@ -30,7 +30,7 @@ COMMANDS = {
 """What the keeper tells a worker, by name, with the fields of each; every one has a ``number`` as well."""
 
 REPORTS = {
-    "ready": ("description", "patience", "speaks_first", "sources"),  # the device is loaded
+    "ready": ("description", "patience", "needs_one_worker", "sources"),  # the device is loaded
     "failed": ("why", "usage"),  # it cannot be
     "done": ("number", "result"),  # a command was carried out
     "broken": ("queue",),  # a queue is not served any more

@@ -54,7 +54,7 @@ class Supervisor(DeviceHost):
         """The source files whose change means that the device changed."""
         self.description: DeviceDescription = None  # type: ignore[assignment]  # until the first worker has told
         self.config = ConfigSpace(b"", b"")
-        self._speaks_first = False
+        self._needs_one_worker = False
         try:
             self._start(workers)
         except BaseException:
@@ -66,7 +66,7 @@ class Supervisor(DeviceHost):
         first = WorkerSlot(0, self._new_worker, self)
         self._slots.append(first)
         self._await_ready(first)
-        if workers > 1 and self._speaks_first:
+        if workers > 1 and self._needs_one_worker:
             raise LocalError(
                 f"{self.description.name} does something by itself (it has a run method or an outgoing queue), "
                 "so it is one object: serve it with one worker"
@@ -291,7 +291,7 @@ class Supervisor(DeviceHost):
         if self.description is None:
             self.description = description
             self.config = ConfigSpace(description.config, description.writable)
-            self._speaks_first = fields["speaks_first"]
+            self._needs_one_worker = fields["needs_one_worker"]
         self._patience = None if fields["patience"] is None else float(fields["patience"])
         self.watched = fields["sources"]
         self._sources = unpack_sources(fields["files"][0]) if fields["files"] else {}

@@ -52,7 +52,7 @@ class Worker:
         device = loader.new_device()
         self._channel = channel
         self._patience = device.patience
-        self._speaks_first = device.speaks_first
+        self._needs_one_worker = device.needs_one_worker
         self._regions: dict[int, FileRegion] = {}
         self._files: dict[int, Callable[[], Journal]] = {}
         self._fds: dict[int, dict[str, int]] = {}
@@ -100,7 +100,7 @@ class Worker:
             [fd],
             description=description_to_json(self._runner.description),
             patience=self._patience,
-            speaks_first=self._speaks_first,
+            needs_one_worker=self._needs_one_worker,
             sources=loader.watched(),
         )
         os.close(fd)

@@ -1,0 +1,227 @@
+"""A disk (VIRTIO 1.4, 5.2): a file, a block device of the host, or any object of Python whose slices are bytes."""
+
+import asyncio
+from pathlib import Path
+from time import monotonic
+
+from pyvirtio.device import Device, Queue, Rate, Reader, Writer
+from pyvirtio.errors import ChainError
+from pyvirtio.spec.struct import Struct, array, le16, le32, le64, nested, u8
+from pyvirtio.storage import ByteObject, open_storage
+
+SEG_MAX, RO, BLK_SIZE, FLUSH, MQ, DISCARD, WRITE_ZEROES = (1 << bit for bit in (2, 5, 6, 9, 12, 13, 14))
+IN, OUT, SYNC, GET_ID, DISCARDED, ZEROED = 0, 1, 4, 8, 11, 13  # types of requests (5.2.6)
+OK, IO_ERROR, UNSUPPORTED = b"\0", b"\1", b"\2"  # statuses
+SECTOR = 512  # bytes; the unit of the protocol, whatever the block size
+ID_LENGTH = 20
+MOST_RANGES, MOST_SECTORS = 64, (64 << 20) // SECTOR  # of one discard or write zeroes: so that none takes long
+UNMAP = 1  # the only flag of a range
+
+
+class Geometry(Struct):
+    cylinders: int = le16()
+    heads: int = u8()
+    sectors: int = u8()
+
+
+class Topology(Struct):
+    physical_block_exp: int = u8()
+    alignment_offset: int = u8()
+    min_io_size: int = le16()
+    opt_io_size: int = le32()
+
+
+class Zoned(Struct):
+    zone_sectors: int = le32()
+    max_open_zones: int = le32()
+    max_active_zones: int = le32()
+    max_append_sectors: int = le32()
+    write_granularity: int = le32()
+    model: int = u8()
+    unused2: tuple[int, ...] = array(u8(), 3)
+
+
+class Config(Struct):
+    capacity: int = le64()  # in sectors
+    size_max: int = le32()
+    seg_max: int = le32()
+    geometry: Geometry = nested(Geometry)
+    blk_size: int = le32()
+    topology: Topology = nested(Topology)
+    writeback: int = u8()
+    unused0: int = u8()
+    num_queues: int = le16()
+    max_discard_sectors: int = le32()
+    max_discard_seg: int = le32()
+    discard_sector_alignment: int = le32()
+    max_write_zeroes_sectors: int = le32()
+    max_write_zeroes_seg: int = le32()
+    write_zeroes_may_unmap: int = u8()
+    unused1: tuple[int, ...] = array(u8(), 3)
+    max_secure_erase_sectors: int = le32()
+    max_secure_erase_seg: int = le32()
+    secure_erase_sector_alignment: int = le32()
+    zoned: Zoned = nested(Zoned)
+
+
+class Header(Struct):  # then the data, and in the last byte of the answer the status
+    type: int = le32()
+    reserved: int = le32()
+    sector: int = le64()
+
+
+class Status(Struct):
+    code: int = u8(255)
+
+
+class Range(Struct):  # what is discarded or zeroed
+    sector: int = le64()
+    num_sectors: int = le32()
+    flags: int = le32()
+
+
+class Block(Device):
+    """A disk whose requests may finish in any order; `resize` takes over a new size of its content.
+
+    ``path`` is a file, a block device, or an object with a byte interface such as a `bytearray`. ``direct`` bypasses
+    the host's page cache. ``serial`` (20 characters) is what a guest tells disks apart by; by default the file's name.
+    ``iops`` and ``bps`` limit the requests and bytes in a second.
+    """
+
+    device_id = 2
+    requests = Queue(size=256)
+    stateless = True
+
+    def __init__(
+        self,
+        path: Path | ByteObject,
+        *,
+        readonly: bool = False,
+        direct: bool = False,
+        queues: int = 1,
+        serial: str = "",
+        iops: int | None = None,
+        bps: int | None = None,
+    ) -> None:
+        self._serial = (serial or getattr(path, "name", "pyvirtio")).encode("ascii", "replace")[:ID_LENGTH]
+        self._rates = [(Rate(iops, monotonic), True)] if iops else []
+        self._rates += [(Rate(bps, monotonic), False)] if bps else []
+        if self._rates:
+            self.patience = None  # what waits for its turn does not hang
+        self._storage = open_storage(path, readonly=readonly, direct=direct)
+        self._operations = {IN: self._read, OUT: self._refuse, SYNC: self._sync, GET_ID: self._identify}
+        if not readonly:
+            self._operations.update({OUT: self._write, DISCARDED: self._discard, ZEROED: self._zero})
+        self.queues = [Block.requests] * queues
+        self.features = SEG_MAX | BLK_SIZE | FLUSH | MQ | (RO if readonly else DISCARD | WRITE_ZEROES)
+        self.config = Config(
+            capacity=self._storage.size() // SECTOR,
+            seg_max=Block.requests.size - 2,
+            blk_size=self._storage.block_size,
+            num_queues=queues,
+            max_discard_sectors=MOST_SECTORS,
+            max_discard_seg=MOST_RANGES,
+            discard_sector_alignment=self._storage.block_size // SECTOR,
+            max_write_zeroes_sectors=MOST_SECTORS,
+            max_write_zeroes_seg=MOST_RANGES,
+            write_zeroes_may_unmap=1,
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._storage.close()
+
+    async def run(self) -> None:
+        """Tell the guest when the file has grown or shrunk on the host."""
+        while True:
+            await asyncio.sleep(1.0)  # seconds; there is no event that all files and block devices have
+            self.resize()
+
+    def resize(self) -> None:
+        """Tell the driver the size that the content has now."""
+        if (capacity := self._storage.size() // SECTOR) != self.config.capacity:
+            self.update_config(capacity=capacity)
+
+    @requests.stream
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        """Do what one request asks for."""
+        header = reader.take(Header)
+        operation = self._operations.get(header.type)
+        status = await operation(header.sector, reader, writer) if operation else UNSUPPORTED
+        if writer.room > len(status):
+            writer.skip(writer.room - len(status))
+        writer.write(status)
+
+    @requests.failed
+    def fail(self, writer: Writer) -> None:
+        """Let the guest see an I/O error."""
+        if writer.room:
+            writer.skip(writer.room - len(IO_ERROR))
+            writer.write(IO_ERROR)
+
+    async def _read(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        length = writer.room - len(OK)
+        await self._storage.read_into(writer, length, await self._admit(sector, length))
+        return OK
+
+    async def _write(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        length = reader.left
+        await self._storage.write_from(reader, length, await self._admit(sector, length))
+        return OK
+
+    async def _refuse(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        raise ChainError("the disk is read-only and a request wants to write", section="5.2.6.2")
+
+    async def _sync(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        await self._storage.sync()
+        return OK
+
+    async def _identify(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        writer.write(self._serial.ljust(ID_LENGTH, b"\0")[: writer.room - len(OK)])
+        return OK
+
+    async def _discard(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        ranges = self._ranges(reader)
+        if any(one.flags for one in ranges):
+            return UNSUPPORTED  # even UNMAP, which is for write zeroes only (5.2.6.2)
+        for one in ranges:
+            length = one.num_sectors * SECTOR
+            await self._storage.discard(await self._admit(one.sector, length), length)
+        return OK
+
+    async def _zero(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+        ranges = self._ranges(reader)
+        if any(one.flags & ~UNMAP for one in ranges):
+            return UNSUPPORTED
+        for one in ranges:
+            length = one.num_sectors * SECTOR
+            await self._storage.zero(await self._admit(one.sector, length), length, may_unmap=bool(one.flags & UNMAP))
+        return OK
+
+    def _ranges(self, reader: Reader) -> list[Range]:
+        """Return the ranges of a discard or write zeroes request."""
+        number, rest = divmod(reader.left, Range.nbytes)
+        if rest or not 0 < number <= MOST_RANGES:
+            raise ChainError(f"{reader.left} bytes are not 1 to {MOST_RANGES} ranges to discard", section="5.2.6.1")
+        ranges = [reader.take(Range) for _ in range(number)]
+        if too_long := [one.num_sectors for one in ranges if one.num_sectors > MOST_SECTORS]:
+            raise ChainError(f"{too_long[0]} sectors at once; {MOST_SECTORS} is the most", section="5.2.5")
+        for one in ranges:
+            self._check(one.sector, one.num_sectors * SECTOR)
+        return ranges
+
+    def _check(self, sector: int, length: int) -> None:
+        if length % SECTOR or sector * SECTOR + length > self.config.capacity * SECTOR:
+            raise ChainError(
+                f"{length} bytes at sector {sector} are not whole sectors of a disk of {self.config.capacity}",
+                section="5.2.6.1",
+            )
+
+    async def _admit(self, sector: int, length: int) -> int:
+        """Return where a sector is in the file, when it is the request's turn."""
+        self._check(sector, length)
+        if self._rates:
+            delay = max(rate.claim(1 if counts_requests else length) for rate, counts_requests in self._rates)
+            if delay:
+                await asyncio.sleep(delay)
+        return sector * SECTOR
