@@ -576,6 +576,44 @@ def test_a_stop_waits_for_what_runs_and_gives_back_what_waits():
     in_loop(main)
 
 
+class Holding(Gated):
+    """Holds requests for as long as it likes; one that a stop ends is answered with 99 if its number is even."""
+
+    patience = 0.01
+    held = Queue(Number, Number, size=64, held=True)
+
+    @held.each
+    async def hold(self, request: Number) -> Number:
+        try:
+            return await self.double(request)
+        except asyncio.CancelledError:
+            if request.value % 2:
+                raise
+            return Number(99)
+
+
+def test_a_held_request_outlives_patience_and_a_stop_ends_it():
+    async def main() -> None:
+        device = Holding()
+        device.queues = [Holding.held]
+        async with Scene(device) as scene:
+            heads = scene.start().submit(*packed(1, 2, 3))
+            await until(lambda: len(device.begun) == 3)
+            await asyncio.sleep(5 * device.patience)
+            assert device.cancelled == []
+            device.open(3)
+            assert await scene.back(1) == {heads[2]: Number(6).pack()}
+            assert await ended(scene.stop()) == 3
+            assert scene.reap() == {heads[0]: b"", heads[1]: Number(99).pack()}
+            assert scene.events == ["request-failed"]
+            later = scene.start(position=3).submit(*packed(5))
+            await until(lambda: 5 in device.gates)
+            device.open(5)
+            assert await scene.back(1) == {later[0]: Number(10).pack()}
+
+    in_loop(main)
+
+
 def test_what_the_driver_does_not_let_be_given_back_is_answered_before_the_stop_ends():
     """It has rewritten the slot of the available ring: who knows what the next start would find there."""
     device = Stepper(TIME_SLICE_NS // 3 + 1)

@@ -50,6 +50,10 @@ class TookTooLong(Exception):
     """A request took longer than the device's patience."""
 
 
+class WasHeld(Exception):
+    """A request was held when its queue stopped, and its method did not answer it."""
+
+
 class _Running:
     """A request inside an ``async def`` method that waits: since when, and the task that runs it."""
 
@@ -80,7 +84,8 @@ class RequestService(QueueService):
         self._handler: Handler = declared.handler(device)
         self._failure = declared.failure(device)
         self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
-        self._patience = device.patience
+        self._held = declared.held
+        self._patience = None if declared.held else device.patience
         self._limit = declared.size
         self._tasks = tasks if declared.is_async(device) else None
         # What an author's code may raise; with coroutines also that what it awaited was cancelled.
@@ -234,6 +239,8 @@ class RequestService(QueueService):
     def _goes_on(self, request: _Running) -> None:
         self._running[request.chain.head] = request
         request.slot.done = lambda error: self._ended(request, error)
+        if self._held and self.state is not SERVING:
+            request.slot.task.cancel()
         self._set_timer()
 
     def _ended(self, request: _Running, error: BaseException | None) -> None:
@@ -245,6 +252,8 @@ class RequestService(QueueService):
                 self._stop_if_drained()
                 return
             error = TookTooLong(self._overdue)
+        elif self._held and self._tasks and isinstance(error, self._tasks.cancelled):
+            error = WasHeld("it was held when the queue stopped")
         if error is None:
             self._answered.append(request.chain)
         else:
@@ -313,7 +322,7 @@ class RequestService(QueueService):
             return
         self._answered.append(chain)
         chain.written = 0
-        if isinstance(error, (PeerError, StruckOut, TookTooLong)):
+        if isinstance(error, (PeerError, StruckOut, TookTooLong, WasHeld)):
             self.report_once("request-failed", f"a request failed: {error}")
         else:
             self.report_once("method-failed", f"the device's method failed: {error!r}", error)
@@ -340,7 +349,7 @@ class RequestService(QueueService):
             request.slot.task.cancel()
 
     def _give_back(self, *, fail_suspects: bool) -> None:
-        """Un-pop what waits, the newest first, as far as the ring agrees."""
+        """Un-pop what waits, the newest first, as far as the ring agrees; cancel what is held."""
         if self._records and (batch := self._records.open):
             self._records.open = None
             self._waiting = [batch.take() for _ in range(len(batch))]
@@ -355,6 +364,9 @@ class RequestService(QueueService):
             self._push_answered()
         if self._waiting or self._alone:
             self._around.wake(self.index)
+        if self._held:
+            for request in self._running.values():
+                request.slot.task.cancel()
 
     def _may_be_given_back(self, chain: Chain) -> bool:
         return self._repeatable or not self.queue.journal.strikes(chain.head)
