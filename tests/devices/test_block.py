@@ -208,6 +208,23 @@ def test_a_limit_holds_requests_back_and_loses_none(image: Path):
         assert {disk.check(ticket) for ticket in tickets} == {image.read_bytes()[:SECTOR]}
 
 
+def test_a_limit_holds_up_no_stop(image: Path):
+    with served(f"block,path={image},iops=1") as server, RawFrontend(server.path) as frontend, SharedMemory() as memory:
+        frontend.negotiate()
+        assert frontend.share(memory)
+        queue = frontend.queue(memory, size=64)
+        queue.start()
+        queue.submit(*[Header(IN, sector=sector).pack() for sector in range(20)], room=SECTOR + 1)
+        queue.kick()
+        first = queue.answers(1)
+        base = queue.stop()
+        queue.start(base=base)
+        content = image.read_bytes()
+        queue.kick()
+        answers = first + queue.answers(base - 1)
+        assert answers == [content[at * SECTOR : (at + 1) * SECTOR] + OK for at in range(base)]
+
+
 # A guest that asks for what it must not.
 
 MALFORMED = {

@@ -55,9 +55,9 @@ class Queue(AnyQueue):
     asks for, and the most requests that it is given at once; the driver may make the ring larger or smaller.
     Decorate one method of the device with `each` or `stream`, perhaps one with `batch`, and perhaps one with `failed`.
     Where ``repeatable`` is False, a request is never given to its method twice, even if a worker died in it; by
-    default the queue does as its `Device` says. Where ``held`` is True, an ``async def`` method may hold a request until
-    something happens, such as a stream that is to start: the device's patience does not end that. A stop of the queue
-    does: the method is cancelled, and may still write what the driver is to see.
+    default the queue does as its `Device` says. Where ``held`` is True, an ``async def`` method may hold a request
+    until something happens, such as a stream that is to start: the device's patience does not end that. A stop of the
+    queue does: the method is cancelled, and may still write what the driver is to see.
 
     Raises:
         LocalError: the declaration is not possible.

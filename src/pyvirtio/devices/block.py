@@ -1,6 +1,7 @@
 """A disk (VIRTIO 1.4, 5.2): a file, a block device of the host, or any object of Python whose slices are bytes."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -90,6 +91,7 @@ class Block(Device):
 
     device_id = 2
     requests = Queue(size=256)
+    throttled = Queue(size=256, held=True)  # the same, where requests wait for their turn
     stateless = True
 
     def __init__(
@@ -106,13 +108,11 @@ class Block(Device):
         self._serial = (serial or getattr(path, "name", "pyvirtio")).encode("ascii", "replace")[:ID_LENGTH]
         self._rates = [(Rate(iops, monotonic), True)] if iops else []
         self._rates += [(Rate(bps, monotonic), False)] if bps else []
-        if self._rates:
-            self.patience = None  # what waits for its turn does not hang
         self._storage = open_storage(path, readonly=readonly, direct=direct)
         self._operations = {IN: self._read, OUT: self._refuse, SYNC: self._sync, GET_ID: self._identify}
         if not readonly:
             self._operations.update({OUT: self._write, DISCARDED: self._discard, ZEROED: self._zero})
-        self.queues = [Block.requests] * queues
+        self.queues = [Block.throttled if self._rates else Block.requests] * queues
         self.features = SEG_MAX | BLK_SIZE | FLUSH | MQ | (RO if readonly else DISCARD | WRITE_ZEROES)
         self.config = Config(
             capacity=self._storage.size() // SECTOR,
@@ -143,6 +143,7 @@ class Block(Device):
             self.update_config(capacity=capacity)
 
     @requests.stream
+    @throttled.stream
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Do what one request asks for."""
         header = reader.take(Header)
@@ -153,6 +154,7 @@ class Block(Device):
         writer.write(status)
 
     @requests.failed
+    @throttled.failed
     def fail(self, writer: Writer) -> None:
         """Let the guest see an I/O error."""
         if writer.room:
@@ -222,6 +224,6 @@ class Block(Device):
         self._check(sector, length)
         if self._rates:
             delay = max(rate.claim(1 if counts_requests else length) for rate, counts_requests in self._rates)
-            if delay:
+            with suppress(asyncio.CancelledError):  # the queue stops: nobody waits then
                 await asyncio.sleep(delay)
         return sector * SECTOR

@@ -24,15 +24,13 @@ class Entropy(Device):
     """
 
     device_id = 4
-    requests = Queue(size=8)
+    requests = Queue(size=8, held=True)  # the source may take its time
 
     def __init__(self, source: Path | Source | None = None, *, rate: int | None = None) -> None:
         self._fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC) if isinstance(source, Path) else -1
         self._source: Source = source if callable(source) else self._read_file if source else os.urandom
         self._blocks = source is not None
         self._rate = Rate(rate, monotonic) if rate else None
-        if self._rate:
-            self.patience = None  # what waits for its turn does not hang
 
     def close(self) -> None:
         """Close the source."""
