@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     import asyncio
     import threading
     from collections.abc import Callable
-    from typing import Generic, Self, TypeVar
+    from typing import Any, Generic, Self, TypeVar
 
     from pyvirtio.device import Device
 
     D = TypeVar("D", bound=Device)
-    R = TypeVar("R")
 else:
     from pyvirtio.transport.completion import Generic
 
@@ -140,8 +139,10 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
             raise self._failure
         return self
 
-    def call(self, function: Callable[..., R], *arguments: object, **named: object) -> R:
+    def call(self, function: Callable[..., Any], *arguments: object, **named: object) -> Any:
         """Call ``function`` in the device's thread, between two of its steps, and return what it returns.
+
+        An ``async def`` is awaited there, and the device goes on meanwhile.
 
         >>> import tempfile, os
         >>> from pyvirtio.devices.factorial import Factorial
@@ -155,12 +156,14 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
             LocalError: no thread serves the device: the block is left, or it is an ``async with``.
         """
         import asyncio
+        import inspect
 
         if self._loop is None:
             raise LocalError("no thread serves the device; in the event loop that does, call the function directly")
 
-        async def in_its_thread() -> R:
-            return function(*arguments, **named)
+        async def in_its_thread() -> Any:
+            result = function(*arguments, **named)
+            return await result if inspect.iscoroutine(result) else result
 
         return asyncio.run_coroutine_threadsafe(in_its_thread(), self._loop).result()
 

@@ -9,4 +9,5 @@ SHIPPED = {
     "block": "pyvirtio.devices.block:Block",
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
+    "sound": "pyvirtio.devices.sound:Sound",
 }
