@@ -82,11 +82,11 @@ class Range(Struct):  # what is discarded or zeroed
 
 
 class Block(Device):
-    """A disk whose requests may finish in any order; `resize` takes over a new size of its content.
+    """A disk on a file, a block device, or an object of Python; its requests may finish in any order.
 
     ``path`` is a file, a block device, or an object with a byte interface such as a `bytearray`. ``direct`` bypasses
     the host's page cache. ``serial`` (20 characters) is what a guest tells disks apart by; by default the file's name.
-    ``iops`` and ``bps`` limit the requests and bytes in a second.
+    ``iops`` and ``bps`` limit the requests and bytes in a second. `resize` takes over a new size of the content.
     """
 
     device_id = 2

@@ -17,7 +17,7 @@ Source = Callable[[int], bytes]
 
 
 class Entropy(Device):
-    """Answers each request with random bytes.
+    """A source of random bytes, for the host has better ones than a guest.
 
     ``source`` is a file such as /dev/hwrng, or a function; by default it is the host's own random numbers. ``rate``
     limits the bytes in a second.

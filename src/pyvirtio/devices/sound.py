@@ -180,7 +180,8 @@ class Sound(Device):
     async def plug(self, jack: int, *, connected: bool) -> None:
         """Put a plug into the jack OUTPUT or INPUT, or pull it out."""
         self._jacks[jack] = self._jacks[jack].replace(connected=int(connected))
-        await self.eventq.send(Event(CONNECTED if connected else DISCONNECTED, jack).pack())
+        if self.negotiated:  # a driver that comes later asks
+            await self.eventq.send(Event(CONNECTED if connected else DISCONNECTED, jack).pack())
 
     async def adjust(self, control: int, value: int) -> None:
         """Set the control VOLUME (0 to 100) or SWITCH (0 or 1), as a guest does.
