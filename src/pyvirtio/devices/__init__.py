@@ -7,6 +7,7 @@ when it is used.
 SHIPPED = {
     "article": "pyvirtio.devices.article:Article",
     "block": "pyvirtio.devices.block:Block",
+    "echo": "pyvirtio.devices.echo:Echo",
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
     "sound": "pyvirtio.devices.sound:Sound",
