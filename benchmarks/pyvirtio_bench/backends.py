@@ -1,4 +1,4 @@
-"""What is measured: our back-end with each of its engines and each form of the device, and the C peer."""
+"""What is measured, as processes: ``pyvirtio serve`` from an install, and the peers in C."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
-from pyvirtio_bench import devices
-from pyvirtio_bench.engines import BATCHING, TITLES, VARIABLE, engines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-    from types import ModuleType
+    from collections.abc import Iterator, Mapping
+
+    from pyvirtio_bench.installs import Install
 
 START_TIME = 30.0  # seconds
 C_PEER = "libvhost-user"
+READY_FILE = "{socket}.ready"
+"""An argument for back-ends that write a file, instead of a line in their log, when they are ready."""
 
 
 @dataclass(frozen=True)
@@ -54,57 +54,27 @@ class Backend:
                 command, stdin=subprocess.DEVNULL, stderr=output, env={**os.environ, **self.environment}
             )
         try:
-            self._wait_until_ready(process, log)
+            self._wait_until_ready(process, log, Path(READY_FILE.format(socket=socket)))
             yield socket
         finally:
             process.terminate()
             process.wait()
             shutil.rmtree(own)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path, ready: Path) -> None:
         deadline = time.monotonic() + START_TIME
-        while "ready on" not in (text := log.read_text(errors="replace")):
+        while "ready on" not in (text := log.read_text(errors="replace")) and not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LocalError(f"the back-end {self.name!r} does not start: {text.strip() or 'its log is empty'}")
             time.sleep(0.01)
 
 
-def c_peer(program: Path, queues: int = 1) -> Backend:
-    """Return the device on libvhost-user."""
-    return Backend(C_PEER, (str(program), "{socket}", str(queues)))
+def c_peer(program: Path, device: str, *arguments: str, name: str = C_PEER) -> Backend:
+    """Return one of the devices on libvhost-user."""
+    return Backend(name, (str(program), "{socket}", device, *arguments))
 
 
-def pyvirtio_backend(name: str, device: str, *, engine_name: str, workers: int = 1, poll_us: int = 0) -> Backend:
-    """Return our back-end for a device, with an engine; it may poll for `poll_us` before it sleeps."""
-    serve = (sys.executable, "-m", "pyvirtio", "serve", device, "--socket", "{socket}")
-    polling = ("--poll-us", str(poll_us)) if poll_us else ()
-    return Backend(name, (*serve, "--workers", str(workers), *polling), {VARIABLE: engine_name})
-
-
-def device_spec(name: str, module: ModuleType = devices) -> str:
-    """Return one form of the measured device as ``pyvirtio serve`` takes it: a file and a class."""
-    return f"{module.__file__}:{name}"
-
-
-def polling_backends(microseconds: int = 50) -> list[Backend]:
-    """Return our back-end with the fastest engine, polling for a while before it sleeps."""
-    name, titles = engines()[0], {"Batch": "batch device", "Each": "one call"}
-    return [
-        pyvirtio_backend(
-            f"{TITLES[name]}, {title}, --poll-us {microseconds}",
-            device_spec(form),
-            engine_name=name,
-            poll_us=microseconds,
-        )
-        for form, title in titles.items()
-    ]
-
-
-def each_engine() -> Sequence[Backend]:
-    """Return our back-end with every engine that can run here, and every form of the device that it serves."""
-    found = []
-    for name in engines():
-        if name in BATCHING:
-            found.append(pyvirtio_backend(f"{TITLES[name]}, batch device", device_spec("Batch"), engine_name=name))
-        found.append(pyvirtio_backend(f"{TITLES[name]}, one call a request", device_spec("Each"), engine_name=name))
-    return found
+def pyvirtio(install: Install, device: str, *arguments: str, name: str = "pyvirtio", engine: str = "") -> Backend:
+    """Return ``pyvirtio serve DEVICE`` of an install; `engine` forces a ring engine."""
+    command = (*install.command, "serve", device, "--socket", "{socket}", *arguments)
+    return Backend(name, command, {"PYVIRTIO_ENGINE": engine} if engine else {})

@@ -1,4 +1,4 @@
-"""``pyvirtio bench``: the benchmark tables, with ratios to a back-end in C."""
+"""``pyvirtio bench``: the benchmark tables, with ratios to back-ends in C."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     names = _names(parser, chosen)
     socket = Path(chosen.socket) if chosen.socket else None
-    options = Options(names, QUICK if chosen.quick else FULL, chosen.long, socket)
+    python = Path(chosen.python) if chosen.python else None
+    options = Options(names, QUICK if chosen.quick else FULL, python, socket)
     report = run(options, default_builder(progress.for_terminal()))
     _print(report, as_json=chosen.json)
     if chosen.write:
@@ -43,26 +44,29 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="pyvirtio bench",
-        description="Measure back-ends of the factorial device with one front-end in C: ours with every engine, and "
-        "one on QEMU's libvhost-user, which is built when it is first needed. Runs are interleaved; the tables show "
-        "medians and ratios. It takes minutes; the tables are: " + ", ".join(TABLES) + ".",
+        description="Measure `pyvirtio serve` with shipped devices, as a user installs it, beside back-ends in C: the "
+        "same devices on QEMU's libvhost-user, and QEMU's storage daemon. What is missing is built or provisioned when "
+        "it is first needed. Runs are interleaved; the tables show medians and ratios. It takes minutes; the tables "
+        "are: " + ", ".join(TABLES) + ".",
     )
     parser.add_argument(
         "tables", metavar="TABLE", nargs="*", help=f"measure these alone (all but {' and '.join(IN_GUESTS)})"
     )
     parser.add_argument("--quick", action="store_true", help="short and few runs: to see that it works")
-    parser.add_argument("--long", action="store_true", help="ten million requests for the table of memory")
-    parser.add_argument("--guest", action="store_true", help="measure with a Linux guest as well")
-    parser.add_argument("--socket", metavar="PATH", help="measure the back-end that serves this socket")
     parser.add_argument(
-        "--write", metavar="PAGE", nargs="?", const=PAGE, help=f"put the tables into this page ({PAGE})"
+        "--python", metavar="PATH", help="install for this interpreter (one built with a profile, if there is one)"
+    )
+    parser.add_argument("--guest", action="store_true", help="measure with a Linux guest as well")
+    parser.add_argument("--socket", metavar="PATH", help="measure the back-end that serves the table's device there")
+    parser.add_argument(
+        "--write", metavar="PAGE", nargs="?", const=PAGE, help=f"put tables and picture into this page ({PAGE})"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with every measurement")
     return parser
 
 
 def _names(parser: Parser, chosen: argparse.Namespace) -> list[str]:
-    possible = OF_A_SOCKET if chosen.socket else TABLES
+    possible = OF_A_SOCKET if chosen.socket else tuple(TABLES)
     if unknown := [name for name in chosen.tables if name not in possible]:
         parser.error(f"there is no table {unknown[0]!r} to measure; there are {', '.join(possible)}")
     if chosen.socket and chosen.guest:

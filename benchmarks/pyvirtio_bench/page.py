@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyvirtio.errors import LocalError
+from pyvirtio_bench.picture import GOAL, draw, figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+__all__ = ["GOAL", "Table", "read_tables", "replace_tables", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,21 @@ def replace_tables(text: str, tables: Iterable[Table]) -> str:
     return text
 
 
+def read_tables(text: str) -> dict[str, list[list[str]]]:
+    r"""Return the tables of a page by name: the cells of each, the header first.
+
+    >>> read_tables("<!-- bench: t -->\nNew:\n\n| a |\n|---|\n| 1 |\n<!-- end -->")
+    {'t': [['a'], ['1']]}
+    """
+    found = {}
+    for name, content in re.findall(r"<!-- bench: (\S+) -->\n(.*?)<!-- end -->", text, re.DOTALL):
+        lines = [line for line in content.splitlines() if line.startswith("|") and not line.startswith("|--")]
+        found[name] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return found
+
+
 def write_page(path: Path, tables: Iterable[Table]) -> None:
-    """Replace the tables of a page.
+    """Replace the tables of a page, and draw the picture beside it from all that the page then has.
 
     Raises:
         LocalError: the page cannot be read, or has no place for a table.
@@ -99,4 +115,6 @@ def write_page(path: Path, tables: Iterable[Table]) -> None:
         text = path.read_text()
     except OSError as error:
         raise LocalError(f"the page {path} cannot be read: {error.strerror}; name another with --write PATH") from error
-    path.write_text(replace_tables(text, tables))
+    text = replace_tables(text, tables)
+    path.write_text(text)
+    path.with_suffix(".svg").write_text(draw(figures(read_tables(text))))

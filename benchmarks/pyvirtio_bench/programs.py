@@ -71,7 +71,8 @@ class Programs:
         def make(folder: Path) -> None:
             compile_c(FRONTEND, folder / "frontend", "-std=gnu11", *WARNINGS)
 
-        return self._entry("bench-frontend", FRONTEND.read_bytes(), make=make) / "frontend"
+        parts = [path.read_bytes() for path in sorted(SOURCES.glob("frontend/*.c.inc"))]
+        return self._entry("bench-frontend", FRONTEND.read_bytes(), *parts, make=make) / "frontend"
 
     def backend(self) -> Path:
         """Return the peer, ready to run.

@@ -8,34 +8,38 @@ costs a store for each batch, which is counted in.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 import random
 import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyvirtio.devices.echo import Echo
+from pyvirtio.devices.factorial import Factorial
 from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.ring.engine import obstacle
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES
 from pyvirtio.testing import LocalQueue, RawDriver
 from pyvirtio.transport import QueueSetup
-from pyvirtio_bench.devices import Batch, Each
-from pyvirtio_bench.engines import BATCHING, TITLES, engines, forced
 from pyvirtio_bench.processes import pinned, split_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import TypeVar
 
     from pyvirtio.device import Device
-    from pyvirtio_bench.runs import Bench
+    from pyvirtio_bench.runs import Runner
 
     Key = TypeVar("Key")
 
+VARIABLE = "PYVIRTIO_ENGINE"
 REQUEST = struct.Struct("<I32s")
-RESPONSE_SIZE = 4
-SLOT = 64  # bytes of memory for a request and its response, a cache line
+ROOM = 64  # bytes for an answer
+SLOT = 128  # bytes of memory for a request and its answer, two cache lines
 BATCHES_AT_ONCE = 2000  # requests between two looks at the clock
 
 
@@ -46,25 +50,35 @@ class Way:
     Attributes:
         title: what the tables call it.
         engine: the engine of the ring.
-        device: the form of the device.
-        by_chains: each request goes through its chain, the way of requests that have no fixed shape.
+        device: what answers.
     """
 
     title: str
     engine: str
     device: type[Device]
-    by_chains: bool = False
 
 
 def ways() -> list[Way]:
-    """Return the ways that can run here, the fastest first."""
+    """Return the ways that can run here: each engine with a device of varying length, and batches of a fixed one."""
     found = []
-    for engine in engines():
-        if engine in BATCHING:
-            found.append(Way(f"{TITLES[engine]}, batch device", engine, Batch))
-        found.append(Way(f"{TITLES[engine]}, one call a request", engine, Each))
-        found.append(Way(f"{TITLES[engine]}, one call, by chains", engine, Each, by_chains=True))
-    return found
+    if obstacle() is None:
+        found.append(Way("echo", "native", Echo))
+        found.append(Way("factorial, with NumPy", "native", Factorial))
+    return [*found, Way("echo, without the engine in C", "reference", Echo)]
+
+
+@contextlib.contextmanager
+def forced(name: str) -> Iterator[None]:
+    """Have the queues that are made meanwhile use one engine."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 class RingLoop:
@@ -120,7 +134,7 @@ def _prepare(driver: RawDriver, memory: MemoryTable, rng: random.Random) -> list
         address = bases[number % len(bases)] + SLOT * (number // len(bases))
         memory.write(address, REQUEST.pack(rng.randrange(40), b"hello back end!"))
         driver.set_descriptor(head, address, REQUEST.size, split.F_NEXT, tail)
-        driver.set_descriptor(tail, address + REQUEST.size, RESPONSE_SIZE, split.F_WRITE)
+        driver.set_descriptor(tail, address + SLOT - ROOM, ROOM, split.F_WRITE)
         heads.append(head)
     return heads
 
@@ -131,19 +145,16 @@ def _queue(way: Way, driver: RawDriver, memory: MemoryTable) -> LocalQueue:
         0, layout.size, layout.descriptors, layout.available, layout.used, RING_FEATURES, position=driver.used_idx
     )
     with forced(way.engine):
-        queue = LocalQueue(way.device(), setup, memory)
-    if way.by_chains:
-        queue.service._records = None  # what a ring without records would do
-    return queue
+        return LocalQueue(way.device(), setup, memory)
 
 
-def interleaved(title: str, loops: Mapping[Key, RingLoop], bench: Bench) -> dict[Key, list[float]]:
+def interleaved(title: str, loops: Mapping[Key, RingLoop], runner: Runner) -> dict[Key, list[float]]:
     """Run all loops by turns; return the nanoseconds per request of each loop's repetitions."""
     times: dict[Key, list[float]] = {key: [] for key in loops}
     one_processor, _ = split_cpus()
-    with pinned(one_processor), bench.progress.step(title) as update:
-        for repetition in range(bench.schedule.repetitions):
+    with pinned(one_processor), runner.progress.step(title) as update:
+        for repetition in range(runner.schedule.repetitions):
             for key, loop in loops.items():
-                times[key].append(loop.run(bench.schedule.seconds))
-            update((repetition + 1) / bench.schedule.repetitions)
+                times[key].append(loop.run(runner.schedule.seconds))
+            update((repetition + 1) / runner.schedule.repetitions)
     return times

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyvirtio_bench.workload import Frontend, Sample, Workload
+
+    Key = tuple[str, Workload]
+    """Which samples: a back-end's under a workload."""
+    Metric = Callable[[Sample, Workload], float | None]
 
 
 class Runnable(Protocol):
@@ -57,43 +60,39 @@ class Results:
         """Return the samples of a back-end under a workload; an empty list if it was left out."""
         return self._samples.get((name, workload), [])
 
-    def quartiles(self, name: str, workload: Workload, metric: Callable[[Sample], float | None]) -> Quartiles | None:
+    def quartiles(self, key: Key, metric: Metric) -> Quartiles | None:
         """Return the quartiles of a metric; None unless every sample has it."""
-        values = [value for sample in self.of(name, workload) if (value := metric(sample)) is not None]
-        return Quartiles.of(values) if values and len(values) == len(self.of(name, workload)) else None
+        values = [metric(sample, key[1]) for sample in self.of(*key)]
+        numbers = [value for value in values if value is not None]
+        return Quartiles.of(numbers) if numbers and len(numbers) == len(values) else None
 
-    def ratio(
-        self, one: tuple[str, Workload], other: tuple[str, Workload], metric: Callable[[Sample], float | None]
-    ) -> Quartiles | None:
+    def ratio(self, one: Key, other: Key, metric: Metric) -> Quartiles | None:
         """Return a metric of one divided by that of another in each repetition; None unless every sample has it."""
-        values, divisors = ([metric(sample) for sample in self.of(*key)] for key in (one, other))
+        values, divisors = ([metric(sample, key[1]) for sample in self.of(*key)] for key in (one, other))
         numbers, others = ([value for value in column if value] for column in (values, divisors))
         complete = numbers and len(numbers) == len(values) == len(others) == len(divisors)
         return ratio_of(numbers, others) if complete else None
 
-    def as_data(self, workloads: Sequence[Workload] = ()) -> list[dict[str, Any]]:
-        """Return every sample as JSON data, or those of some workloads."""
+    def as_data(self) -> list[dict[str, Any]]:
+        """Return every sample as JSON data."""
         return [
             {"backend": name, **vars(workload), "repetition": number, **sample.as_dict()}
             for (name, workload), samples in self._samples.items()
-            if not workloads or workload in workloads
             for number, sample in enumerate(samples)
         ]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What tables are measured with.
+class Runner:
+    """Measures back-ends by turns.
 
     Attributes:
         frontend: what drives back-ends.
-        peer: the C peer's program; None: there is nothing to compare with.
         schedule: how long everything takes.
         progress: where each step is reported.
     """
 
     frontend: Frontend
-    peer: Path | None = None
     schedule: Schedule = Schedule()
     progress: progress.Progress = field(default_factory=progress.Silent)
 
@@ -104,11 +103,10 @@ class Bench:
         workloads: Sequence[Workload],
         *,
         applicable: Callable[[Runnable, Workload], bool] = lambda _backend, _workload: True,
-        share_cpus: bool = False,
     ) -> Results:
         """Measure all back-ends by turns, each under the workloads that are applicable to it.
 
-        Front-end and back-ends have their own processors, unless they `share_cpus`: then all use all of them.
+        Front-end and back-ends have their own processors.
 
         Raises:
             LocalError: a back-end does not start.
@@ -116,7 +114,7 @@ class Bench:
         """
         results = Results()
         total = self.schedule.repetitions * len(workloads)
-        front, back = (os.sched_getaffinity(0),) * 2 if share_cpus else split_cpus()
+        front, back = split_cpus()
         with _running(backends, back) as sockets, self.progress.step(title) as update, pinned(front):
             for repetition in range(self.schedule.repetitions):
                 for number, workload in enumerate(workloads):
@@ -142,6 +140,16 @@ def _running(backends: Sequence[Runnable], processors: set[int]) -> Iterator[dic
         with pinned(processors):
             sockets = {one.name: stack.enter_context(one.running(Path(scratch))) for one in backends}
         yield sockets
+
+
+def clock(sample: Sample, workload: Workload) -> float | None:
+    """Return the time per request; with one in flight, the median latency."""
+    return sample.p50 if workload.in_flight == 1 and not workload.sustained else sample.wall
+
+
+def processor(sample: Sample, _workload: Workload) -> float | None:
+    """Return the processor time per request in the back-end."""
+    return sample.cpu
 
 
 def cell(quartiles: Quartiles | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from pyvirtio_bench.page import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pyvirtio_bench.pythons import Python
 
 
 def processor() -> str:
@@ -26,19 +27,14 @@ def processor() -> str:
     return next(filter(None, names), platform.machine())
 
 
-def settings() -> dict[str, str]:
-    """Return what this process knows about machine and versions."""
-    try:
-        numpy = version("numpy")
-    except PackageNotFoundError:
-        numpy = "none"
+def settings(python: Python) -> dict[str, str]:
+    """Return what is known about machine and versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processors": f"{len(os.sched_getaffinity(0))} of {processor()}",
         "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
-        "NumPy": numpy,
-        "pyvirtio": __version__,
+        "Python": str(python),
+        "pyvirtio": f"{__version__}, a wheel in a virtual environment",
     }
 
 

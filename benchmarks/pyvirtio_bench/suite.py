@@ -1,34 +1,47 @@
-"""The whole of it: which tables there are, what each needs, and what is missing here."""
+"""The whole of it: which tables there are, and who measures each."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError, ProvisionError
-from pyvirtio_bench import programs
+from pyvirtio_bench import programs, pythons
+from pyvirtio_bench.bench import Bench, GivenBackend
+from pyvirtio_bench.installs import Installs
 from pyvirtio_bench.processes import split_cpus
-from pyvirtio_bench.runs import Bench, Schedule
+from pyvirtio_bench.runs import Runner, Schedule
 from pyvirtio_bench.settings import load_average, settings, settings_table
 from pyvirtio_bench.workload import CFrontend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
     from pyvirtio.vm.launch import GuestBuilder
     from pyvirtio_bench.page import Table
 
+TABLES = {
+    "factorial": "factorial:measure",
+    "echo": "echo:measure",
+    "block": "block:measure_cached",
+    "direct": "block:measure_direct",
+    "flat": "flatness:measure",
+    "memory": "memory:measure",
+    "start": "start:measure",
+    "guest": "guest:measure",
+    "boot": "boot:measure",
+}
+"""What measures each: a module of `tables`, and its function, which is given a `Bench` and returns tables."""
 IN_GUESTS = ("guest", "boot")
-USUAL = ("requests", "async", "workers", "flat", "ring", "memory", "start", "exact")
-TABLES = (*USUAL, *IN_GUESTS)
-OF_A_SOCKET = ("requests", "memory")
-NEED_C = ("workers", "flat")  # several queues, sizes and regions are the C front-end's alone
+USUAL = tuple(name for name in TABLES if name not in IN_GUESTS)
+OF_A_SOCKET = ("factorial", "echo", "memory")
 
 FULL = Schedule(seconds=0.25, repetitions=17)
-QUICK = Schedule(seconds=0.1, repetitions=3)
+QUICK = Schedule(seconds=0.05, repetitions=3)
+REQUESTS = {FULL: 10_000_000, QUICK: 100_000}
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,13 @@ class Options:
     Attributes:
         names: of the tables.
         schedule: how long.
-        long: ten million requests for the table of memory.
+        python: the interpreter to install for; None: see `pythons.choose`.
         socket: measure the back-end that serves it, instead of ours.
     """
 
     names: Sequence[str] = USUAL
     schedule: Schedule = FULL
-    long: bool = False
+    python: Path | None = None
     socket: Path | None = None
 
 
@@ -71,90 +84,59 @@ class Report:
         }
 
 
-@dataclass(frozen=True)
-class GivenBackend:
-    """A back-end that somebody else runs."""
-
-    socket: Path
-    name: str = "the given back-end"
-
-    @contextlib.contextmanager
-    def running(self, _folder: Path) -> Iterator[Path]:
-        """Start nothing; the value is the socket."""
-        yield self.socket
-
-
 def run(options: Options, builder: GuestBuilder) -> Report:
     """Measure everything that can be measured.
 
     Raises:
-        LocalError: nothing of what the options name can be measured here.
+        ProvisionError: there is no C compiler, without which nothing is measured.
+        LocalError: a back-end does not start, or the interpreter does not.
         DeviceError: a back-end gave a wrong response, or none.
-        VirtioError: a guest or a back-end does not start.
+        VirtioError: a guest does not start.
     """
     report, bench = prepare(options, builder)
-    names = [name for name in options.names if isinstance(bench.frontend, CFrontend) or name not in NEED_C]
-    if not names:
-        raise LocalError(f"nothing can be measured: {'; '.join(report.missing)}")
     report.settings["load before"] = load_average()
-    for name in names:
-        report.tables.extend(_measure(name, options, bench, builder))
+    for name in options.names:
+        report.tables.extend(_measure(name, bench))
     report.settings["load after"] = load_average()
     report.tables.insert(0, settings_table(report.settings))
     return report
 
 
 def prepare(options: Options, builder: GuestBuilder) -> tuple[Report, Bench]:
-    """Build what can be built, and report what cannot."""
-    report = Report(settings(), [])
+    """Build the front-end, find the Python to install for, and note on what is measured."""
     built = programs.Programs(builder.cache, builder.progress)
-    peer = None
-    try:
-        frontend: Any = CFrontend(built.frontend())
-        report.settings["C compiler"] = programs.compiler_version()
-    except ProvisionError as error:
-        from pyvirtio_bench.python_frontend import PythonFrontend
-
-        frontend = PythonFrontend()
-        report.missing.append(
-            f"the front-end in C ({error}): a front-end in Python measures, which is slower than the back-ends, "
-            f"and the tables {', '.join(NEED_C)} are left out"
-        )
-    try:
-        peer = built.backend()
-        report.settings["libvhost-user"] = f"of {built.library_version()}"
-    except ProvisionError as error:
-        report.missing.append(f"the C peer ({error}): there is nothing to compare with, so there are no ratios to it")
+    frontend = CFrontend(built.frontend())
+    python = pythons.choose(options.python)
     schedule = options.schedule
     front, back = split_cpus()
+    report = Report(settings(python), [])
+    report.settings["C compiler"] = programs.compiler_version()
+    report.settings["peers"] = _peers(built)
     report.settings["placement"] = f"front-end on processor {_listed(front)}, back-ends on {_listed(back)}"
     report.settings["schedule"] = (
         f"{schedule.repetitions} repetitions of {schedule.seconds:g} s for each cell, by turns"
     )
-    return report, Bench(frontend, peer, schedule, builder.progress)
+    runner = Runner(frontend, schedule, builder.progress)
+    given = GivenBackend(options.socket) if options.socket else None
+    installs = Installs(builder.cache, python, builder.progress)
+    return report, Bench(runner, installs, builder, REQUESTS.get(schedule, 1000), given, report.missing)
+
+
+def _peers(built: programs.Programs) -> str:
+    try:
+        return f"libvhost-user of {built.library_version()}"
+    except ProvisionError as error:
+        return f"none ({error})"
 
 
 def _listed(processors: set[int]) -> str:
     return ", ".join(map(str, sorted(processors)))
 
 
-def _measure(name: str, options: Options, bench: Bench, builder: GuestBuilder) -> list[Table]:
-    from pyvirtio_bench.tables import asynchronous, boot, exact, flatness, guest, memory, requests, ring, start, workers
-
-    given = [GivenBackend(options.socket)] if options.socket else []
-    count = memory.REQUESTS_LONG if options.long else memory.REQUESTS
-    if options.schedule is QUICK and not options.long:
-        count //= 10
-    measures: dict[str, Callable[[], list[Table]]] = {
-        "requests": lambda: requests.measure(bench, given),
-        "async": lambda: asynchronous.measure(bench),
-        "workers": lambda: workers.measure(bench),
-        "flat": lambda: flatness.measure(bench),
-        "ring": lambda: ring.measure(bench),
-        "memory": lambda: memory.measure(bench, count, given),
-        "start": lambda: start.measure(bench),
-        "exact": lambda: exact.measure(bench),
-        "guest": lambda: guest.measure(bench, builder),
-        "boot": lambda: boot.measure(bench, builder),
-    }
-    return measures[name]()
+def _measure(name: str, bench: Bench) -> list[Table]:
+    module, function = TABLES[name].split(":")
+    try:
+        tables: list[Table] = getattr(import_module(f"pyvirtio_bench.tables.{module}"), function)(bench)
+    except ProvisionError as error:
+        raise LocalError(f"the table {name!r} cannot be measured: {error}") from error
+    return tables

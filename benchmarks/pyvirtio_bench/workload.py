@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyvirtio.errors import DeviceError
 
@@ -17,46 +17,47 @@ LONGEST = 3600.0  # seconds that a measurement may take, whatever happens
 
 @dataclass(frozen=True)
 class Workload:
-    """What the front-end does.
+    """What the front-end does; each field is one of its options.
 
     Attributes:
+        load: what requests are made of: ``factorial``, ``echo`` or ``read``.
+        size: the bytes that echo sends, or that one read asks for; 0: the load has no such choice.
+        span: the bytes of the image that reads lie in.
+        sequential: one read follows the other.
         in_flight: requests in flight: the front-end submits them at once and waits for all of them.
         sustained: instead, keep them in flight: submit a new one for each response, and poll the ring without sleeping.
         seconds: how long; 0: until `requests`.
         requests: the end, where it comes before `seconds` are over; 0: no end.
-        queue_size: entries of a queue; 0: two for each request in flight, and 128 at least.
-        queues: how many queues are driven, `in_flight` requests on each.
+        queue_size: entries of a queue; 0: as many as the requests need, and 128 at least.
         regions: regions of memory, far apart in guest addresses.
-        indirect: each request's descriptors are in a table of their own.
+        indirect: each request's descriptors are in a table of their own, as Linux's drivers do it.
         warm_up: requests before the clock starts; 0: ten rounds.
     """
 
     in_flight: int = 1
+    sustained: bool = False
+    load: str = "factorial"
+    size: int = 0
+    span: int = 0
+    sequential: bool = False
     seconds: float = 1.0
     requests: int = 0
     queue_size: int = 0
-    queues: int = 1
     regions: int = 2
     indirect: bool = False
     warm_up: int = 0
-    sustained: bool = False
 
     def arguments(self) -> list[str]:
         """Return the front-end's arguments.
 
-        >>> Workload(in_flight=32, seconds=0.5, indirect=True, sustained=True).arguments()
-        ['--in-flight=32', '--seconds=0.5', '--queues=1', '--regions=2', '--indirect', '--sustained']
+        >>> Workload(in_flight=32, sustained=True, seconds=0.5).arguments()
+        ['--in-flight=32', '--sustained', '--load=factorial', '--seconds=0.5', '--regions=2']
         """
-        always = {
-            "in-flight": self.in_flight,
-            "seconds": self.seconds,
-            "queues": self.queues,
-            "regions": self.regions,
-        }
-        others = {"requests": self.requests, "queue-size": self.queue_size, "warm-up": self.warm_up}
-        pairs = always | {name: value for name, value in others.items() if value}
-        flags = {"--indirect": self.indirect, "--sustained": self.sustained}
-        return [*(f"--{name}={value}" for name, value in pairs.items()), *(name for name in flags if flags[name])]
+        names = {"size": "bytes"}
+        options = {names.get(name, name).replace("_", "-"): value for name, value in vars(self).items()}
+        # Without an end there are no seconds; zero seconds have to be said.
+        given = {name: value for name, value in options.items() if value or name == "seconds"}
+        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,6 @@ class Sample:
     frontend: float
     memory: tuple[Memory, ...] = ()
 
-    @property
-    def rate(self) -> float:
-        """Requests per second."""
-        return 1e9 / self.wall
-
     @classmethod
     def parse(cls, text: str) -> Sample:
         """Return what the front-end printed as a sample."""
@@ -126,9 +122,7 @@ class Sample:
 
 
 class Frontend(Protocol):
-    """Whatever can measure a back-end. ``can_sustain`` says whether it can keep requests in flight."""
-
-    can_sustain: ClassVar[bool]
+    """Whatever can measure a back-end."""
 
     def measure(self, socket: Path, workload: Workload) -> Sample:
         """Return what driving the back-end that listens on `socket` has shown.
@@ -142,7 +136,6 @@ class Frontend(Protocol):
 class CFrontend:
     """The front-end in C."""
 
-    can_sustain: ClassVar[bool] = True
     program: Path
 
     def measure(self, socket: Path, workload: Workload) -> Sample:

@@ -16,7 +16,7 @@ from pyvirtio_bench.suite import TABLES
 SOURCE = Path(pyvirtio.__file__).parents[1]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--quick", "requests"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [[], ["--quick", "echo"], ["--help"]], ids=" ".join)
 def test_without_the_benchmarks_one_line_says_where_they_are(arguments: list[str]):
     done = subprocess.run(
         [sys.executable, "-S", "-m", "pyvirtio", "bench", *arguments],  # -S: the package alone, no path files
@@ -48,7 +48,7 @@ def test_help_comes_from_the_benchmarks(capsys: pytest.CaptureFixture[str]):
     ("arguments", "why"),
     [
         (["nonsense"], "nonsense"),
-        (["workers", "--socket", "x"], "requests, memory"),
+        (["flat", "--socket", "x"], "echo, memory"),
         (["--guest", "--socket", "x"], "--socket"),
     ],
 )

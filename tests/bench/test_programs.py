@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.launch import GuestBuilder
-from pyvirtio_bench import suite
 from pyvirtio_bench.programs import BACKEND, FRONTEND, Programs, compile_c, compiler, destination, unpack
-from pyvirtio_bench.provision import cache
-from pyvirtio_bench.python_frontend import PythonFrontend
-from pyvirtio_bench.runs import Schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pyvirtio_bench.workload import CFrontend
 
 
 def test_no_warnings(programs: Programs, tmp_path: Path):
@@ -76,28 +69,6 @@ def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", "no-such-compiler -m64")
     with pytest.raises(ProvisionError, match="install gcc"):
         compiler()
-
-
-def test_without_a_compiler_python_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("CC", "no-such-compiler")
-    report, bench = suite.prepare(suite.Options(), GuestBuilder(cache.Cache(tmp_path)))
-    assert isinstance(bench.frontend, PythonFrontend)
-    assert bench.peer is None
-    assert ["front-end in C" in text or "C peer" in text for text in report.missing] == [True, True]
-    assert all("install gcc" in text for text in report.missing)
-
-
-def test_without_the_library_there_are_no_ratios(
-    monkeypatch: pytest.MonkeyPatch, programs: Programs, frontend: CFrontend, tmp_path: Path
-):
-    def none(_self: Programs) -> Path:
-        raise ProvisionError("no sources today")
-
-    monkeypatch.setattr(Programs, "backend", none)
-    options = suite.Options(names=("requests",), schedule=Schedule(0.01, 1))
-    report = suite.run(options, GuestBuilder(programs.cache))
-    assert "no sources today" in report.missing[0]
-    assert [table.name for table in report.tables] == ["settings", "requests-absolute", "rounds-absolute"]
 
 
 def test_the_compiler_has_a_version(programs: Programs):

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The factorial device on QEMU's libvhost-user: the peer that pyvirtio is measured against.
+ * Three devices on QEMU's libvhost-user, the peer that pyvirtio is measured against: the tutorial's factorial, an echo,
+ * and a disk that can be read.
  *
- * It is what somebody would write in C today with care for speed: no kicks while it drains a queue, one interrupt
- * when the queue is empty, a table instead of a loop. One thread serves all queues. Front-ends are served one after
- * the other, until SIGTERM.
+ * They are what somebody would write in C today with care for speed: no kicks while a queue is drained, one interrupt
+ * when it is empty, a table instead of a loop, reads straight into the guest's memory. One thread serves all queues.
+ * Front-ends are served one after the other, until SIGTERM.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -17,6 +19,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -28,19 +31,16 @@
 #define FEATURE_VERSION_1 (1ull << 32)
 #define PROTOCOL_CONFIG (1ull << 9)
 
-struct request {
-	uint32_t arg1;
-	char arg2[32];
-};
-
-struct config {
-	uint32_t num_pages, actual, event;
-};
-
-static struct config config;
-static uint32_t factorials[35];
-
 /* Memory is little-endian, as on a modern device; so is every machine that this is measured on. */
+
+static size_t bytes_of(const struct iovec *parts, unsigned number)
+{
+	size_t size = 0;
+
+	for (unsigned i = 0; i < number; i++)
+		size += parts[i].iov_len;
+	return size;
+}
 
 static bool gather(const VuVirtqElement *element, void *buffer, size_t size)
 {
@@ -68,9 +68,26 @@ static bool scatter(const VuVirtqElement *element, const void *buffer, size_t si
 	return done == size;
 }
 
-static unsigned answer(const VuVirtqElement *element)
+/* Each device answers one request: it returns how many bytes it wrote. */
+
+struct device {
+	const char *name;
+	uint64_t features;
+	unsigned (*answer)(const VuVirtqElement *element);
+};
+
+static const struct device *device_here;
+
+/* The tutorial's: le32 n and 32 bytes of text in, le32 n! modulo 2^32 out. */
+
+static uint32_t factorials[35];
+
+static unsigned answer_factorial(const VuVirtqElement *element)
 {
-	struct request request;
+	struct {
+		uint32_t arg1;
+		char arg2[32];
+	} request;
 	uint32_t ret;
 
 	if (!gather(element, &request, sizeof(request)))
@@ -78,6 +95,49 @@ static unsigned answer(const VuVirtqElement *element)
 	ret = factorials[request.arg1 < 34 ? request.arg1 : 34];
 	return scatter(element, &ret, sizeof(ret)) ? sizeof(ret) : 0;
 }
+
+/* What came is copied twice, as it is where it is looked at before it goes on: a driver can change its buffers. */
+
+static unsigned answer_echo(const VuVirtqElement *element)
+{
+	static char copy[1 << 16];
+	size_t size = bytes_of(element->out_sg, element->out_num);
+
+	if (size > sizeof(copy) || !gather(element, copy, size))
+		return 0;
+	return scatter(element, copy, size) ? (unsigned)size : 0;
+}
+
+/* A disk that can be read (VIRTIO 1.4, 5.2.6): a header in, the data and a status out. */
+
+#define MAXIMUM_SEGMENTS 128
+
+static int image = -1;
+
+static unsigned answer_block(const VuVirtqElement *element)
+{
+	struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} header;
+	struct iovec data[MAXIMUM_SEGMENTS];
+	size_t size = bytes_of(element->in_sg, element->in_num);
+	unsigned last = element->in_num - 1;
+	uint8_t *status;
+
+	if (!gather(element, &header, sizeof(header)) || header.type || !size || element->in_num > MAXIMUM_SEGMENTS)
+		return 0;
+	memcpy(data, element->in_sg, element->in_num * sizeof(*data));
+	status = (uint8_t *)data[last].iov_base + --data[last].iov_len;
+	*status = preadv(image, data, (int)element->in_num, (off_t)(header.sector * 512)) != (ssize_t)(size - 1);
+	return (unsigned)size;
+}
+
+static const struct device devices[] = {
+	{ "factorial", FEATURE_CAN_PRINT, answer_factorial },
+	{ "echo", 0, answer_echo },
+	{ "block", 0, answer_block },
+};
 
 static void serve_queue(VuDev *device, int index)
 {
@@ -89,7 +149,7 @@ static void serve_queue(VuDev *device, int index)
 
 		vu_queue_set_notification(device, queue, 0);
 		while ((element = vu_queue_pop(device, queue, sizeof(*element)))) {
-			vu_queue_push(device, queue, element, answer(element));
+			vu_queue_push(device, queue, element, device_here->answer(element));
 			free(element);
 			pushed = true;
 		}
@@ -103,7 +163,7 @@ static void serve_queue(VuDev *device, int index)
 static uint64_t get_features(VuDev *device)
 {
 	(void)device;
-	return FEATURE_CAN_PRINT | FEATURE_INDIRECT_DESC | FEATURE_EVENT_IDX | FEATURE_VERSION_1;
+	return device_here->features | FEATURE_INDIRECT_DESC | FEATURE_EVENT_IDX | FEATURE_VERSION_1;
 }
 
 static void set_features(VuDev *device, uint64_t features)
@@ -111,6 +171,10 @@ static void set_features(VuDev *device, uint64_t features)
 	(void)device;
 	(void)features;
 }
+
+/* The configuration space of each: zeros, and what a driver wrote there. */
+
+static uint8_t config[60];
 
 static uint64_t get_protocol_features(VuDev *device)
 {
@@ -123,7 +187,7 @@ static int get_config(VuDev *device, uint8_t *data, uint32_t size)
 	(void)device;
 	if (size > sizeof(config))
 		return -1;
-	memcpy(data, &config, size);
+	memcpy(data, config, size);
 	return 0;
 }
 
@@ -133,7 +197,7 @@ static int set_config(VuDev *device, const uint8_t *data, uint32_t offset, uint3
 	(void)flags;
 	if (offset > sizeof(config) || size > sizeof(config) - offset)
 		return -1;
-	memcpy((char *)&config + offset, data, size);
+	memcpy(config + offset, data, size);
 	return 0;
 }
 
@@ -203,7 +267,9 @@ static void dispatch(VuDev *device, int condition, void *data)
 		connected = false;
 }
 
-static void serve_connection(int socket, int queues)
+#define QUEUES 16
+
+static void serve_connection(int socket)
 {
 	static const VuDevIface interface = {
 		.get_features = get_features,
@@ -216,7 +282,7 @@ static void serve_connection(int socket, int queues)
 	};
 	VuDev device;
 
-	if (!vu_init(&device, (uint16_t)queues, socket, panicked, NULL, set_watch, remove_watch, &interface)) {
+	if (!vu_init(&device, QUEUES, socket, panicked, NULL, set_watch, remove_watch, &interface)) {
 		fprintf(stderr, "backend: libvhost-user does not start\n");
 		exit(1);
 	}
@@ -252,23 +318,35 @@ static int listen_on(const char *path)
 	return listener;
 }
 
-int main(int count, char **arguments)
+static void choose_device(const char *name, const char *argument)
 {
-	int listener, queues = count > 2 ? atoi(arguments[2]) : 1;
-
-	if (count < 2 || queues < 1 || queues > 256) {
-		fprintf(stderr, "usage: backend PATH [QUEUES]\n");
-		return 2;
+	for (size_t i = 0; i < sizeof(devices) / sizeof(*devices); i++)
+		if (!strcmp(devices[i].name, name))
+			device_here = &devices[i];
+	if (device_here && device_here->answer == answer_block && argument && (image = open(argument, O_RDONLY)) < 0) {
+		fprintf(stderr, "backend: %s: %s\n", argument, strerror(errno));
+		exit(1);
+	}
+	if (!device_here || (device_here->answer == answer_block) != (image >= 0)) {
+		fprintf(stderr, "usage: backend PATH factorial | echo | block IMAGE\n");
+		exit(2);
 	}
 	factorials[0] = 1;
 	for (uint32_t n = 1; n < 35; n++)
 		factorials[n] = factorials[n - 1] * n;
+}
+
+int main(int count, char **arguments)
+{
+	int listener;
+
+	choose_device(count > 2 ? arguments[2] : "", count > 3 ? arguments[3] : NULL);
 	listener = listen_on(arguments[1]);
 	fprintf(stderr, "backend: ready on %s\n", arguments[1]);
 	for (;;) {
 		int socket = accept(listener, NULL, NULL);
 
 		if (socket >= 0)
-			serve_connection(socket, queues);
+			serve_connection(socket);
 	}
 }

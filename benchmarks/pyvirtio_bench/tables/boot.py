@@ -15,23 +15,23 @@ from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
-from pyvirtio_bench.backends import pyvirtio_backend
-from pyvirtio_bench.engines import engines
+from pyvirtio_bench.backends import pyvirtio
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, ratio
 
 if TYPE_CHECKING:
     from pyvirtio.vm.guest import LaunchConfig
     from pyvirtio.vm.launch import GuestBuilder
-    from pyvirtio_bench.runs import Bench
+    from pyvirtio_bench.bench import Bench
 
 POWER_OFF = b"#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n"
 COMMAND, ANSWER = b"factorial 5\n", b"5! = 120"
 
 
-def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
+def measure(bench: Bench) -> list[Table]:
     """Boot both guests by turns, from the start of QEMU on; both under TCG, so that machines can be compared."""
-    backend = pyvirtio_backend("boot", "factorial", engine_name=engines()[0])
+    builder = bench.builder
+    backend = pyvirtio(bench.installs.install(), "factorial")
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, backend.running(Path(folder)) as socket:
         device = VhostUserDevice.of(Factorial().description(), socket, driver_ids=DRIVER_IDS)
         ask = Initramfs()
@@ -41,10 +41,10 @@ def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
         bare.write_bytes(_initramfs_that_powers_off(builder).to_bytes())
         off = replace(asking, initramfs=bare, overlay=None, devices=())
         pairs = []
-        with bench.progress.step("boot") as update:
-            for repetition in range(bench.schedule.repetitions):
+        with bench.runner.progress.step("boot") as update:
+            for repetition in range(bench.runner.schedule.repetitions):
                 pairs.append((_seconds(off), _seconds(asking, ANSWER)))
-                update((repetition + 1) / bench.schedule.repetitions)
+                update((repetition + 1) / bench.runner.schedule.repetitions)
     offs, answers = zip(*pairs, strict=True)
     row = [str(Quartiles.of(offs)), str(Quartiles.of(answers)), str(ratio(answers, offs))]
     title = f"Seconds from the start of QEMU (x86_64, tcg), {len(pairs)} runs: median (quartiles)"

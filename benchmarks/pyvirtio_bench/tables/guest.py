@@ -15,16 +15,14 @@ from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import GuestOptions
 from pyvirtio.vm.machine import VhostUserDevice
 from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
-from pyvirtio_bench.backends import C_PEER, Backend, c_peer, pyvirtio_backend
-from pyvirtio_bench.engines import TITLES, engines
+from pyvirtio_bench.backends import C_PEER, Backend
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, format3, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pyvirtio.vm.launch import GuestBuilder
-    from pyvirtio_bench.runs import Bench
+    from pyvirtio_bench.bench import Bench
 
 PROGRAM = Path(__file__).parents[1] / "guest_load"
 MARK = "guest-load: "
@@ -32,7 +30,6 @@ KINDS = ("request", "nothing")
 WRITERS = (1, 4)
 BOOT = 60.0  # seconds that the guest may take beside the measurements
 CONFIG_SIZE = 16
-CONFIG_SIZES = {C_PEER: 12}  # the tutorial's
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,16 @@ class Line:
         return self.nanoseconds / self.requests
 
 
-def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
+def measure(bench: Bench) -> list[Table]:
     """Boot a guest with a device of each back-end, and have it measure them by turns."""
     guest_options = GuestOptions()
-    backends = [*([c_peer(bench.peer)] if bench.peer else []), *_ours()]
+    backends = [
+        *bench.peer("factorial"),
+        *bench.pyvirtio("pyvirtio", "factorial"),
+        *bench.pyvirtio("without the engine in C", "factorial", engine="reference"),
+    ]
     paths = [f"/dev/virtio_misc{number or ''}" for number in range(len(backends))]
-    lines, accelerator = _run(bench, builder, guest_options, backends, paths)
+    lines, accelerator = _run(bench, guest_options, backends, paths)
     return [
         _table(
             lines,
@@ -66,16 +67,10 @@ def measure(bench: Bench, builder: GuestBuilder) -> list[Table]:
     ]
 
 
-def _ours() -> list[Backend]:
-    best = engines()[0]
-    chosen = dict.fromkeys([best, "reference"])
-    return [pyvirtio_backend(f"{TITLES[name]}, exact device", "factorial", engine_name=name) for name in chosen]
-
-
 def _run(
-    bench: Bench, builder: GuestBuilder, guest_options: GuestOptions, backends: Sequence[Backend], paths: Sequence[str]
+    bench: Bench, guest_options: GuestOptions, backends: Sequence[Backend], paths: Sequence[str]
 ) -> tuple[list[Line], str]:
-    schedule = bench.schedule
+    schedule = bench.runner.schedule
     duration = schedule.seconds * schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS)
     overlay = Initramfs()
     overlay.file("bin/guest_load", PROGRAM.read_bytes(), 0o755)
@@ -84,10 +79,11 @@ def _run(
         devices = []
         for backend in backends:
             socket = stack.enter_context(backend.running(Path(folder)))
-            size = CONFIG_SIZES.get(backend.name, CONFIG_SIZE)
-            devices.append(VhostUserDevice(socket, 45, queues=1, size=128, config_size=size, driver_ids=DRIVER_IDS))
-        config = replace(builder.prepare(guest_options, devices, sources=DRIVER_SOURCES), overlay=overlay)
-        with bench.progress.step("a guest measures"), Guest(config) as guest:
+            devices.append(
+                VhostUserDevice(socket, 45, queues=1, size=128, config_size=CONFIG_SIZE, driver_ids=DRIVER_IDS)
+            )
+        config = replace(bench.builder.prepare(guest_options, devices, sources=DRIVER_SOURCES), overlay=overlay)
+        with bench.runner.progress.step("a guest measures"), Guest(config) as guest:
             result = guest.result(2 * duration + BOOT)
     lines = list(parse(result.lines))
     if result.status or len(lines) != schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS):

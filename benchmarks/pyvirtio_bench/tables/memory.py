@@ -5,48 +5,55 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pyvirtio_bench.backends import C_PEER, c_peer, each_engine
+from pyvirtio_bench import storage
 from pyvirtio_bench.page import Table
+from pyvirtio_bench.storage import make_image
 from pyvirtio_bench.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
-    from pyvirtio_bench.runs import Bench, Runnable
+    from pyvirtio_bench.bench import Bench
+    from pyvirtio_bench.runs import Runnable
+    from pyvirtio_bench.workload import Memory
 
-REQUESTS = 1_000_000
-REQUESTS_LONG = 10_000_000
 WARM_UP = 100_000
 NOISE = 256  # KiB; less is not growth
 
 
-def measure(bench: Bench, requests: int = REQUESTS, given: Sequence[Runnable] = ()) -> list[Table]:
+def measure(bench: Bench) -> list[Table]:
     """Run many requests through each back-end, and look at the memory of its processes before and after."""
-    workload = Workload(in_flight=128, seconds=0, requests=requests, warm_up=WARM_UP)
-    peer = [c_peer(bench.peer)] if bench.peer else []
-    backends = [*peer, *(given or each_engine())]
-    once = replace(bench, schedule=replace(bench.schedule, repetitions=1))
-    results = once.interleaved("memory", backends, [workload])
-    rows = []
-    for backend in backends:
-        [sample] = results.of(backend.name, workload)
-        for number, process in enumerate(sample.memory):
-            growth = process.after - process.before
-            rows.append(
-                [
-                    backend.name,
-                    "back-end" if backend.name == C_PEER else ("worker" if number else "keeper"),
-                    _mebibytes(process.before),
-                    _mebibytes(process.after),
-                    f"{growth} KiB" if growth > NOISE else "none",
-                ]
+    rows: list[list[str]] = []
+    data: list[dict[str, Any]] = []
+    once = replace(bench.runner, schedule=replace(bench.runner.schedule, repetitions=1))
+
+    def run(device: str, backends: list[Runnable], load: Workload) -> None:
+        load = replace(load, sustained=True, seconds=0, requests=bench.requests, warm_up=WARM_UP, indirect=True)
+        results = once.interleaved(f"memory, {device}", backends, [load])
+        data.extend(results.as_data())
+        for backend in backends:
+            [sample] = results.of(backend.name, load)
+            names = ("keeper", "worker") if len(sample.memory) > 1 else ("",)
+            rows.extend(
+                [f"{backend.name}, {device}", *_cells(name, process)]
+                for name, process in zip(names, sample.memory, strict=False)
             )
+
+    small, frame = Workload(128), Workload(128, load="echo", size=1512)
+    run("factorial", [*bench.peer("factorial"), *bench.measured(bench.pyvirtio("pyvirtio", "factorial"))], small)
+    if bench.given is None:
+        run("echo", [*bench.pyvirtio("pyvirtio", "echo")], frame)
+        with make_image(bench.images) as image:
+            read = Workload(128, load="read", size=4096, span=storage.IMAGE_SIZE)
+            run("block", [*bench.pyvirtio("pyvirtio", f"block,path={image},readonly")], read)
     title = (
         f"Resident memory without what is shared with the driver, MiB, after {WARM_UP:,} requests "
-        f"and {requests:,} later"
+        f"and {bench.requests:,} later"
     )
-    return [Table("memory", title, ["engine, device", "process", "before", "after", "growth"], rows, results.as_data())]
+    return [Table("memory", title, ["back-end, device", "process", "before", "after", "growth"], rows, data)]
 
 
-def _mebibytes(kibibytes: int) -> str:
-    return f"{kibibytes / 1024:.1f}"
+def _cells(name: str, process: Memory) -> list[str]:
+    growth = process.after - process.before
+    sizes = [f"{kibibytes / 1024:.1f}" for kibibytes in (process.before, process.after)]
+    return [name, *sizes, f"{growth} KiB" if growth > NOISE else "none"]

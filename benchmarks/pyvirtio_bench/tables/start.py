@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyvirtio
 from pyvirtio.errors import LocalError
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, ratio
@@ -18,27 +14,22 @@ from pyvirtio_bench.statistics import Quartiles, ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyvirtio_bench.runs import Bench
+    from pyvirtio_bench.bench import Bench
 
-PACKAGE = Path(pyvirtio.__file__).parent
 NUMBER = 5
 REPETITIONS = 3  # for each repetition of the other tables: these are short
 
 
 def measure(bench: Bench) -> list[Table]:
-    """Run both by turns.
-
-    The package is compiled first: an installed one is, but a checkout whose files have changed may not be, and where
-    Python must not write byte code, every start would compile it again.
-    """
-    _run([sys.executable, "-m", "compileall", "-q", str(PACKAGE)])
+    """Run both by turns, from the plain install."""
+    install = bench.installs.install()
     nothing: list[tuple[float, float]] = []
     answer: list[tuple[float, float]] = []
-    count = bench.schedule.repetitions * REPETITIONS
-    with bench.progress.step("start") as update:
+    count = bench.runner.schedule.repetitions * REPETITIONS
+    with bench.runner.progress.step("start") as update:
         for number in range(count):
-            nothing.append(_run([sys.executable, "-c", "pass"]))
-            answer.append(_run([*_command(), "factorial", str(NUMBER)]))
+            nothing.append(_run([install.python, "-c", "pass"]))
+            answer.append(_run([*install.command, "factorial", str(NUMBER)]))
             update((number + 1) / count)
     rows = [
         [
@@ -52,11 +43,6 @@ def measure(bench: Bench) -> list[Table]:
     title = f"Milliseconds from start to end, {count} runs: median (quartiles)"
     header = ["time", "python -c pass", f"pyvirtio factorial {NUMBER}", "ratio"]
     return [Table("start", title, header, rows, [{"nothing_s": nothing, "factorial_s": answer}])]
-
-
-def _command() -> list[str]:
-    installed = Path(sys.executable).with_name("pyvirtio")
-    return [str(installed)] if os.access(installed, os.X_OK) else [sys.executable, "-m", "pyvirtio"]
 
 
 def _run(command: Sequence[str]) -> tuple[float, float]:

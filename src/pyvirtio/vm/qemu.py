@@ -86,21 +86,21 @@ def provisioned(root: Path, emulator: str) -> Qemu:
     return Qemu((str(root / STARTERS / emulator),))
 
 
-def write_starters(root: Path) -> None:
+def write_starters(root: Path, programs: str = "qemu-system-*", firmware: str = FIRMWARE) -> None:
     """Write, for each emulator unpacked under `root`, a script that starts it on any machine.
 
-    A script starts its emulator through the C library that came with it, so the machine may have another
-    one, and can be run by hand.
+    A script starts its program through the C library that came with it, so the machine may have another one, and can
+    be run by hand. Other `programs` of QEMU can be given as a pattern, and the options with which they find firmware.
 
     Raises:
         ProvisionError: the packages are not complete.
     """
-    loader = _one(root, "usr/lib*/ld-linux-*.so.*")
+    loader = _one(root, "usr/lib*/**/ld-linux-*.so.*")
     libraries = _one(root, "usr/lib/*-linux-gnu")
     (root / STARTERS).mkdir()
-    for emulator in sorted((root / "usr/bin").glob("qemu-system-*")):
+    for emulator in sorted((root / "usr/bin").glob(programs)):
         script = root / STARTERS / emulator.name
-        script.write_text(STARTER.format(loader=loader, libraries=libraries, emulator=emulator.name, firmware=FIRMWARE))
+        script.write_text(STARTER.format(loader=loader, libraries=libraries, emulator=emulator.name, firmware=firmware))
         script.chmod(0o755)
 
 
