@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyvirtio_bench.backends import C_PEER
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.ring import RingLoop, interleaved, ways
-from pyvirtio_bench.runs import cell, clock
+from pyvirtio_bench.runs import cell, processor
 from pyvirtio_bench.statistics import ratio
 from pyvirtio_bench.workload import Workload
 
@@ -55,8 +55,8 @@ def _regions(bench: Bench) -> Table:
     results = bench.runner.interleaved("regions", backends, loads, applicable=applicable)
     one, *others = loads
     rows = [
-        [backend.name, *(cell(results.ratio((backend.name, load), (backend.name, one), clock)) for load in others)]
+        [backend.name, *(cell(results.ratio((backend.name, load), (backend.name, one), processor)) for load in others)]
         for backend in backends
     ]
-    title = f"Time per request by regions of memory, as a ratio to one region, {IN_FLIGHT} in flight"
+    title = f"Processor time per request by regions of memory, as a ratio to one region, {IN_FLIGHT} in flight"
     return Table("regions", title, ["factorial", *(str(load.regions) for load in others)], rows, results.as_data())
