@@ -78,16 +78,16 @@ class Bench:
             return self._without(name, error)
         return [c_peer(program, device, *arguments, name=name)]
 
-    def daemons(self, image: Path, *, direct: bool) -> list[Backend]:
+    def daemons(self, image: Path, *, direct: bool) -> dict[str, Backend]:
         """Return the storage daemons that can be had here, and start: io_uring may be forbidden."""
-        found = []
-        for name, (release, aio) in VARIANTS.items():
+        found = {}
+        for variant, (release, aio) in VARIANTS.items():
             try:
-                backend = daemon(release.program(self.builder), image, name=name, aio=aio, direct=direct)
+                backend = daemon(release.program(self.builder), image, aio=aio, direct=direct)
                 with tempfile.TemporaryDirectory(prefix="pv-") as folder, backend.running(Path(folder)):
-                    found.append(backend)
+                    found[variant] = backend
             except (LocalError, ProvisionError) as error:
-                self._without(name, error)
+                self._without(f"the {variant} storage daemon", error)
         return found
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -56,19 +57,24 @@ class Release:
 NEWEST = Release(EMULATOR, "qemu-utils")
 OLDER = Release(Suites("bookworm"), "qemu-system-common")  # 7.2 was in this package
 
-IO_URING, THREADS, OLDER_DAEMON = "storage daemon, io_uring", "storage daemon, threads", "storage daemon 7.2, io_uring"
-VARIANTS = {IO_URING: (NEWEST, "io_uring"), THREADS: (NEWEST, "threads"), OLDER_DAEMON: (OLDER, "io_uring")}
-"""What the tables call the daemon: which release, and how it reads; threads are its default."""
+VARIANTS = {"newest": (NEWEST, "io_uring"), "default": (NEWEST, "threads"), "older": (OLDER, "io_uring")}
+"""The daemon in the ways that are measured: which release, and how it reads; threads are its default."""
 
 
-def version(program: Path) -> str:
-    """Return the version of a daemon."""
-    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    return printed.split()[2]
+def version(printed: str) -> str:
+    """Return the version in what a daemon prints of itself.
+
+    >>> version("qemu-storage-daemon version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)")
+    '7.2'
+    """
+    found = re.search(r"version (\d+\.\d+)", printed)
+    return found[1] if found else "of an unknown version"
 
 
-def daemon(program: Path, image: Path, *, name: str, aio: str, direct: bool) -> Backend:
+def daemon(program: Path, image: Path, *, aio: str, direct: bool) -> Backend:
     """Return a daemon that exports the image, read-only as our device does it."""
+    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    name = f"storage daemon {version(printed)}, {aio}"
     cache = f"cache.direct={'on' if direct else 'off'}"
     file = f"driver=file,node-name=image,filename={image},read-only=on,aio={aio},{cache}"
     export = "type=vhost-user-blk,id=export,node-name=image,addr.type=unix,addr.path={socket}"

@@ -130,7 +130,7 @@ def test_the_storage_daemon_answers(frontend: CFrontend, builder: GuestBuilder, 
         program = NEWEST.program(builder)
     except ProvisionError as error:
         pytest.skip(f"{DAEMON} is out of reach here: {error}")
-    with daemon(program, image, name="daemon", aio="threads", direct=False).running(place) as socket:
+    with daemon(program, image, aio="threads", direct=False).running(place) as socket:
         for workload in READS:
             check(frontend.measure(socket, workload), workload)
 

@@ -121,7 +121,7 @@ def test_a_given_socket_is_measured(
 
 def test_a_daemon_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyPatch, bench: Bench, tmp_path: Path):
     monkeypatch.setattr(storage.Release, "program", lambda *_: Path("/bin/false"))
-    assert bench.daemons(tmp_path, direct=False) == []
+    assert bench.daemons(tmp_path, direct=False) == {}
     assert all("does not start" in text for text in bench.missing)
     assert len(bench.missing) == len(storage.VARIANTS)
 
