@@ -31,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     names = _names(parser, chosen)
+    if chosen.write and not Path(chosen.write).is_file():
+        parser.error(f"there is no page {chosen.write!r} to write to; names of tables go before --write")
     socket = Path(chosen.socket) if chosen.socket else None
     python = Path(chosen.python) if chosen.python else None
     options = Options(names, QUICK if chosen.quick else FULL, python, socket)

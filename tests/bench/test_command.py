@@ -50,6 +50,7 @@ def test_help_comes_from_the_benchmarks(capsys: pytest.CaptureFixture[str]):
         (["nonsense"], "nonsense"),
         (["flat", "--socket", "x"], "echo, memory"),
         (["--guest", "--socket", "x"], "--socket"),
+        (["--write", "echo"], "go before --write"),
     ],
 )
 def test_wrong_usage(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]):
