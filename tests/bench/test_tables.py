@@ -83,7 +83,8 @@ def test_queue_sizes_and_regions(bench: Bench):
 def test_memory(bench: Bench, peer_program: Path, small_image: None):
     [table] = memory.measure(bench)
     assert [row[1] for row in table.rows] == ["", *3 * ["keeper", "worker"]]
-    assert all(float(row[2]) > 0 for row in table.rows)
+    assert all(float(row[3]) > 0 for row in table.rows)
+    assert [row[2] for row in table.rows[::3]] == ["1,000", "1,000", "100"]
 
 
 def test_start(bench: Bench):
