@@ -83,14 +83,15 @@ def daemon(program: Path, image: Path, *, aio: str, direct: bool) -> Backend:
 
 @contextlib.contextmanager
 def make_image(folder: Path) -> Iterator[Path]:
-    """Make an image each of whose blocks of 4 KiB begins with its number, and remove it in the end.
+    """Make an image each of whose blocks of 4 KiB begins with its number; the value is a path to it.
 
-    It lies in `folder`, which should be on a disk: a file system in memory may not know direct I/O.
+    It lies in `folder`, which should be on a disk: a file system in memory may not know direct I/O. It has no name
+    there, so that nothing is left of it, however this process ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="bench-", suffix=".img") as file:
+    with tempfile.TemporaryFile(dir=folder) as file:
         for number in range(IMAGE_SIZE // BLOCK):
             file.write(number.to_bytes(8, "little").ljust(BLOCK, b"\xa5"))
         file.flush()
         os.fsync(file.fileno())  # or it is written back while something is measured
-        yield Path(file.name)
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
