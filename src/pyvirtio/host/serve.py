@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from pyvirtio.vhost_user.backend import BackendSession
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import IO
 
     from pyvirtio.transport import DeviceDescription, DeviceHost
 
@@ -107,8 +109,10 @@ def backend(spec: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def backend_at(spec: str, path: str, *, workers: int = 1, device_id: int | None = None) -> Iterator[None]:
+def backend_at(spec: str, path: str) -> Iterator[DeviceDescription]:
     """Run a back-end process that serves a device on the socket ``path``; it ends with the block.
+
+    What the device is comes from that process: an instance made here could hold a file or a terminal that it needs.
 
     Raises:
         LocalError: it did not start; it has said why on stderr.
@@ -117,23 +121,24 @@ def backend_at(spec: str, path: str, *, workers: int = 1, device_id: int | None 
 
     def run() -> None:
         os.close(reading)
-        serve(
-            spec,
-            path,
-            workers=workers,
-            device_id=device_id,
-            ready=lambda _description: os.write(writing, b"ready"),
-        )
+        with open(writing, "wb") as pipe:
+            serve(spec, path, ready=lambda description: _tell(pipe, description))
 
     with _process(run) as pid:
         os.close(writing)
         with open(reading, "rb") as pipe:
-            if not pipe.read(1):
-                raise LocalError(f"no back-end serves {spec}; see above")
+            told = pipe.read()
+        if not told:
+            raise LocalError(f"no back-end serves {spec}; see above")
         try:
-            yield
+            yield pickle.loads(told)  # noqa: S301  # our own process says this
         finally:
             os.kill(pid, signal.SIGTERM)
+
+
+def _tell(pipe: IO[bytes], description: DeviceDescription) -> None:
+    pickle.dump(description, pipe)
+    pipe.close()
 
 
 @contextlib.contextmanager

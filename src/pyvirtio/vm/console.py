@@ -59,6 +59,11 @@ class Console:
         with self._news:
             return list(self._history)
 
+    def forget(self) -> None:
+        """Let `wait_for` look at what comes from now on."""
+        with self._news:
+            self._waiting.clear()
+
     def wait_for(self, wanted: Callable[[str], bool], timeout: float) -> list[str] | None:
         """Return the lines up to and including the first that is `wanted`; None if none came in time.
 

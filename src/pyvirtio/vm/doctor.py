@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 
 from pyvirtio.errors import ProvisionError, VirtioError
 from pyvirtio.vm.accel import known_kvm_obstacle, kvm_obstacle
-from pyvirtio.vm.launch import GuestBuilder, GuestOptions
+from pyvirtio.vm.drivers import DEFAULT_FLAVOUR, DEFAULT_VERSION
+from pyvirtio.vm.launch import OWN_DRIVER, GuestBuilder, GuestOptions
 from pyvirtio.vm.machine import MACHINES, find_machine
 from pyvirtio.vm.qemu import find_qemu, provisioned
-from pyvirtio.vm.rootfs import DRIVER_SOURCES
 
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"
 FIX = "pyvirtio doctor --fix"
@@ -72,9 +72,7 @@ def fix(builder: GuestBuilder) -> list[CheckResult]:
     """
     _install_tools(builder)
     for arch in ARCHITECTURES:
-        guest_options = GuestOptions(arch=arch)
-        builder.qemu(guest_options)
-        builder.initramfs(guest_options, builder.kernel(guest_options), sources=DRIVER_SOURCES)
+        builder.prepare(GuestOptions(arch=arch, accel="tcg", drivers=[OWN_DRIVER]))
     return examine(builder)
 
 
@@ -124,10 +122,10 @@ def _emulator(builder: GuestBuilder, arch: str) -> CheckResult:
 
 def _kernel(builder: GuestBuilder, arch: str) -> CheckResult:
     name = f"kernel for {arch}"
-    if not builder.provision.has_kernel(arch):
+    if not builder.provision.has_kernel(arch, DEFAULT_VERSION, DEFAULT_FLAVOUR):
         return CheckResult(name, MISSING, "not provisioned yet", FIX)
     try:
-        kernel = builder.provision.kernel(arch)
+        kernel = builder.kernel(GuestOptions(arch=arch))
     except VirtioError as error:
         return CheckResult(name, MISSING, str(error), FIX)
     return CheckResult(name, OK, kernel.release)
@@ -140,11 +138,11 @@ def _kvm(builder: GuestBuilder) -> CheckResult:
         return CheckResult("KVM", OPTIONAL, f"no machine for {native}", remedy)
     machine, provision = find_machine(native), builder.provision
     obstacle = kvm_obstacle(machine)
-    if not obstacle and not (provision.has_qemu() and provision.has_kernel(native)):
+    if not obstacle and not (provision.has_qemu() and provision.has_kernel(native, DEFAULT_VERSION, DEFAULT_FLAVOUR)):
         return CheckResult("KVM", OPTIONAL, "not tried yet: QEMU or the kernel is missing", FIX)
     if not obstacle:
         qemu = find_qemu(machine, provision=provision.qemu)
-        obstacle = known_kvm_obstacle(machine, qemu, provision.kernel(native).image, builder.cache)
+        obstacle = known_kvm_obstacle(machine, qemu, builder.kernel(GuestOptions(arch=native)).image, builder.cache)
     if obstacle:
         return CheckResult("KVM", OPTIONAL, obstacle, remedy)
     return CheckResult("KVM", OK, "a guest boots with it")

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class ConfigSource(Enum):
@@ -37,6 +37,17 @@ class Attachment:
     queues: int
     size: int
     config_size: int
+    config: bytes = b""
+
+
+def _hardware_address(attachment: Attachment) -> str:
+    address = attachment.config[:6]
+    return address.hex(":") if any(address) else ""
+
+
+def _tag(attachment: Attachment) -> str:
+    tag = attachment.config[:36].rstrip(b"\0").decode(errors="replace")
+    return tag.replace(",", ",,") or attachment.name
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ class Frontend:
         options: more options of ``-device``; ``{count}`` is how often the repeated group comes.
         wrapper: the argument and its value that takes the character device where ``-device`` does not.
         link: the option of ``-device`` that names the character device or the wrapper.
+        fields: for a configuration space that comes from QEMU: options that say what is in it, and what their values
+            are; an empty one is left out.
     """
 
     device: str
@@ -68,6 +81,7 @@ class Frontend:
     options: str = ""
     wrapper: tuple[str, str] = ("", "")
     link: str = "chardev"
+    fields: tuple[tuple[str, Callable[[Attachment], str]], ...] = ()
 
     def model(self, transport: str) -> str:
         """Return QEMU's name for it behind a transport: ``pci``, ``mmio`` or ``mmio-legacy``."""
@@ -88,8 +102,12 @@ class Frontend:
         if argument:
             yield from (argument, value.format(**values) + f",id={attachment.name}-backend,chardev={chardev}")
         linked = f"{attachment.name}-backend" if argument else chardev
-        options = f",{self.options.format(**values)}" if self.options else ""
-        yield from ("-device", f"{model},id={attachment.name},{self.link}={linked}{options}")
+        words = [f"{model},id={attachment.name},{self.link}={linked}"]
+        if self.options:
+            words.append(self.options.format(**values))
+        given = [(option, value_of(attachment)) for option, value_of in self.fields]
+        words += [f"{option}={value}" for option, value in given if value]
+        yield from ("-device", ",".join(words))
 
 
 GENERIC = Frontend(
@@ -113,6 +131,7 @@ FRONTENDS = {
         options="rx_queue_size={size},tx_queue_size={size}",
         wrapper=("-netdev", "vhost-user,queues={count}"),
         link="netdev",
+        fields=(("mac", _hardware_address),),
     ),
     2: Frontend(
         "block",
@@ -173,7 +192,8 @@ FRONTENDS = {
         ConfigSource.QEMU,
         ("hiprio",),
         ("request",),
-        options="tag={name},num-request-queues={count},queue-size={size}",
+        options="num-request-queues={count},queue-size={size}",
+        fields=(("tag", _tag),),
     ),
     32: Frontend("scmi", "vhost-user-scmi-pci", "vhost-user-scmi", "8.1", ConfigSource.NONE, ("command", "event")),
     34: Frontend("i2c", "vhost-user-i2c-pci", "vhost-user-i2c-device", "6.2", ConfigSource.NONE, ("request",), size=4),

@@ -18,12 +18,13 @@ from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.qemu import STARTER, write_starters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 EMULATOR = Suites("trixie", backports=True)
 GUEST = Suites("bookworm")  # python and busybox in the guest, and the compiler for its modules
-KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True)}
-DEFAULT_KERNEL = "6.1"
+KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True), "7": Suites("trixie", backports=True)}
+FLAVOURS = {"cloud": "-cloud", "full": ""}  # what stands for them in the names of packages
 
 EMULATORS = ("qemu-system-x86", "qemu-system-arm")
 QEMU_KEY = digest(EMULATOR.name, *EMULATORS, STARTER)
@@ -78,33 +79,49 @@ class GuestPackages:
 
         return self.registry.cache.entry("qemu", QEMU_KEY, make)
 
-    def has_kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> bool:
+    def has_kernel(self, arch: str, version: str, flavour: str) -> bool:
         """Return whether the kernel was provisioned."""
-        return self.registry.cache.has("kernel", _kernel_key(arch, version))
+        return self.registry.cache.has("kernel", _kernel_key(arch, version, flavour))
 
-    def kernel(self, arch: str, version: str = DEFAULT_KERNEL) -> Kernel:
-        """Return a kernel for virtual machines, with its modules and headers.
+    def kernel(self, arch: str, version: str, flavour: str) -> Kernel:
+        """Return a kernel with its modules and headers: one of `KERNELS`, in one of `FLAVOURS`.
 
         Raises:
-            LocalError: there is no recipe for the version.
+            LocalError: there is no recipe for the version or the flavour.
         """
         if version not in KERNELS:
-            raise LocalError(f"there is no recipe for kernel {version}; give one of {', '.join(KERNELS)}")
+            raise LocalError(
+                f"there is no recipe for kernel {version}; give one of {', '.join(KERNELS)}, or --kernel FILE"
+            )
+        if flavour not in FLAVOURS:
+            raise LocalError(f"there is no flavour {flavour!r} of a kernel; give one of {', '.join(FLAVOURS)}")
         suites, architecture = KERNELS[version], DEBIAN_NAMES[arch]
 
         def make(folder: Path) -> None:
             image, headers = (
-                self._newest(suites, f"linux-{part}-cloud-{architecture}", architecture)
+                self._newest(suites, f"linux-{part}{FLAVOURS[flavour]}-{architecture}", architecture)
                 for part in ("image", "headers")
             )
-            needed = self.registry.depends(suites, f"{headers}:{architecture}")
-            common = [name for name in needed if re.match(r"linux-(headers|kbuild)-", name)]
-            packages = [f"{image}:{architecture}", f"{headers}:{architecture}", *common]
-            self.registry.unpack(suites, packages, folder)
+            # Newer kernels have image and modules in packages of their own, and the headers' common part in another.
+            parts = [
+                *(self._parts(suites, image, r"linux-(binary|modules)-", architecture)),
+                *(self._parts(suites, headers, r"linux-(headers|kbuild)-", architecture)),
+            ]
+            self.registry.unpack(suites, [f"{image}:{architecture}", f"{headers}:{architecture}", *parts], folder)
             prune(folder)
             relocate(folder)
 
-        return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version), make))
+        return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version, flavour), make))
+
+    def packages(self, arch: str, packages: Sequence[str]) -> Path:
+        """Return the folder with packages for a guest, and everything that they depend on."""
+        architecture = DEBIAN_NAMES[arch]
+
+        def make(folder: Path) -> None:
+            self.registry.unpack(GUEST, [f"{name}:{architecture}" for name in packages], folder, dependencies=True)
+            prune(folder)
+
+        return self.registry.cache.entry("packages", digest(GUEST.name, architecture, *sorted(packages)), make)
 
     def uml(self) -> Kernel:
         """Return user-mode Linux: a kernel whose image is a program of this machine, and its modules.
@@ -158,9 +175,17 @@ class GuestPackages:
 
     def _newest(self, suites: Suites, package: str, architecture: str) -> str:
         """Return the package with a version in its name on which the package without one depends."""
-        prefix = package.split("-cloud-", maxsplit=1)[0] + "-"
+        prefix = re.sub(r"^(linux-[a-z]+-).*", r"\1", package)
         needed = self.registry.depends(suites, f"{package}:{architecture}")
         return next(name for name in needed if name.startswith(prefix))
+
+    def _parts(self, suites: Suites, package: str, wanted: str, architecture: str) -> list[str]:
+        """Return the packages on which a package depends and whose names begin as is wanted.
+
+        Those with the kernel itself are of the guest's architecture; the tools to build with are of this machine's.
+        """
+        names = [name for name in self.registry.depends(suites, f"{package}:{architecture}") if re.match(wanted, name)]
+        return [name if "kbuild" in name or "common" in name else f"{name}:{architecture}" for name in names]
 
 
 def prune(folder: Path) -> None:
@@ -177,5 +202,5 @@ def relocate(folder: Path) -> None:
         makefile.write_text(re.sub(r"^include /usr/src/", f"include {here}../", text, flags=re.MULTILINE))
 
 
-def _kernel_key(arch: str, version: str) -> str:
-    return digest(KERNELS[version].name if version in KERNELS else "", arch, version)
+def _kernel_key(arch: str, version: str, flavour: str) -> str:
+    return digest(KERNELS[version].name if version in KERNELS else "", arch, version, flavour)

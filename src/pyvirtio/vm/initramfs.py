@@ -100,6 +100,10 @@ class Initramfs:
         """Return the members in the order of the archive: sorted, so that a folder comes before its contents."""
         yield from sorted(self._entries.items())
 
+    def size(self) -> int:
+        """Return how many bytes the files have."""
+        return sum(len(entry.data) for entry in self._entries.values())
+
     def to_bytes(self) -> bytes:
         """Return the archive, padded to a multiple of 512 bytes."""
         parts: list[bytes] = []

@@ -27,6 +27,7 @@ UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ".ko.gz": lambda data: zlib.decompress(data, wbits=31),
 }
 DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
+SOFT = re.compile(rb"\0softdep=pre: ([^\0]*)\0")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Module:
         """
         match = DEPENDS.search(self.data)
         return [spelling(name) for name in match[1].decode().split(",") if name] if match else []
+
+    def wants(self) -> list[str]:
+        r"""Return the modules that are best loaded before this one, where the kernel has them.
+
+        >>> Module("ext4", b"...\0softdep=pre: crc32c\0...").wants()
+        ['crc32c']
+        """
+        match = SOFT.search(self.data)
+        return [spelling(name) for name in match[1].decode().partition("post:")[0].split()] if match else []
 
 
 def spelling(name: str) -> str:
@@ -63,14 +73,16 @@ def load_order(kernel: Kernel, names: Iterable[str]) -> list[Module]:
     paths = {spelling(path.name.partition(".")[0]): path for path in kernel.modules.glob("kernel/**/*.ko*")}
     builtin = _builtin(kernel.modules)
     loaded: dict[str, Module] = {}
+    begun: set[str] = set()  # wishes may go in circles
 
     def load(name: str) -> None:
-        if name in loaded or name in builtin:
+        if name in begun or name in builtin:
             return
         if name not in paths:
             raise _missing(kernel, name, [*paths, *builtin])
+        begun.add(name)
         module = Module(name, _unpacked(paths[name]))
-        for needed in module.needs():
+        for needed in (*module.needs(), *(wanted for wanted in module.wants() if wanted in paths)):
             load(needed)
         loaded[name] = module
 
@@ -97,5 +109,5 @@ def _missing(kernel: Kernel, name: str, known: list[str]) -> ProvisionError:
     hint = f"; it has {similar}" if similar else ""
     return ProvisionError(
         f"kernel {kernel.release} has no {name}, neither as a module nor built in{hint}. "
-        "Kernels for virtual machines leave drivers out: another one may have it (--kernel)"
+        "Another kernel may have it: --flavour full leaves less out than cloud, and --kernel-version 6.12 is newer"
     )

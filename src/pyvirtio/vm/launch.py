@@ -1,62 +1,126 @@
-"""From options to a guest that can be started: the functions behind ``pyvirtio vm``.
-
-::
-
-    device = VhostUserDevice.of(Entropy().description(), socket)
-    builder = default_builder()
-    config = builder.prepare(GuestOptions(arch="aarch64"), [device], modules=["virtio_rng"])
-    with Guest(config) as guest:
-        print(guest.run("head -c 16 /dev/hwrng | hexdump").output)
-"""
+"""From options to a guest that can be started: what `pyvirtio.vm.guest` and ``pyvirtio vm`` are made of."""
 
 from __future__ import annotations
 
-import contextlib
 import platform
-import shlex
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvirtio.provision.cache import Cache, default_root
+from pyvirtio.errors import LocalError
+from pyvirtio.provision.cache import Cache, default_root, digest
 from pyvirtio.provision.packages import Registry
 from pyvirtio.provision.progress import Progress, Silent
 from pyvirtio.vm.accel import choose_accelerator
 from pyvirtio.vm.device_ids import DeviceProbe
-from pyvirtio.vm.guest import Guest, LaunchConfig, Result
-from pyvirtio.vm.guest_packages import DEFAULT_KERNEL, GuestPackages
-from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.drivers import OWN_IDS, STOCK_MODULES, bound_ids, needed_kernel, undriven
+from pyvirtio.vm.frontends import GENERIC
+from pyvirtio.vm.guest_packages import GuestPackages
+from pyvirtio.vm.initramfs import Initramfs, in_memory
 from pyvirtio.vm.kernel import Kernel
-from pyvirtio.vm.machine import Machine, VhostUserDevice, find_machine
+from pyvirtio.vm.kernel_modules import Module
+from pyvirtio.vm.machine import Boot, Machine, find_machine
 from pyvirtio.vm.module_build import build_module
 from pyvirtio.vm.qemu import Qemu, find_qemu
-from pyvirtio.vm.rootfs import Contents, build_initramfs, compiled_library
-from pyvirtio.vm.uml import UmlConfig
+from pyvirtio.vm.rootfs import DRIVER_SOURCES, SHELL, Contents, build_initramfs, compiled_library
+from pyvirtio.vm.uml import ARCH, UmlConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from pyvirtio.vm.machine import Command, VhostUserDevice
+    from pyvirtio.vm.running import Wires
+
+MEGABYTE = 1 << 20
+OWN_DRIVER = DRIVER_SOURCES
 
 
 @dataclass(frozen=True)
 class GuestOptions:
-    """What the user asks for, as on the command line.
-
-    Attributes:
-        arch: the guest's architecture.
-        transport: ``pci``, ``mmio`` or ``mmio-legacy``; empty: the default of the architecture.
-        accel: ``auto``, ``kvm`` or ``tcg``.
-        qemu: the QEMU to use; empty: one is found or provisioned.
-        kernel: the image of the kernel to boot; None: one is provisioned.
-        kernel_version: which one to provision.
-    """
+    """What the user asks for. `pyvirtio.vm.guest` takes the same, by the same names, and says what each means."""
 
     arch: str = "x86_64"
     transport: str = ""
     accel: str = "auto"
-    qemu: str = ""
+    kernel_version: str = ""
+    flavour: str = ""
     kernel: Path | None = None
-    kernel_version: str = DEFAULT_KERNEL
+    qemu: str = ""
+    modules: Sequence[str] = ()
+    packages: Sequence[str] = ()
+    drivers: Sequence[Path] = ()
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    generic: bool = False
+    cpus: int = 0
+    kernel_options: Sequence[str] = ()
+    qemu_options: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Everything that a guest under QEMU is started with.
+
+    Attributes:
+        machine: what QEMU emulates.
+        qemu: the QEMU to run.
+        kernel: the kernel's image.
+        initramfs: a cpio archive, whose init speaks as `pyvirtio/guest/init` does.
+        devices: what is attached; their back-ends must be listening.
+        accel: ``kvm`` or ``tcg``.
+        overlay: more files for the guest; they replace those of the same name.
+        kernel_options: more words for the kernel's command line.
+        extra: more arguments for QEMU.
+    """
+
+    machine: Machine
+    qemu: Qemu
+    kernel: Path
+    initramfs: Path
+    devices: Sequence[VhostUserDevice] = ()
+    accel: str = "tcg"
+    overlay: Initramfs | None = None
+    kernel_options: Sequence[str] = ()
+    extra: Sequence[str] = ()
+    emulator = "QEMU"
+    has_monitor = True
+
+    def memory_file(self) -> AbstractContextManager[int]:
+        """Return a context for the initramfs with its overlay, as a file that lives in memory only."""
+        return in_memory(self.initramfs, self.overlay)
+
+    def hot(self, position: int) -> tuple[list[Command], list[Command]]:
+        """Return the monitor's commands that plug a device in, and those that take it away."""
+        return self.machine.hot(self.devices, position)
+
+    def command(self, wires: Wires) -> list[str]:
+        """Return QEMU's command line."""
+        boot = Boot(
+            kernel=self.kernel,
+            initrd=wires.initrd,
+            accel=self.accel,
+            devices=self.devices,
+            kernel_options=self.kernel_options,
+            extra=self.extra,
+            serial="mon:stdio",
+        )
+        if wires.commands >= 0:
+            lines = (
+                *("-chardev", f"socket,id=commands,fd={wires.commands}", "-serial", "chardev:commands"),
+                *("-chardev", f"socket,id=monitor,fd={wires.monitor}", "-qmp", "chardev:monitor"),
+            )
+            told = f"pyvirtio={self.machine.commands}:{wires.end}"
+            boot = replace(
+                boot,
+                serial="stdio",
+                kernel_options=(*boot.kernel_options, told),
+                extra=(*lines, *self._lifeline(), *boot.extra),
+            )
+        return [*self.qemu.prefix, *self.machine.arguments(boot)]
+
+    def _lifeline(self) -> tuple[str, ...]:
+        """Return the arguments that end QEMU with the process that started it."""
+        return ("-run-with", "exit-with-parent=on") if self.qemu.ends_with_parent() else ()
 
 
 @dataclass(frozen=True)
@@ -71,128 +135,162 @@ class GuestBuilder:
         """Return what the machine's registry of packages can provide."""
         return GuestPackages(Registry(self.cache, self.progress))
 
-    def qemu(self, guest_options: GuestOptions) -> Qemu:
+    def qemu(self, options: GuestOptions) -> Qemu:
         """Return the QEMU for the guest; one is provisioned if none is suitable."""
-        return find_qemu(self.machine(guest_options), guest_options.qemu, self.provision.qemu)
+        return find_qemu(self.machine(options), options.qemu, self.provision.qemu)
 
-    def machine(self, guest_options: GuestOptions) -> Machine:
+    def machine(self, options: GuestOptions) -> Machine:
         """Return the machine for the guest."""
-        return find_machine(guest_options.arch, guest_options.transport)
+        machine = find_machine(options.arch, options.transport)
+        return replace(machine, cpus=options.cpus or machine.cpus)
 
-    def kernel(self, guest_options: GuestOptions) -> Kernel:
-        """Return the kernel for the guest; it is provisioned if the user names none."""
-        if guest_options.kernel is not None:
-            return Kernel.given(guest_options.kernel, native=guest_options.arch == platform.machine())
-        return self.provision.kernel(guest_options.arch, guest_options.kernel_version)
+    def kernel(self, options: GuestOptions, device_ids: Iterable[int] = ()) -> Kernel:
+        """Return the kernel for the guest: the one that is named, or one that has drivers for the devices."""
+        if options.arch == ARCH:
+            return self.provision.uml()
+        if options.kernel is not None:
+            return Kernel.given(options.kernel, native=options.arch == platform.machine())
+        version, flavour = needed_kernel(device_ids)
+        return self.provision.kernel(options.arch, options.kernel_version or version, options.flavour or flavour)
 
-    def drivers(self, guest_options: GuestOptions, kernel: Kernel, sources: Path) -> tuple[Path, ...]:
+    def drivers(self, options: GuestOptions, kernel: Kernel, sources: Path) -> tuple[Path, ...]:
         """Return the kernel modules built from the folder `sources`."""
         provision = self.provision
         built = build_module(
             self.cache,
             kernel,
-            guest_options.arch,
+            options.arch,
             sources,
-            toolchain=lambda: provision.toolchain(guest_options.arch),
+            toolchain=lambda: provision.toolchain(options.arch),
             progress=self.progress,
         )
         return tuple(sorted(built.glob("*.ko")))
 
-    def initramfs(
-        self,
-        guest_options: GuestOptions,
-        kernel: Kernel,
-        *,
-        sources: Path | None = None,
-        modules: Iterable[str] = (),
-    ) -> Path:
-        """Return the initramfs for the guest, with modules of the kernel and those built from `sources`."""
-        drivers = self.drivers(guest_options, kernel, sources) if sources else ()
-        named = (*self.machine(guest_options).modules, *modules)
-        return self._initramfs(guest_options.arch, kernel, named, drivers)
-
-    def _initramfs(self, arch: str, kernel: Kernel, modules: Iterable[str], drivers: tuple[Path, ...] = ()) -> Path:
-        provision = self.provision
-        contents = Contents(
-            kernel=kernel,
-            modules=tuple(modules),
-            programs=provision.programs(arch),
-            library=compiled_library(self.cache, provision.programs(platform.machine())),
-            drivers=drivers,
-        )
-        return build_initramfs(self.cache, contents)
-
-    def prepare(
-        self,
-        guest_options: GuestOptions,
-        devices: Sequence[VhostUserDevice] = (),
-        *,
-        sources: Path | None = None,
-        modules: Iterable[str] = (),
-    ) -> LaunchConfig:
+    def prepare(self, options: GuestOptions, devices: Sequence[VhostUserDevice] = ()) -> LaunchConfig | UmlConfig:
         """Return everything that a guest is started with; what is missing is provisioned and built.
 
-        Args:
-            guest_options: which guest.
-            devices: what is attached to it. One with ids of its own driver may get another id than it asks for.
-            sources: a folder with the C sources of a kernel driver and a Kbuild file, to be built and loaded.
-            modules: drivers that the kernel's package has, by name, e.g. ``virtio_rng``.
+        A device that its driver knows under several ids may get another one than it asks for.
 
         Raises:
             LocalError: the options contradict one another, or QEMU takes no id of a device.
             ProvisionError: something is not available; the message says what to give instead.
             GuestError: KVM is asked for, and does not work.
         """
-        machine, qemu, kernel = self.machine(guest_options), self.qemu(guest_options), self.kernel(guest_options)
+        ids = [device.id for device in devices]
+        kernel = self.kernel(options, ids)
+        built = [path for sources in self._sources(options, ids) for path in self.drivers(options, kernel, sources)]
+        known = [bound_ids(Module(path.stem, path.read_bytes())) for path in built]
+        for words in undriven(ids, [number for numbers in known for number in numbers]):
+            self.progress.notice(f"no driver of Linux binds {words}; give --driver DIR to build and load one")
+        prepare = self._under_user_mode if options.arch == ARCH else self._under_qemu
+        return prepare(options, kernel, [_with_ids(device, known) for device in devices], built)
+
+    def whole_initramfs(self, config: LaunchConfig) -> Path:
+        """Return a file in the cache with the initramfs and its overlay."""
+
+        def make(folder: Path) -> None:
+            (folder / "initramfs.cpio").write_bytes(config.initramfs.read_bytes() + overlay)
+
+        overlay = config.overlay.to_bytes() if config.overlay else b""
+        key = digest(config.initramfs.parent.name, overlay)
+        return self.cache.entry("initramfs", key, make) / "initramfs.cpio"
+
+    def _sources(self, options: GuestOptions, ids: Iterable[int]) -> Sequence[Path]:
+        """Return the folders of the drivers to build; without one, our own where it is for one of the devices."""
+        if options.drivers or not set(OWN_IDS) & set(ids):
+            return options.drivers
+        return (OWN_DRIVER,)
+
+    def _under_qemu(
+        self, options: GuestOptions, kernel: Kernel, devices: Sequence[VhostUserDevice], built: Sequence[Path]
+    ) -> LaunchConfig:
+        machine, qemu = self.machine(options), self.qemu(options)
         probe = DeviceProbe(qemu, machine, self.cache)
+        if not options.generic:
+            devices = [_with_frontend(device, probe) for device in devices]
         devices = [probe.accepted(device) for device in devices]
-        initramfs = self.initramfs(guest_options, kernel, sources=sources, modules=modules)
-        accel = choose_accelerator(
-            guest_options.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress
+        initramfs = self._initramfs(options, kernel, machine.modules, devices, built)
+        overlay, size = _overlay(options.files), initramfs.stat().st_size
+        machine = replace(machine, memory=_room_for(size + overlay.size(), machine.memory))
+        accel = choose_accelerator(options.accel, machine, qemu, kernel.image, cache=self.cache, progress=self.progress)
+        return LaunchConfig(
+            machine,
+            qemu,
+            kernel.image,
+            initramfs,
+            devices=machine.placed(devices),
+            accel=accel,
+            overlay=overlay,
+            kernel_options=options.kernel_options,
+            extra=options.qemu_options,
         )
-        return LaunchConfig(machine, qemu, kernel.image, initramfs, devices=tuple(devices), accel=accel)
 
-    @contextlib.contextmanager
-    def uml(self, devices: Sequence[VhostUserDevice] = (), *, modules: Iterable[str] = ()) -> Iterator[UmlConfig]:
-        """Return a context for everything that a user-mode Linux is started with; what is missing is provisioned.
+    def _under_user_mode(
+        self, options: GuestOptions, kernel: Kernel, devices: Sequence[VhostUserDevice], built: Sequence[Path]
+    ) -> UmlConfig:
+        if options.transport or options.qemu or options.qemu_options or options.accel not in {"auto", "tcg"}:
+            raise LocalError("user-mode Linux runs without QEMU: leave its options, transport and accelerator out")
+        options = replace(options, arch=platform.machine())
+        initramfs = self._initramfs(options, kernel, (), devices, built)
+        overlay, size = _overlay(options.files), initramfs.stat().st_size
+        config = UmlConfig(kernel, initramfs, devices, overlay, options.kernel_options)
+        return replace(config, memory=_room_for(size + overlay.size(), config.memory))
 
-        Args:
-            devices: what is attached to it.
-            modules: drivers that its package has, by name, e.g. ``virtio_blk``.
+    def _initramfs(
+        self,
+        options: GuestOptions,
+        kernel: Kernel,
+        modules: Sequence[str],
+        devices: Sequence[VhostUserDevice],
+        built: Sequence[Path],
+    ) -> Path:
+        provision, arch = self.provision, options.arch
+        stock = [name for device in devices for name in STOCK_MODULES.get(device.id, ())]
+        ours = {path.stem for path in built}
+        needed = [name for path in built for name in Module(path.stem, path.read_bytes()).needs() if name not in ours]
+        contents = Contents(
+            kernel=kernel,
+            modules=tuple(dict.fromkeys((*modules, *stock, *needed, *options.modules))),
+            programs=provision.programs(arch),
+            library=compiled_library(self.cache, provision.programs(platform.machine())),
+            drivers=tuple(built),
+            packages=provision.packages(arch, (SHELL, *options.packages)) if options.packages else None,
+        )
+        return build_initramfs(self.cache, contents)
 
-        Raises:
-            LocalError: it does not run on this machine's architecture.
-            ProvisionError: something is not available.
-        """
-        kernel = self.provision.uml()
-        initramfs = self._initramfs(platform.machine(), kernel, modules)
-        with tempfile.TemporaryDirectory(prefix="pyvirtio-") as folder:
-            yield UmlConfig(kernel, initramfs, Path(folder), tuple(devices))
+
+def _with_ids(device: VhostUserDevice, known: Iterable[tuple[int, ...]]) -> VhostUserDevice:
+    """Return the device with the ids under which the driver that binds it knows it."""
+    return replace(device, driver_ids=next((ids for ids in known if device.id in ids), ()))
+
+
+def _with_frontend(device: VhostUserDevice, probe: DeviceProbe) -> VhostUserDevice:
+    """Return the device behind the front-end made for its type; one with a driver of its own is of no such type."""
+    if device.driver_ids or device.frontend is not GENERIC:
+        return device
+    return replace(device, frontend=probe.frontend(device.id))
+
+
+def _overlay(files: Mapping[str, Path | bytes]) -> Initramfs:
+    overlay = Initramfs()
+    for path, content in files.items():
+        if isinstance(content, bytes):
+            overlay.file(path, content, 0o755)
+        elif content.is_dir():
+            overlay.tree(content, path)
+        elif content.is_file():
+            overlay.copy(content.resolve(), path)
+        else:
+            raise LocalError(f"there is no file {content} to put into the guest")
+    return overlay
+
+
+def _room_for(size: int, least: int) -> int:
+    """Return the memory, in MiB, of a guest with so many bytes of files: they are there twice while it boots."""
+    return max(least, 128 + 3 * size // MEGABYTE)
 
 
 def default_builder(progress: Progress | None = None) -> GuestBuilder:
     """Return a builder in the user's cache folder."""
     shown = progress or Silent()
     return GuestBuilder(Cache(default_root(), shown.notice), shown)
-
-
-def run_once(
-    config: LaunchConfig, command: Sequence[str], *, show: Callable[[str], None] | None = None, timeout: float = 120.0
-) -> Result:
-    """Boot a guest, run one command in it, switch it off, and return how the command ended.
-
-    The command is part of the initramfs, so it runs as soon as the guest is up.
-
-    Args:
-        config: what is started.
-        command: a program of the guest and its arguments.
-        show: called with each line of the console, from another thread.
-        timeout: seconds that the command may take.
-
-    Raises:
-        GuestError: the guest did not boot, died, or took too long.
-    """
-    overlay = Initramfs()
-    overlay.file("command", f"{shlex.join(command)}\n".encode())
-    with Guest(replace(config, overlay=overlay), show=show) as guest:
-        return guest.result(timeout)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from pyvirtio.errors import LocalError
 from pyvirtio.vm.frontends import GENERIC, Attachment, Frontend
@@ -36,11 +36,12 @@ class VhostUserDevice:
         queues: how many virtqueues it has, 1 to 1024.
         size: the entries of each, a power of two up to 1024.
         config_size: bytes of its configuration space, 0 to 256.
-        bus: the PCI bus it sits on, e.g. a root port given with the guest's `extra`; empty: QEMU chooses.
+        bus: the PCI bus it sits on; empty: a root port of its own, from which it can be unplugged.
         name: what QMP calls it; empty: ``device0``, ``device1`` and so on, by its position.
         driver_ids: the ids by which its own driver knows it. Where QEMU does not forward `id`, one of these
             is used. Empty: the device is of a standard type, so its id is fixed.
         frontend: the front-end of QEMU that forwards it.
+        config: the configuration space's first content, from which the front-ends that answer for it take some fields.
 
     Raises:
         LocalError: a number is one on which QEMU would abort.
@@ -60,6 +61,7 @@ class VhostUserDevice:
     name: str = ""
     driver_ids: tuple[int, ...] = ()
     frontend: Frontend = GENERIC
+    config: bytes = b""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -76,7 +78,7 @@ class VhostUserDevice:
             )
 
     @classmethod
-    def of(cls, description: DeviceDescription, socket: Path, *, driver_ids: tuple[int, ...] = ()) -> Self:
+    def of(cls, description: DeviceDescription, socket: Path) -> Self:
         """Return the device that `description` describes, as ``Device.description()`` returns it.
 
         The generic front-end has queues of one size; it is that of the smallest queue.
@@ -87,16 +89,14 @@ class VhostUserDevice:
         >>> device.id, device.queues, device.size, device.config_size
         (45, 1, 128, 16)
         """
-        sizes = description.queue_sizes
-        return cls(
-            socket, description.device_id, len(sizes), min(sizes), len(description.config), driver_ids=driver_ids
-        )
+        sizes, config = description.queue_sizes, description.config
+        return cls(socket, description.device_id, len(sizes), min(sizes), len(config), config=config)
 
     def arguments(self, transport: str) -> Iterator[str]:
         """Return QEMU's arguments for the device behind a transport: ``pci``, ``mmio`` or ``mmio-legacy``."""
         name = self.name or "device0"
         yield from ("-chardev", f"socket,id={name}-socket,path={_escaped(self.socket)}")
-        attachment = Attachment(name, self.id, self.queues, self.size, self.config_size)
+        attachment = Attachment(name, self.id, self.queues, self.size, self.config_size, self.config)
         *before, last = self.frontend.arguments(self.frontend.model(transport), attachment)
         yield from before
         yield f"{last},bus={self.bus}" if self.bus else last
@@ -112,7 +112,8 @@ class Machine:
         board: QEMU's arguments for the board.
         cpus: the processors of the guest.
         memory: its memory, in MiB.
-        console: the kernel's name for the serial port.
+        console: the kernel's name for the first serial port.
+        commands: and for the second, over which the guest is told what to run.
         modules: the kernel's modules between the bus and the driver.
         tcg_cpu: the processor when it is emulated.
         kvm_cpu: the processor when it is the host's.
@@ -124,6 +125,7 @@ class Machine:
     cpus: int
     memory: int
     console: str
+    commands: str
     modules: tuple[str, ...]
     tcg_cpu: tuple[str, ...] = ()
     kvm_cpu: tuple[str, ...] = ("-cpu", "host")
@@ -153,8 +155,42 @@ class Machine:
             *(("-initrd", boot.initrd) if boot.initrd else ()),
             *("-serial", boot.serial, "-no-reboot"),
             *boot.extra,
-            *(argument for device in _named(boot.devices) for argument in device.arguments(self.transport)),
+            *(argument for device in self.placed(boot.devices) for argument in self._attached(device)),
         ]
+
+    def placed(self, devices: Sequence[VhostUserDevice]) -> list[VhostUserDevice]:
+        """Return the devices, each with a name, and on PCI each behind a root port."""
+        named = [replace(device, name=device.name or f"device{n}") for n, device in enumerate(devices)]
+        if self.transport != "pci":
+            return named
+        return [replace(device, bus=device.bus or f"port{n}") for n, device in enumerate(named)]
+
+    def hot(self, devices: Sequence[VhostUserDevice], position: int) -> tuple[list[Command], list[Command]]:
+        """Return the monitor's commands that plug one of the devices in, and those that take it away.
+
+        Raises:
+            LocalError: there is no such device, or it is not on PCI and stays where it is.
+        """
+        if self.transport != "pci":
+            raise LocalError(f"a device behind {self.transport} cannot be unplugged; attach it with pci")
+        if position not in range(len(devices)):
+            raise LocalError(f"there is no device {position}; this guest has {len(devices)}, counted from 0")
+        device = self.placed(devices)[position]
+        _chardev, _, *words = device.arguments(self.transport)
+        parts = [(*HOT[option], value) for option, value in zip(words[::2], words[1::2], strict=True)]
+        address = {"type": "unix", "data": {"path": str(device.socket)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        add: list[Command] = [("chardev-add", {"id": f"{device.name}-socket", "backend": backend})]
+        remove: list[Command] = [("chardev-remove", {"id": f"{device.name}-socket"})]
+        for plug, unplug, value in parts:
+            add.append(("human-monitor-command", {"command-line": f"{plug} {value}"}))
+            remove.append((unplug, {"id": _id(value)}))
+        return add, remove[::-1]
+
+    def _attached(self, device: VhostUserDevice) -> Iterator[str]:
+        if device.bus.startswith("port"):
+            yield from ("-device", f"pcie-root-port,id={device.bus},chassis={int(device.bus[4:]) + 1}")
+        yield from device.arguments(self.transport)
 
     def stopped(self, device: VhostUserDevice) -> list[str]:
         """Return QEMU's arguments for this machine with one device and no guest, stopped before its start."""
@@ -206,10 +242,10 @@ PLAIN_X86 = ("-cpu", "qemu64,+rdrand")
 
 # The first machine of each architecture is its default.
 MACHINES = (
-    Machine("x86_64", "pci", X86_PC, 1, 256, "ttyS0", PCI_MODULES, PLAIN_X86),
-    Machine("aarch64", "mmio-legacy", ARM_VIRT, 4, 1024, "ttyAMA0", MMIO_MODULES, CORTEX),
-    Machine("aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", MMIO_MODULES, CORTEX),
-    Machine("aarch64", "pci", ARM_VIRT, 4, 1024, "ttyAMA0", PCI_MODULES, CORTEX),
+    Machine("x86_64", "pci", X86_PC, 1, 256, "ttyS0", "ttyS1", PCI_MODULES, PLAIN_X86),
+    Machine("aarch64", "mmio-legacy", ARM_VIRT, 4, 1024, "ttyAMA0", "ttyAMA1", MMIO_MODULES, CORTEX),
+    Machine("aarch64", "mmio", (*ARM_VIRT, *MODERN_MMIO), 4, 1024, "ttyAMA0", "ttyAMA1", MMIO_MODULES, CORTEX),
+    Machine("aarch64", "pci", ARM_VIRT, 4, 1024, "ttyAMA0", "ttyAMA1", PCI_MODULES, CORTEX),
 )
 
 
@@ -232,10 +268,19 @@ def find_machine(arch: str, transport: str = "") -> Machine:
     raise LocalError(f"no machine {arch} with {transport or 'any transport'}; there are {known}")
 
 
-def _named(devices: Sequence[VhostUserDevice]) -> Iterator[VhostUserDevice]:
-    """Return the devices, each with a name."""
-    for position, device in enumerate(devices):
-        yield device if device.name else replace(device, name=f"device{position}")
+Command: TypeAlias = "tuple[str, dict[str, Any]]"
+"""A command of QEMU's monitor, with its arguments."""
+
+HOT = {
+    "-netdev": ("netdev_add", "netdev_del"),
+    "-object": ("object_add", "object-del"),
+    "-device": ("device_add", "device_del"),
+}
+"""QEMU's arguments, what does the same in its monitor for people, and the command that undoes it."""
+
+
+def _id(options: str) -> str:
+    return next(word.removeprefix("id=") for word in options.split(",") if word.startswith("id="))
 
 
 def _escaped(path: Path) -> str:

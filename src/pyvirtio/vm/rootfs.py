@@ -22,11 +22,11 @@ from pyvirtio.vm.kernel_modules import Module, load_order
 if TYPE_CHECKING:
     from pyvirtio.vm.kernel import Kernel
 
-KEPT = 8  # of some 17 MB each; each edit of a driver makes another one
-RECIPE = "2"  # raise it when the same parts make something else
+KEPT = 8  # of some 17 MB each, without packages; each edit of a driver makes another one
+RECIPE = "3"  # raise it when the same parts make something else
 GUEST_FILES = Path(str(files("pyvirtio"))) / "guest"
 DRIVER_SOURCES = GUEST_FILES / "linux"
-DRIVER_IDS = (45, 38, 63)  # the virtio ids that the driver in DRIVER_SOURCES binds
+SHELL = "dash"  # a package, which comes with any others
 # Extension modules of Python that are not in its binary, and that a driver in Python needs.
 EXTENSIONS = ("mmap",)
 # Compiles a library into .pyc files without sources, in the guest's own version of Python. The host's
@@ -57,6 +57,7 @@ class Contents:
         programs: the folder with the packages of the guest's architecture.
         library: the folder with Python's compiled library.
         drivers: more modules, loaded last.
+        packages: a folder with more packages; None: there are none.
     """
 
     kernel: Kernel
@@ -64,13 +65,15 @@ class Contents:
     programs: Path
     library: Path
     drivers: tuple[Path, ...] = ()
+    packages: Path | None = None
 
     def key(self) -> str:
         """Return a name for everything that the initramfs is made of."""
         ours = [path.read_bytes() for path in guest_programs()]
         drivers = [path.read_bytes() for path in self.drivers]
         modules = [module.data for module in load_order(self.kernel, self.modules)]
-        parts = (RECIPE, *self.modules, self.programs.name, self.library.name)
+        packages = self.packages.name if self.packages else ""
+        parts = (RECIPE, *self.modules, self.programs.name, self.library.name, packages)
         return digest(*parts, *modules, *ours, *drivers)
 
 
@@ -123,10 +126,12 @@ def build_initramfs(cache: Cache, contents: Contents) -> Path:
 def assemble(contents: Contents) -> Initramfs:
     """Return the root file system, as an archive."""
     archive = Initramfs()
-    for folder in ("dev", "proc", "sys", "tmp", "root", "run"):
+    for folder in ("dev", "proc", "sys", "tmp", "root", "run", "usr/lib/busybox"):
         archive.directory(folder)
     archive.character_device("dev/console", 5, 1)
-    _add_busybox(archive, contents.programs)
+    if contents.packages:
+        archive.tree(contents.packages, wanted=lambda path: path != "PACKAGES")
+    _add_busybox(archive, contents.programs, shell=contents.packages is None)
     _add_python(archive, contents.programs, contents.library)
     _add_modules(archive, contents)
     for path in guest_programs():
@@ -140,12 +145,11 @@ def guest_programs() -> list[Path]:
     return sorted(path for path in GUEST_FILES.iterdir() if path.is_file() and not path.suffix)
 
 
-def _add_busybox(archive: Initramfs, programs: Path) -> None:
+def _add_busybox(archive: Initramfs, programs: Path, *, shell: bool) -> None:
     busybox = next(path for base in ("bin", "usr/bin") if (path := programs / base / "busybox").is_file())
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-    # Its shell finds its own commands without links; scripts that begin with #! need these.
-    for name in ("sh", "env"):
-        archive.symlink(f"bin/{name}", "busybox")
+    # Its shell prefers its own commands to those of packages, so with packages there is another one.
+    archive.symlink("bin/sh", "busybox" if shell else SHELL)
     archive.symlink("usr/bin/env", "/bin/busybox")
 
 

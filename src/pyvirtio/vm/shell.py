@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
-from pyvirtio.vm.guest import exit_on_sigterm
+from pyvirtio.vm.running import Wires, exit_on_sigterm
 
 if TYPE_CHECKING:
-    from pyvirtio.vm.guest import LaunchConfig
+    from pyvirtio.vm.running import Launchable
 
 
-def interact(config: LaunchConfig) -> int:
-    """Connect the terminal to a shell in a guest until that ends, and return QEMU's exit status.
+def interact(config: Launchable) -> int:
+    """Connect the terminal to a shell in a guest until that ends, and return the emulator's exit status.
 
-    Ctrl-A X ends QEMU.
+    Under QEMU, Ctrl-A X ends it.
 
     Raises:
         LocalError: there is no terminal.
@@ -30,9 +32,9 @@ def interact(config: LaunchConfig) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, settings)
         stack.enter_context(exit_on_sigterm())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvirtio-")))
         initrd = stack.enter_context(config.memory_file())
-        command = config.command(initrd, serial="mon:stdio", more_options=("pyvirtio=shell",))
-        process = subprocess.Popen(command, pass_fds=[initrd])
+        process = subprocess.Popen(config.command(Wires(f"/proc/self/fd/{initrd}", folder)), pass_fds=[initrd])
         stack.callback(process.wait)
         stack.callback(process.kill)
         return process.wait()
