@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from pyvirtio.vm.guest import Guest
 
 from pyvirtio import serving
 from pyvirtio.errors import LocalError, ProvisionError
-from pyvirtio.vm.guest import Guest
 from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
 from tests.guest.conftest import unremarkable

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pyvirtio.vm.guest import Guest
 
 from pyvirtio import serving
 from pyvirtio.errors import LocalError, ProvisionError
 from pyvirtio.testing.served import served
 from pyvirtio.vm.device_ids import DeviceProbe
-from pyvirtio.vm.guest import Guest
 from pyvirtio.vm.launch import GuestOptions, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
 from tests.guest.conftest import unremarkable

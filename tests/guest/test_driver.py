@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyvirtio.vm.guest import Guest
 
 from pyvirtio.devices.factorial import Config, ExactResponse, Factorial
 from pyvirtio.testing.hostile_backend import HostileBackend
 from pyvirtio.testing.served import served
-from pyvirtio.vm.guest import Guest
 from tests.guest.conftest import ask_as_the_tutorial, unremarkable
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.vm.guest import LaunchConfig
 from pyvirtio.vm.initramfs import Initramfs
+from pyvirtio.vm.launch import LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
+from tests.support import listening_guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+LISTEN = f'exec {sys.executable} {listening_guest.__file__} "$@"'
 SUITABLE = "for word in $*; do echo ${word%,help} options:; done"
 UNSUITABLE = "echo \"Device 'x' not found\" >&2"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -13,27 +14,18 @@ import pytest
 
 from pyvirtio.errors import GuestError, LocalError
 from pyvirtio.testing.signals import interruptible
-from pyvirtio.vm.guest import Guest, LaunchConfig
-from pyvirtio.vm.launch import run_once
 from pyvirtio.vm.machine import MACHINES, Boot, VhostUserDevice, find_machine
+from pyvirtio.vm.running import Guest
 from pyvirtio.vm.shell import interact
+from tests.vm.conftest import LISTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pyvirtio.vm.launch import LaunchConfig
+
 FOREVER = "exec tail -f /dev/null"  # says nothing and never ends
-LISTEN = """
-echo "pyvirtio-guest: ready"
-echo "pyvirtio-guest: listening"
-while read -r command; do
-    case $command in
-    poweroff*) exit 0 ;;
-    esac
-    sh -c "$command"
-    echo "pyvirtio-guest: exit $?"
-done
-"""
 
 
 def gone(pid: int) -> bool:
@@ -44,20 +36,33 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_commands_give_status_and_lines(fake_setup: Callable[[str], LaunchConfig]) -> None:
+def test_commands_give_what_a_process_gives(fake_setup: Callable[[str], LaunchConfig]) -> None:
     shown: list[str] = []
     with Guest(fake_setup(LISTEN), show=shown.append) as guest:
         assert guest.run("echo one; echo two").lines == ["one", "two"]
-        assert guest.run("printf 'no end of line'; exit 3").output == "no end of line\n"
-        assert guest.run("exit 7").status == 7
+        mixed = guest.run("printf 'no end of line'; echo wrong >&2; exit 3")
+        assert (mixed.returncode, mixed.stdout, mixed.stderr) == (3, "no end of line", "wrong\n")
+        assert guest.run("printf 'nor here' >&2").stderr == "nor here"
+        assert guest.run(["echo", "a  b", "$HOME"]).stdout == "a  b $HOME\n"
         assert guest.run("seq 3000").lines[-1] == "3000"
-        guest.send("echo hello")
-        assert guest.wait_for("hello") == ["hello"]
-        assert guest.result().status == 0
+        guest.send("echo hello; echo hello")
+        guest.wait_for("hello")
+        guest.wait_for("hello")
+        with pytest.raises(GuestError, match="ended without 'hello'; it printed:\nhello\nhello"):
+            guest.wait_for("hello")
         guest.power_off()
         pid = guest.pid
     assert gone(pid)
-    assert shown[0] == "pyvirtio-guest: ready"
+    assert shown[0] == "booted"
+
+
+def test_output_comes_as_it_is_written_byte_for_byte(fake_setup: Callable[[str], LaunchConfig]) -> None:
+    data = bytes(range(256)) * 40 + b"\0"
+    with Guest(fake_setup(LISTEN)) as guest, io.BytesIO() as stream:
+        octal = "".join(f"\\{byte:03o}" for byte in range(256))
+        result = guest.run(f"for n in $(seq 40); do printf '{octal}'; done; printf '\\0'", stdout=stream)
+        assert stream.getvalue() == data
+        assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_a_command_that_the_terminal_cannot_take_is_refused(fake_setup: Callable[[str], LaunchConfig]) -> None:
@@ -65,17 +70,6 @@ def test_a_command_that_the_terminal_cannot_take_is_refused(fake_setup: Callable
         for command in ("x" * 4000, "one\ntwo"):
             with pytest.raises(LocalError, match="at most 4000 bytes"):
                 guest.run(command)
-
-
-def test_run_once_runs_what_the_initramfs_holds(fake_setup: Callable[[str], LaunchConfig]) -> None:
-    # The stand-in prints the overlay that it was given, which ends the archive.
-    run = """
-    for word in "$@"; do case $word in /proc/self/fd/*) initrd=$word ;; esac; done
-    echo "pyvirtio-guest: ready"
-    tr -c '[:print:]' '\\n' <$initrd | grep factorial
-    echo "pyvirtio-guest: exit 0"
-    """
-    assert run_once(fake_setup(run), ["factorial", "5", "a b"]).lines == ["factorial 5 'a b'"]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +119,14 @@ def test_a_guest_that_stops_half_way(fake_setup: Callable[[str], LaunchConfig]) 
 def test_a_panic_that_hangs_is_still_a_panic(
     fake_setup: Callable[[str], LaunchConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyvirtio.vm.guest.LAST_WORDS", 0.1)
+    monkeypatch.setattr("pyvirtio.vm.running.LAST_WORDS", 0.1)
     with pytest.raises(GuestError, match="gave up"), Guest(fake_setup(f"echo 'Kernel panic - x'; {FOREVER}")):
         pass
 
 
 def test_a_guest_that_dies_while_a_command_runs(fake_setup: Callable[[str], LaunchConfig]) -> None:
     with Guest(fake_setup(LISTEN)) as guest:
-        with pytest.raises(GuestError, match=r"QEMU was killed by signal 9 while waiting for a command"):
+        with pytest.raises(GuestError, match=r"QEMU was killed by signal 9 while waiting for the end of `kill"):
             guest.run("kill -KILL $PPID")
         with pytest.raises(GuestError, match="QEMU"):
             guest.run("true")
@@ -141,14 +135,13 @@ def test_a_guest_that_dies_while_a_command_runs(fake_setup: Callable[[str], Laun
 def test_a_command_that_takes_too_long(fake_setup: Callable[[str], LaunchConfig]) -> None:
     with (
         Guest(fake_setup(LISTEN)) as guest,
-        pytest.raises(GuestError, match=r"waited 0\.2 s for a command in the guest"),
+        pytest.raises(GuestError, match=r"waited 0\.2 s for the end of `read never"),
     ):
         guest.run("read never </dev/zero", timeout=0.2)
 
 
 def test_a_guest_that_does_not_switch_off(fake_setup: Callable[[str], LaunchConfig]) -> None:
-    ready = f"echo 'pyvirtio-guest: ready'; {FOREVER}"
-    with Guest(fake_setup(ready)) as guest, pytest.raises(GuestError, match="to switch itself off"):
+    with Guest(fake_setup(LISTEN)) as guest, pytest.raises(GuestError, match="to switch itself off"):
         guest.wait_off(0.2)
 
 
@@ -173,13 +166,13 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from pyvirtio.testing.signals import interruptible
-from pyvirtio.vm.guest import Guest, LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
+from pyvirtio.vm.running import Guest
 setup = LaunchConfig(find_machine("x86_64"), Qemu((sys.argv[1],)), Path(os.devnull), Path(os.devnull))
 with Guest(setup) as guest:
     print(guest.pid, flush=True)
-    guest.wait_for("never")
+    guest.run("tail -f /dev/null")
 """
 
 

@@ -22,7 +22,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 def test_an_unknown_kernel_version(machine: FakeMachine) -> None:
     with pytest.raises(LocalError, match=r"2\.6.*6\.1"):
-        GuestPackages(machine.registry()).kernel("x86_64", "2.6")
+        GuestPackages(machine.registry()).kernel("x86_64", "2.6", "cloud")
+    with pytest.raises(LocalError, match=r"'tiny'.*cloud, full"):
+        GuestPackages(machine.registry()).kernel("x86_64", "6.1", "tiny")
 
 
 def test_a_provision_without_qemu_is_an_error(machine: FakeMachine) -> None:

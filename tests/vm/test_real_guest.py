@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pyvirtio import Device, Queue, vm
 from pyvirtio.devices.factorial import Factorial
-from pyvirtio.errors import GuestError, ProvisionError
+from pyvirtio.errors import GuestError, LocalError, ProvisionError
 from pyvirtio.spec.ids import QEMU_FORWARDS
 from pyvirtio.testing.served import served
+from pyvirtio.vm import VhostUserDevice
 from pyvirtio.vm.device_ids import DeviceProbe
-from pyvirtio.vm.frontends import FRONTENDS
-from pyvirtio.vm.guest import Guest, LaunchConfig
-from pyvirtio.vm.launch import GuestBuilder, GuestOptions, default_builder, run_once
-from pyvirtio.vm.machine import VhostUserDevice
-from pyvirtio.vm.rootfs import DRIVER_SOURCES
-from tests.support import entropy
+from pyvirtio.vm.frontends import FRONTENDS, GENERIC
+from pyvirtio.vm.launch import GuestOptions, default_builder
+from tests.support.disk import Disk
 from tests.support.entropy import PATTERN, Entropy
+from tests.support.guests import guest, unremarkable
+
+if TYPE_CHECKING:
+    from pyvirtio.device import Reader, Writer
 
 pytestmark = [
     pytest.mark.guest,
     pytest.mark.timeout(900),  # the first run downloads some 250 MB
-    pytest.mark.skipif(not DRIVER_SOURCES.is_dir(), reason="the guest's driver is not there"),
 ]
 
 NUMBERS = ["0", "5", "10", "12", "13", "20", "33", "34"]
@@ -37,90 +41,161 @@ WRAPPED = [
     f"{n}! mod 2**32 = {value}"
     for n, value in zip(NUMBERS, (1, 120, 3628800, 479001600, 1932053504, 2192834560, 2147483648, 0), strict=True)
 ]
-TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount")
 
 
-@pytest.fixture(scope="module")
-def builder() -> GuestBuilder:
-    return default_builder()
-
-
-def prepare(builder: GuestBuilder, guest_options: GuestOptions) -> LaunchConfig:
-    try:
-        return builder.prepare(guest_options, sources=DRIVER_SOURCES)
-    except ProvisionError as error:
-        pytest.skip(f"nothing can be provisioned here: {error}")
-
-
-def attached(setup: LaunchConfig, path: Path) -> LaunchConfig:
-    return replace(setup, devices=[VhostUserDevice.of(Factorial().description(), path)])
-
-
-def test_the_articles_run_on_x86_64(builder: GuestBuilder, tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
-    with served("factorial", path=str(path)) as server:
-        with Guest(attached(setup, path)) as guest:
+def test_the_articles_run_on_x86_64() -> None:
+    with served("factorial") as server:
+        attached = VhostUserDevice.of(Factorial().description(), Path(server.path))
+        with guest(attached) as machine, unremarkable(machine):
             # A program in the guest that only writes finds its answer in the kernel's log. First of all, for the
             # driver limits how many lines it logs.
-            assert guest.run(r"printf '\005\000\000\000' >/dev/virtio_misc").status == 0
+            assert machine.run(r"printf '\005\000\000\000' >/dev/virtio_misc").returncode == 0
             logged = "until dmesg | grep -q 'virtio response ret is 120'; do usleep 10000; done"
-            assert guest.run(f'timeout 20 sh -c "{logged}"').status == 0
+            assert machine.run(f'timeout 20 sh -c "{logged}"').returncode == 0
 
-            assert guest.run(f"factorial {' '.join(NUMBERS)}").lines == EXACT
-            assert guest.run(f"factorial --wrap32 {' '.join(NUMBERS)}").lines == WRAPPED
-            assert guest.run("factorial --quiet 100 | wc -c").lines == ["159"]
+            assert machine.run(f"factorial {' '.join(NUMBERS)}").lines == EXACT
+            assert machine.run(f"factorial --wrap32 {' '.join(NUMBERS)}").lines == WRAPPED
+            assert machine.run("factorial --quiet 100 | wc -c").lines == ["159"]
 
-            refused = guest.run("factorial 4294967295")
-            assert (refused.status, len(refused.lines)) == (1, 1)
-            assert guest.run("factorial five").status == 2
+            refused = machine.run("factorial 4294967295")
+            assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
+            assert machine.run("factorial five").returncode == 2
 
             # The worker's death is not noticed in the guest.
             workers = server.workers()
             assert workers, "the keeper has no worker"
             for worker in workers:
                 os.kill(worker, signal.SIGKILL)
-            assert guest.run("factorial 6").lines == ["6! = 720"]
+            assert machine.run("factorial 6").lines == ["6! = 720"]
 
-            log = guest.run("dmesg").output
-            assert not [sign for sign in TROUBLE if sign in log]
-            assert guest.run("rmmod virtio_test && insmod /lib/modules/virtio_test.ko && factorial 7").lines == [
+            assert machine.run("rmmod virtio_test && insmod /lib/modules/virtio_test.ko && factorial 7").lines == [
                 "7! = 5040"
             ]
-            guest.power_off()
-        # The same back-end serves the next guest; the command is part of the initramfs here.
-        assert run_once(attached(setup, path), ["factorial", "8"]).lines == ["8! = 40320"]
+        # The same back-end serves the next guest.
+        with guest(attached) as machine:
+            assert machine.run(["factorial", "8"]).lines == ["8! = 40320"]
+            machine.power_off()
 
 
-def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console(builder: GuestBuilder) -> None:
-    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
-    broken = replace(setup, kernel_options=("rdinit=/missing",))
+def test_a_kernel_that_finds_no_init_is_a_panic_with_its_console() -> None:
     with (
         pytest.raises(GuestError, match=r"gave up while waiting for the guest to boot: .*Kernel panic.*\n"),
-        Guest(broken),
+        guest(kernel_options=["rdinit=/missing"]),
     ):
         pass
 
 
-def test_a_stock_driver_named_by_its_module_drives_a_device_behind_its_own_frontend(builder: GuestBuilder) -> None:
-    guest_options = GuestOptions(arch="x86_64", accel="tcg")
-    with served(f"{entropy.__file__}:Entropy") as server:
-        device = VhostUserDevice.of(Entropy().description(), Path(server.path))
-        try:
-            probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
-            device = replace(device, frontend=probe.frontend(device.id))
-            config = builder.prepare(guest_options, [device], modules=["virtio_rng"])
-        except ProvisionError as error:
-            pytest.skip(f"nothing can be provisioned here: {error}")
-        with Guest(config) as guest:
-            bound = guest.run("cat /sys/class/misc/hw_random/rng_current").lines
-            assert bound == ["virtio_rng.0"]
-            assert guest.run("head -c 16 /dev/hwrng").lines == [PATTERN.decode()]
+class Counting(Entropy):
+    """Counts what it was asked for."""
+
+    count = 0
+
+    def fill(self, reader: Reader, writer: Writer) -> None:
+        """Fill the buffer."""
+        self.count += 1
+        super().fill(reader, writer)
+
+
+class Unclaimed(Device):
+    """Has an id that no driver of Linux binds."""
+
+    device_id = 39
+    requests = Queue(size=4)
+
+    @requests.stream
+    def fail(self, reader: Reader, writer: Writer) -> None:
+        """Be asked by nobody."""
+        raise AssertionError
+
+
+def test_device_objects_and_specs_in_one_guest_that_stops_resets_and_loses_them(tmp_path: Path) -> None:
+    """Everything that a test does with a machine, in one boot."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("in a folder")
+    device = Counting()
+    with guest(
+        device,
+        "factorial",
+        Unclaimed(),
+        modules=["ext4"],
+        packages=["e2fsprogs"],
+        files={"/root/tool": b"#!/bin/sh\necho a tool\n", "/root/folder": tmp_path / "folder"},
+        cpus=2,
+    ) as machine:
+        frontends = [one.frontend for one in machine.config.devices]
+        assert frontends == [FRONTENDS[4], GENERIC, GENERIC], "a device with a driver of its own is of no standard type"
+        with unremarkable(machine):
+            assert machine.run("cat /sys/class/misc/hw_random/rng_current").lines == ["virtio_rng.0"]
+            before = device.count
+            assert machine.run("head -c 16 /dev/hwrng").stdout == PATTERN.decode()
+            assert device.count > before, "this object answered"
+            assert machine.run("factorial 5").lines == ["5! = 120"]
+
+            assert machine.run("nproc; ./tool; cat folder/a; grep -c ext4 /proc/filesystems").lines == [
+                *("2", "a tool", "in a folder1"),
+            ]
+            made = machine.run(
+                "type mke2fs; head -c 1000000 /dev/zero >i; mke2fs -q -t ext4 i && e2fsck -fy i | tail -1"
+            )
+            assert made.lines[0] == "mke2fs is /sbin/mke2fs", "the package's program is preferred to busybox's"
+            assert made.returncode == 0, made.stderr
+
+            machine.stop()
+            assert machine.monitor.execute("query-status")["status"] == "paused"
+            machine.cont()
+            assert machine.run("factorial 6").lines == ["6! = 720"]
+
+            machine.unplug(1)
+            assert machine.run("factorial 7").returncode == 1
+            machine.plug(1)
+            back = "until [ -e /dev/virtio_misc ]; do usleep 10000; done; factorial 7"
+            assert machine.run(back).lines == ["7! = 5040"]
+            with pytest.raises(LocalError, match="3, counted from 0"):
+                machine.unplug(3)
+
+        for restart in (machine.reset, machine.reboot):
+            machine.run("touch /tmp/here")
+            restart()
+            assert machine.run("ls /tmp").stdout == ""
+            assert machine.run("factorial 8; head -c 4 /dev/hwrng").stdout == f"8! = 40320\n{PATTERN[:4].decode()}"
+
+        machine.monitor.execute("set-action", {"reboot": "reset"})
+        with pytest.raises(GuestError, match="booted again"):
+            machine.run("reboot -f")
+
+
+def test_two_guests_and_an_event_loop() -> None:
+    """Two guests at once; the device runs in the loop that awaits them."""
+
+    async def use(number: int) -> str:
+        async with vm.guest(Disk(), arch="um" if number else "x86_64", accel="tcg") as machine:
+            return (await machine.run("uname -r; head -c 16 /dev/vda")).stdout
+
+    async def both() -> list[str]:
+        return [*await asyncio.gather(use(0), use(1))]
+
+    try:
+        outputs = asyncio.run(both())
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+    assert [output.splitlines()[1] for output in outputs] == ["sector        0"] * 2
+    assert len(set(outputs)) == 2
+
+
+def test_a_failure_in_the_block_shows_the_console() -> None:
+    def use() -> None:
+        with guest(arch="um") as machine:
+            machine.run("echo a complaint >&2")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        use()
+    assert any("| a complaint" in note for note in raised.value.__notes__)
 
 
 @pytest.mark.parametrize(("arch", "transport"), [("x86_64", "pci"), ("aarch64", "mmio")])
-def test_the_tables_of_ids_and_frontends_are_true(builder: GuestBuilder, arch: str, transport: str) -> None:
-    guest_options = GuestOptions(arch=arch, transport=transport)
+def test_the_tables_of_ids_and_frontends_are_true(arch: str, transport: str) -> None:
+    builder, guest_options = default_builder(), GuestOptions(arch=arch, transport=transport)
     try:
         probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
     except ProvisionError as error:
@@ -136,10 +211,10 @@ def test_the_tables_of_ids_and_frontends_are_true(builder: GuestBuilder, arch: s
         assert probe.accepted(asked) == asked
 
 
-def test_a_backend_that_is_not_there_is_qemus_complaint(builder: GuestBuilder, tmp_path: Path) -> None:
-    setup = prepare(builder, GuestOptions(arch="x86_64", accel="tcg"))
+def test_a_backend_that_is_not_there_is_qemus_complaint(tmp_path: Path) -> None:
+    attached = VhostUserDevice.of(Factorial().description(), tmp_path / "nobody")
     with (
         pytest.raises(GuestError, match=r"QEMU ended with status 1 .*\n.*\n.*Failed to connect to "),
-        Guest(attached(setup, tmp_path / "nobody")),
+        guest(attached),
     ):
         pass

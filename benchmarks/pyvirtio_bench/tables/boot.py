@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 from pyvirtio.devices.factorial import Factorial
 from pyvirtio.errors import GuestError
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.launch import GuestOptions
+from pyvirtio.vm.launch import GuestOptions, LaunchConfig
 from pyvirtio.vm.machine import VhostUserDevice
-from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
+from pyvirtio.vm.running import Wires
 from pyvirtio_bench.backends import pyvirtio
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, ratio
 
 if TYPE_CHECKING:
-    from pyvirtio.vm.guest import LaunchConfig
     from pyvirtio.vm.launch import GuestBuilder
     from pyvirtio_bench.bench import Bench
 
@@ -33,10 +32,12 @@ def measure(bench: Bench) -> list[Table]:
     builder = bench.builder
     backend = pyvirtio(bench.installs.install(), "factorial")
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, backend.running(Path(folder)) as socket:
-        device = VhostUserDevice.of(Factorial().description(), socket, driver_ids=DRIVER_IDS)
+        device = VhostUserDevice.of(Factorial().description(), socket)
         ask = Initramfs()
         ask.file("command", COMMAND)
-        asking = replace(builder.prepare(GuestOptions(accel="tcg"), [device], sources=DRIVER_SOURCES), overlay=ask)
+        config = builder.prepare(GuestOptions(accel="tcg"), [device])
+        assert isinstance(config, LaunchConfig)
+        asking = replace(config, overlay=ask)
         bare = Path(folder, "off.cpio")
         bare.write_bytes(_initramfs_that_powers_off(builder).to_bytes())
         off = replace(asking, initramfs=bare, overlay=None, devices=())
@@ -70,7 +71,7 @@ def _seconds(config: LaunchConfig, until: bytes = b"") -> float:
     with config.memory_file() as initrd:
         start = time.monotonic()
         with subprocess.Popen(
-            config.command(initrd, serial="stdio"),
+            config.command(Wires(f"/proc/self/fd/{initrd}", Path())),
             pass_fds=[initrd],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import GuestError
-from pyvirtio.vm.guest import Guest
-from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.launch import GuestOptions
+from pyvirtio.vm.launch import GuestOptions, LaunchConfig
 from pyvirtio.vm.machine import VhostUserDevice
-from pyvirtio.vm.rootfs import DRIVER_IDS, DRIVER_SOURCES
+from pyvirtio.vm.running import Guest
 from pyvirtio_bench.backends import C_PEER, Backend
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, format3, ratio
@@ -30,6 +28,7 @@ KINDS = ("request", "nothing")
 WRITERS = (1, 4)
 BOOT = 60.0  # seconds that the guest may take beside the measurements
 CONFIG_SIZE = 16
+CONFIG_SIZES = {C_PEER: 12}  # the tutorial's
 
 
 @dataclass(frozen=True)
@@ -72,24 +71,23 @@ def _run(
 ) -> tuple[list[Line], str]:
     schedule = bench.runner.schedule
     duration = schedule.seconds * schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS)
-    overlay = Initramfs()
-    overlay.file("bin/guest_load", PROGRAM.read_bytes(), 0o755)
-    overlay.file("command", f"guest_load {schedule.seconds} {schedule.repetitions} {' '.join(paths)}\n".encode())
+    guest_options = replace(guest_options, files={"/bin/guest_load": PROGRAM.read_bytes()})
     with tempfile.TemporaryDirectory(prefix="pv-") as folder, contextlib.ExitStack() as stack:
         devices = []
         for backend in backends:
             socket = stack.enter_context(backend.running(Path(folder)))
-            devices.append(
-                VhostUserDevice(socket, 45, queues=1, size=128, config_size=CONFIG_SIZE, driver_ids=DRIVER_IDS)
-            )
-        config = replace(bench.builder.prepare(guest_options, devices, sources=DRIVER_SOURCES), overlay=overlay)
+            size = CONFIG_SIZES.get(backend.name, CONFIG_SIZE)
+            devices.append(VhostUserDevice(socket, 45, queues=1, size=128, config_size=size))
+        config = bench.builder.prepare(guest_options, devices)
+        assert isinstance(config, LaunchConfig)
+        command = f"guest_load {schedule.seconds} {schedule.repetitions} {' '.join(paths)}"
         with bench.runner.progress.step("a guest measures"), Guest(config) as guest:
-            result = guest.result(2 * duration + BOOT)
+            result = guest.run(command, 2 * duration + BOOT)
     lines = list(parse(result.lines))
-    if result.status or len(lines) != schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS):
+    if result.returncode or len(lines) != schedule.repetitions * len(backends) * len(WRITERS) * len(KINDS):
         raise GuestError(
-            "the guest's program failed; its console's last lines:"
-            + "".join(f"\n  | {line}" for line in result.lines[-10:])
+            "the guest's program failed; its last lines:"
+            + "".join(f"\n  | {line}" for line in (result.stdout + result.stderr).splitlines()[-10:])
         )
     return lines, config.accel
 

@@ -4,7 +4,6 @@ The guest's init reads a command a line. What the command writes to its standard
 followed by a *mark*: a zero byte, a word that nobody can guess, and the exit status. So the kernel's messages, which
 go to the console, are never in between.
 
->>> import socket
 >>> ours, guests = socket.socketpair()
 >>> commands = Commands(ours, "8d3f")
 >>> commands.send("echo hello")
@@ -19,14 +18,15 @@ b'echo hello\n'
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import time
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
 
 if TYPE_CHECKING:
-    import socket
     from typing import BinaryIO
 
 LONGEST_COMMAND = 4000  # bytes; the buffer of the guest's terminal has 4096
@@ -51,6 +51,11 @@ class Commands:
     def close(self) -> None:
         """Close the line."""
         self._connection.close()
+
+    def give_up(self) -> None:
+        """Let whoever waits, now or later, get an EOFError. Any thread may do this."""
+        with contextlib.suppress(OSError):  # nobody is at the other end any more
+            self._connection.shutdown(socket.SHUT_RD)
 
     def send(self, command: str) -> None:
         """Start a command.

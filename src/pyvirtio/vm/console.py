@@ -31,11 +31,18 @@ class Console:
     Args:
         descriptor: the reading end of the pipe, which the console closes.
         show: called with each line, from the reading thread.
+        panicked: called when the guest's kernel panics, from the reading thread.
     """
 
-    def __init__(self, descriptor: int, show: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        show: Callable[[str], None] | None = None,
+        panicked: Callable[[], object] = lambda: None,
+    ) -> None:
         self._descriptor = descriptor
         self._show = show
+        self._panicked = panicked
         self._news = threading.Condition()
         self._history: deque[str] = deque(maxlen=HISTORY)
         self._waiting: deque[str] = deque(maxlen=BACKLOG)
@@ -104,6 +111,7 @@ class Console:
 
     def _take(self, raw: list[bytes], *, ended: bool = False) -> None:
         lines = [printable(line) for line in raw]
+        had_panicked = bool(self._panic)
         with self._news:
             for line in lines:
                 self._waiting.append(line)
@@ -112,6 +120,8 @@ class Console:
                     self._panic = line
             self._ended = ended
             self._news.notify_all()
+        if self._panic and not had_panicked:
+            self._panicked()
         for line in lines if self._show else ():
             assert self._show is not None
             self._show(line)

@@ -12,7 +12,7 @@ virtio-mmio transports sit, under different names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class Frontend:
         bus: QEMU's name for it on the virtio bus.
         since: the first version of QEMU that has it.
         config: where the configuration space comes from.
+        config_size: how many bytes it reads of a configuration space that comes from the back-end; a device that has
+            fewer is none for it.
         queues: the queues that a device always has, in order.
         repeated: the group of queues that comes any number of times after (for net: instead of) those.
         size: the entries of each queue where QEMU fixes them; 0: `options` says them.
@@ -75,6 +77,7 @@ class Frontend:
     bus: str
     since: str
     config: ConfigSource
+    config_size: int = field(default=0, kw_only=True)
     queues: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     size: int = 0
@@ -141,6 +144,7 @@ FRONTENDS = {
         ConfigSource.BACKEND,
         repeated=("request",),
         options="num-queues={count},queue-size={size}",
+        config_size=60,
     ),
     4: Frontend("rng", "vhost-user-rng-pci", "vhost-user-rng", "7.1", ConfigSource.NONE, ("request",), size=4),
     8: Frontend(
@@ -155,7 +159,15 @@ FRONTENDS = {
     ),
     16: Frontend("gpu", "vhost-user-gpu-pci", "vhost-user-gpu", "4.1", ConfigSource.QEMU, ("control", "cursor")),
     17: Frontend("rtc", "vhost-user-rtc-pci", "vhost-user-rtc", "11.1", ConfigSource.NONE, ("request", "alarm")),
-    18: Frontend("input", "vhost-user-input-pci", "vhost-user-input", "4.1", ConfigSource.BACKEND, ("event", "status")),
+    18: Frontend(
+        "input",
+        "vhost-user-input-pci",
+        "vhost-user-input",
+        "4.1",
+        ConfigSource.BACKEND,
+        ("event", "status"),
+        config_size=136,
+    ),
     19: Frontend(
         "vsock",
         "vhost-user-vsock-pci",
@@ -163,6 +175,7 @@ FRONTENDS = {
         "5.1",
         ConfigSource.BACKEND,
         ("rx", "tx", "event"),
+        config_size=8,
     ),
     20: Frontend(
         "crypto",
@@ -183,6 +196,7 @@ FRONTENDS = {
         ConfigSource.BACKEND,
         ("control", "event", "tx", "rx"),
         size=64,
+        config_size=12,
     ),
     26: Frontend(
         "fs",
@@ -198,7 +212,13 @@ FRONTENDS = {
     32: Frontend("scmi", "vhost-user-scmi-pci", "vhost-user-scmi", "8.1", ConfigSource.NONE, ("command", "event")),
     34: Frontend("i2c", "vhost-user-i2c-pci", "vhost-user-i2c-device", "6.2", ConfigSource.NONE, ("request",), size=4),
     41: Frontend(
-        "gpio", "vhost-user-gpio-pci", "vhost-user-gpio-device", "7.2", ConfigSource.BACKEND, ("request", "event")
+        "gpio",
+        "vhost-user-gpio-pci",
+        "vhost-user-gpio-device",
+        "7.2",
+        ConfigSource.BACKEND,
+        ("request", "event"),
+        config_size=8,
     ),
     45: Frontend("spi", "vhost-user-spi-pci", "vhost-user-spi-device", "11.1", ConfigSource.BACKEND, ("request",)),
 }

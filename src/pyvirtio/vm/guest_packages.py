@@ -102,14 +102,15 @@ class GuestPackages:
                 self._newest(suites, f"linux-{part}{FLAVOURS[flavour]}-{architecture}", architecture)
                 for part in ("image", "headers")
             )
-            # Newer kernels have image and modules in packages of their own, and the headers' common part in another.
+            # Newer kernels have image, modules and their lists in packages of their own.
             parts = [
-                *(self._parts(suites, image, r"linux-(binary|modules)-", architecture)),
+                *(self._parts(suites, image, r"linux-(base-\d|binary-|modules-)", architecture)),
                 *(self._parts(suites, headers, r"linux-(headers|kbuild)-", architecture)),
             ]
             self.registry.unpack(suites, [f"{image}:{architecture}", f"{headers}:{architecture}", *parts], folder)
             prune(folder)
             relocate(folder)
+            Kernel.unpacked(folder)  # what has none is not to be kept
 
         return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version, flavour), make))
 
@@ -198,8 +199,8 @@ def relocate(folder: Path) -> None:
     """Let the unpacked headers of a kernel find their common part beside them, instead of in /usr/src."""
     here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
     for makefile in folder.glob("usr/src/linux-headers-*/Makefile"):
-        text = makefile.read_text()
-        makefile.write_text(re.sub(r"^include /usr/src/", f"include {here}../", text, flags=re.MULTILINE))
+        text = re.sub(r"^include /usr/src/", f"include {here}../", makefile.read_text(), flags=re.MULTILINE)
+        makefile.write_text(re.sub(r"^KBUILD_OUTPUT=/usr/src/", f"KBUILD_OUTPUT={here}../", text, flags=re.MULTILINE))
 
 
 def _kernel_key(arch: str, version: str, flavour: str) -> str:

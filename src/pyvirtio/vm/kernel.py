@@ -36,13 +36,15 @@ class Kernel:
     @classmethod
     def unpacked(cls, root: Path) -> Kernel:
         """Return the kernel whose packages were unpacked under `root`."""
-        images = sorted((root / "boot").glob("vmlinuz-*"))
+        # Debian's newest packages have the image among the modules.
+        images = {path.name.removeprefix("vmlinuz-"): path for path in (root / "boot").glob("vmlinuz-*")}
+        images |= {path.parent.name: path for path in (root / "usr/lib/modules").glob("*/vmlinuz")}
         if not images:
             raise ProvisionError(f"{root} holds no kernel; remove that folder, and it is provisioned again")
-        release = images[-1].name.removeprefix("vmlinuz-")
+        release = max(images)
         headers = root / "usr/src" / f"linux-headers-{release}"
         modules = (root / "lib/modules" / release, root / "usr/lib/modules" / release)
-        return cls(images[-1], release, _first(*modules), _first(headers))
+        return cls(images[release], release, _first(*modules), _first(headers))
 
     @classmethod
     def given(cls, image: Path, *, native: bool) -> Kernel:

@@ -10,6 +10,7 @@ from pyvirtio.errors import LocalError
 from pyvirtio.provision.cache import Cache, default_root, digest
 from pyvirtio.provision.packages import Registry
 from pyvirtio.provision.progress import Progress, Silent
+from pyvirtio.spec.ids import device_name
 from pyvirtio.vm.accel import choose_accelerator
 from pyvirtio.vm.device_ids import DeviceProbe
 from pyvirtio.vm.drivers import OWN_IDS, STOCK_MODULES, bound_ids, needed_kernel, undriven
@@ -22,7 +23,7 @@ from pyvirtio.vm.machine import Boot, Machine, find_machine
 from pyvirtio.vm.module_build import build_module
 from pyvirtio.vm.qemu import Qemu, find_qemu
 from pyvirtio.vm.rootfs import DRIVER_SOURCES, SHELL, Contents, build_initramfs, compiled_library
-from pyvirtio.vm.uml import ARCH, UmlConfig
+from pyvirtio.vm.uml import ARCH, DRIVEN, UmlConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -230,6 +231,8 @@ class GuestBuilder:
     ) -> UmlConfig:
         if options.transport or options.qemu or options.qemu_options or options.accel not in {"auto", "tcg"}:
             raise LocalError("user-mode Linux runs without QEMU: leave its options, transport and accelerator out")
+        if strange := [device_name(device.id) for device in devices if device.id not in DRIVEN]:
+            raise LocalError(f"user-mode Linux has no driver for the {strange[0]}; leave --arch um out")
         options = replace(options, arch=platform.machine())
         initramfs = self._initramfs(options, kernel, (), devices, built)
         overlay, size = _overlay(options.files), initramfs.stat().st_size
@@ -268,7 +271,8 @@ def _with_frontend(device: VhostUserDevice, probe: DeviceProbe) -> VhostUserDevi
     """Return the device behind the front-end made for its type; one with a driver of its own is of no such type."""
     if device.driver_ids or device.frontend is not GENERIC:
         return device
-    return replace(device, frontend=probe.frontend(device.id))
+    found = probe.frontend(device.id)
+    return replace(device, frontend=found) if device.config_size >= found.config_size else device
 
 
 def _overlay(files: Mapping[str, Path | bytes]) -> Initramfs:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import BinaryIO
 
-    from pyvirtio.vm.machine import Command
+    from pyvirtio.vm.machine import Command, VhostUserDevice
 
 OURS = "pyvirtio-guest: "
 LISTENING = "listening"
@@ -80,6 +80,10 @@ class Launchable(Protocol):
     @property
     def emulator(self) -> str:
         """Return what runs the guest, for messages."""
+
+    @property
+    def devices(self) -> Sequence[VhostUserDevice]:
+        """Return what is attached."""
 
     @property
     def has_monitor(self) -> bool:
@@ -299,7 +303,8 @@ class Guest:
             os.close(writing)
             for one in theirs:
                 one.close()
-        self._console = Console(reading, self._show)
+        # A kernel that panicked may hang.
+        self._console = Console(reading, self._show, self._commands.give_up)
         stack.callback(self._end)
         self._monitor = monitor if self.config.has_monitor else None
 
@@ -349,7 +354,10 @@ class Guest:
         self._console.wait_for_end(LAST_WORDS)
         if self._console.panic:
             return self._failure(f"the guest's kernel gave up while waiting for {what}: {self._console.panic}")
-        status = self._process.wait()
+        try:
+            status = self._process.wait(LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            return self._failure(f"{self.config.emulator} hung up while waiting for {what}")
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return self._failure(f"{self.config.emulator} {how} while waiting for {what}")
 

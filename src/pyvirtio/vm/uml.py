@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ARCH = "um"
 MEMORY = 256  # MiB
+DRIVEN = frozenset({1, 2, 3, 5, 8, 19, 26})  # the virtio ids that its modules bind
 
 
 @dataclass(frozen=True)

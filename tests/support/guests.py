@@ -1,0 +1,39 @@
+"""Guests for tests: skipped, with the reason, where nothing can be provisioned, and what their kernels must not say."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyvirtio import vm
+from pyvirtio.errors import ProvisionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyvirtio.vm import Guest
+    from pyvirtio.vm.guests import Attachable
+
+TROUBLE = ("Oops", "BUG:", "WARNING:", "Call Trace", "refcount", "kmemleak", "is not a head", "leaked", "reports error")
+
+
+@contextlib.contextmanager
+def guest(*devices: Attachable, **options: Any) -> Iterator[Guest]:
+    """Boot a guest as `pyvirtio.vm.guest` does, emulated unless it says otherwise; skip where it cannot be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            machine = stack.enter_context(vm.guest(*devices, **{"accel": "tcg", **options}))
+        except ProvisionError as error:
+            pytest.skip(f"nothing can be provisioned here: {error}")
+        yield machine
+
+
+@contextlib.contextmanager
+def unremarkable(machine: Guest, *, allowed: tuple[str, ...] = ()) -> Iterator[None]:
+    """Fail if what runs in the block makes the guest's kernel complain."""
+    yield
+    log = machine.run("dmesg").lines
+    found = [line for line in log if any(sign in line for sign in TROUBLE if sign not in allowed)]
+    assert not found, "\n".join(log[-60:])
