@@ -14,8 +14,7 @@ import pytest
 from pyvirtio.errors import ProvisionError
 from pyvirtio.testing.served import served
 from pyvirtio.vm.initramfs import Initramfs
-from pyvirtio.vm.launch import GuestOptions, default_builder
-from pyvirtio.vm.rootfs import DRIVER_SOURCES
+from pyvirtio.vm.launch import OWN_DRIVER, GuestOptions, LaunchConfig, default_builder
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(__file__).parents[1] / "src" / "pyvirtio"
@@ -29,7 +28,9 @@ def blocks(language: str) -> list[str]:
 
 
 DEVICE, *PROGRAMS = blocks("python")
-SERVE, QEMU = blocks("sh")
+IN_GUESTS = [program for program in PROGRAMS if "pyvirtio.vm" in program]
+SERVE, RUN, QEMU = blocks("sh")
+ANSWER = "21! mod 2**32 = 42"
 
 
 def printed_by(program: str) -> list[str]:
@@ -57,7 +58,11 @@ def run(command: list[str], folder: Path, limit: float = 60.0) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: re.findall(r"class (\w+)", program)[0])
+def name_of(program: str) -> str:
+    return str(re.findall(r"class (\w+)", program)[0])
+
+
+@pytest.mark.parametrize("program", [one for one in PROGRAMS if one not in IN_GUESTS], ids=name_of)
 def test_a_program_of_the_readme_prints_what_it_says(program, folder):
     expected = printed_by(program)
     assert expected
@@ -78,27 +83,37 @@ def test_the_driver_of_the_readme_drives_the_device_that_it_serves(folder):
         assert run_python(over_socket, folder) == printed_by(driver)
 
 
-@pytest.mark.guest
-@pytest.mark.timeout(900)  # the first run downloads some 250 MB
-def test_the_readmes_qemu_boots_a_guest_whose_driver_finds_the_device(folder):
-    builder, guest_options = default_builder(), GuestOptions(arch="x86_64", accel="tcg")
-    try:
-        qemu, kernel = builder.qemu(guest_options), builder.kernel(guest_options)
-        initramfs = builder.initramfs(guest_options, kernel, sources=DRIVER_SOURCES)
-    except ProvisionError as error:
-        pytest.skip(f"nothing can be provisioned here: {error}")
+def with_the_command_in_it(config: LaunchConfig, folder: Path) -> None:
+    """Write the kernel and an initramfs that runs the README's command."""
     command = Initramfs()
     command.file("command", b"factorial --wrap32 21\n")
-    (folder / "initrd").write_bytes(initramfs.read_bytes() + command.to_bytes())
-    (folder / "vmlinuz").symlink_to(kernel.image)
+    (folder / "initrd").write_bytes(config.initramfs.read_bytes() + command.to_bytes())
+    (folder / "vmlinuz").symlink_to(config.kernel)
 
+
+@pytest.mark.guest
+@pytest.mark.timeout(900)  # the first run downloads some 250 MB
+def test_the_guests_of_the_readme_answer(folder):
+    try:
+        config = default_builder().prepare(GuestOptions(accel="tcg", drivers=[OWN_DRIVER]))
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+    assert isinstance(config, LaunchConfig)
+    assert f"prints `{ANSWER}`" in TEXT
+
+    program, *words = shlex.split(RUN)
+    assert program == "pyvirtio"
+    assert run([sys.executable, "-m", "pyvirtio", *words], folder, limit=300) == f"{ANSWER}\n"
+
+    [in_python] = IN_GUESTS
+    assert printed_by(in_python)[0] == ANSWER
+    assert run([sys.executable, "-c", in_python], folder, limit=300).splitlines() == printed_by(in_python)
+
+    with_the_command_in_it(config, folder)
     program, *arguments = shlex.split(QEMU.replace("\\\n", " ").replace(SOCKET, str(folder / "s")))
     assert program == "qemu-system-x86_64"
     with serving_as_the_readme_does(folder):
-        console = run([*qemu.prefix, *arguments], folder, limit=300)
-    answer = "21! mod 2**32 = 42"
-    assert answer in console
-    assert answer in TEXT
+        assert ANSWER in run([*config.qemu.prefix, *arguments], folder, limit=300)
 
 
 def test_links_of_the_pages_lead_somewhere():
@@ -110,9 +125,11 @@ def test_links_of_the_pages_lead_somewhere():
 
 def test_the_table_of_commands_shows_options_that_exist():
     rows = re.findall(r"^\| `pyvirtio ([a-z ]+?)(?: [A-Z][^`]*)?` \| (.*) \|$", TEXT, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 8
     for command, what in rows:
         options = re.findall(r"`(--[a-z0-9-]+)", what)
+        if not options:
+            continue
         usage = run([sys.executable, "-m", "pyvirtio", *command.split(), "--help"], README.parent)
         assert not [option for option in options if option not in usage], command
 

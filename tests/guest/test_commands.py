@@ -12,7 +12,9 @@ import time
 
 import pytest
 
-from tests.guest.conftest import TROUBLE
+from pyvirtio.errors import ProvisionError
+from pyvirtio.vm.launch import GuestOptions, default_builder
+from tests.support.guests import TROUBLE
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs
 
@@ -24,16 +26,19 @@ def run(*words):
 
 
 @pytest.fixture(autouse=True)
-def provisioned(prepared):
+def provisioned():
     """Skip, with the reason, where nothing can be provisioned."""
-    prepared()
+    try:
+        default_builder().prepare(GuestOptions(accel="tcg"))
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
 
 
 def test_vm_factorial_prints_what_the_guest_computes():
     done = run("vm", "factorial", "5", "34", "--accel", "tcg", "--console")
     assert done.stdout == "5! = 120\n34! = 295232799039604140847618609643520000000\n", done.stderr
     assert done.returncode == 0
-    assert "pyvirtio-guest: ready" in done.stderr
+    assert "pyvirtio-guest: exit 0" in done.stderr
     assert not any(sign in done.stderr for sign in TROUBLE)
 
 
@@ -65,6 +70,12 @@ def test_vm_factorial_says_what_the_guest_could_not_do():
         (("vm", "factorial", "5", "--qemu", "/missing/qemu"), 1, "/missing/qemu"),
         (("vm", "factorial", "5", "--kernel", "/missing/kernel"), 1, "/missing/kernel"),
         (("vm", "shell"), 1, "terminal"),
+        (("vm", "run", "--device", "factorial"), 2, "-- COMMAND"),
+        (("vm", "run", "--device", "nothing", "--", "true"), 1, "'nothing'"),
+        (("vm", "run", "--file", "/missing/file", "--", "true"), 1, "/missing/file"),
+        (("vm", "run", "--module", "virtio_blc", "--", "true"), 1, "virtio_blk"),
+        (("vm", "run", "--arch", "um", "--device", "factorial", "--", "true"), 1, "driver"),
+        (("vm", "run", "--print", "--for", "crosvm", "--device", "factorial"), 1, "crosvm"),
     ],
 )
 def test_wrong_use_is_one_line_that_helps(words, status, hint):
@@ -86,7 +97,7 @@ def test_doctor_finds_what_was_provisioned():
 def test_vm_shell_is_a_shell_with_the_device():
     pid, terminal = pty.fork()
     if not pid:
-        os.execv(sys.executable, [*COMMAND, "vm", "shell", "--accel", "tcg"])
+        os.execv(sys.executable, [*COMMAND, "vm", "shell", "--device", "factorial", "--accel", "tcg"])
     try:
         seen = read_until(terminal, b"# ")
         os.write(terminal, b"factorial 6; poweroff -f\n")

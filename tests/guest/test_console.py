@@ -8,25 +8,22 @@ import socket
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from pyvirtio.vm.guest import Guest
 
 from pyvirtio import serving
-from pyvirtio.errors import LocalError, ProvisionError
-from pyvirtio.vm.launch import GuestOptions, default_builder
-from pyvirtio.vm.machine import VhostUserDevice
-from tests.guest.conftest import unremarkable
-from tests.support import qmp
 from tests.support.devices.console import Console
+from tests.support.guests import guest, pause, unremarkable
 from tests.support.vhost import until
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pyvirtio.vm import Guest
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 
@@ -88,94 +85,81 @@ class Line:
 
 
 @contextlib.contextmanager
-def console_at(path: Path) -> Iterator[tuple[serving[Console], Line, VhostUserDevice]]:
+def console_at(path: Path) -> Iterator[tuple[serving[Console], Line]]:
     """Serve a console in this process."""
     ours, theirs = socket.socketpair()
     with ours, theirs, serving(Console(theirs), str(path)) as served:
-        yield served, Line(ours), VhostUserDevice.of(served.device.description(), path)
+        yield served, Line(ours)
 
 
-def exchange_lines(guest: Guest, line: Line, word: str) -> None:
+def exchange_lines(machine: Guest, line: Line, word: str) -> None:
     """Let a line through in each direction, whatever may be on its way still."""
-    guest.send(f"grep -a -m 1 'to the guest: {word}' /dev/hvc0")
+    machine.send(f"grep -a -m 1 'to the guest: {word}' /dev/hvc0")
     line.send(f"\nto the guest: {word}\n".encode())
-    assert guest.result().lines == [f"to the guest: {word}"]
+    assert machine.result().lines == [f"to the guest: {word}"]
     with line.skipping_to(f"to the host: {word}\n"):
-        assert guest.run(f"echo 'to the host: {word}' >/dev/hvc0").status == 0
+        assert machine.run(f"echo 'to the host: {word}' >/dev/hvc0").returncode == 0
 
 
 def exchange_megabytes(
-    guest: Guest, line: Line, rng: random.Random, at_each: dict[int, Callable[[], object]] | None = None
+    machine: Guest, line: Line, rng: random.Random, at_each: dict[int, Callable[[], object]] | None = None
 ) -> None:
     """Send a megabyte in both directions at once, and compare what arrives."""
     data = rng.randbytes(MEGABYTE)
-    guest.send(
+    machine.send(
         f"head -c {MEGABYTE} /dev/urandom >/tmp/data; sha256sum </tmp/data; "
         f"head -c {MEGABYTE} /dev/hvc0 | sha256sum & cat /tmp/data >/dev/hvc0; wait"
     )
     with line.sending(data):
         received = line.receive(MEGABYTE, at_each)
-        sums = [words.split()[0] for words in guest.result().lines]
+        sums = [words.split()[0] for words in machine.result().lines]
     assert sums == [hashlib.sha256(received).hexdigest(), hashlib.sha256(data).hexdigest()]
 
 
 def test_a_console_under_user_mode_linux(tmp_path: Path, rng: random.Random) -> None:
     """Lines, bulk, a resized window, and a driver that is taken away and comes back while data flows."""
-    with console_at(tmp_path / "s") as (served, line, device), contextlib.ExitStack() as stack:
-        try:
-            config = stack.enter_context(default_builder().uml([device], modules=["virtio_console"]))
-        except (LocalError, ProvisionError) as error:
-            pytest.skip(f"user-mode Linux cannot be provisioned here: {error}")
-        guest = stack.enter_context(Guest(config, boot_limit=60))
-        with unremarkable(guest):
-            assert guest.run(OPEN).status == 0
-            exchange_lines(guest, line, "first")
-            exchange_megabytes(guest, line, rng)
+    with console_at(tmp_path / "s") as (served, line), guest(served, arch="um") as machine:
+        with unremarkable(machine):
+            assert machine.run(OPEN).returncode == 0
+            exchange_lines(machine, line, "first")
+            exchange_megabytes(machine, line, rng)
 
             served.call(served.device.update_config, columns=132)
             resized = f'until [ "$({WINDOW})" = "132 25" ]; do usleep 10000; done'
-            assert guest.run(f"timeout 20 sh -c '{resized.replace(chr(39), chr(34))}'").status == 0
+            assert machine.run(f"timeout 20 sh -c '{resized.replace(chr(39), chr(34))}'").returncode == 0
 
-            guest.run("(cat /dev/zero >/dev/hvc0) >/dev/null 2>&1 &")
+            machine.run("(cat /dev/zero >/dev/hvc0) >/dev/null 2>&1 &")
             line.receive(MEGABYTE)
             with line.skipping_to("the driver is back"):
-                assert guest.run(f"echo virtio0 >{DRIVER}/unbind; {LET_GO}").status == 0
+                assert machine.run(f"echo virtio0 >{DRIVER}/unbind; {LET_GO}").returncode == 0
                 line.send(b"while nobody is there")
-                assert guest.run(f"echo virtio0 >{DRIVER}/bind && {OPEN}").status == 0
-                guest.run("echo 'the driver is back' >/dev/hvc0")
-            exchange_lines(guest, line, "after it came back")
-            exchange_megabytes(guest, line, rng)
-        guest.power_off()
+                assert machine.run(f"echo virtio0 >{DRIVER}/bind && {OPEN}").returncode == 0
+                machine.run("echo 'the driver is back' >/dev/hvc0")
+            exchange_lines(machine, line, "after it came back")
+            exchange_megabytes(machine, line, rng)
+        machine.power_off()
         assert served.faults == []
 
 
 def test_a_console_under_qemu_that_pauses_and_reboots(tmp_path: Path, rng: random.Random) -> None:
-    monitor_path = tmp_path / "m"
-    with console_at(tmp_path / "s") as (served, line, device):
-        try:
-            config = default_builder().prepare(GuestOptions(accel="tcg"), [device], modules=["virtio_console"])
-        except ProvisionError as error:
-            pytest.skip(f"nothing can be provisioned here: {error}")
-        config = replace(config, extra=(*qmp.options(monitor_path), "-action", "reboot=reset"))
-        with Guest(config) as guest, qmp.monitor(monitor_path) as monitor:
-            with unremarkable(guest):
-                assert guest.run(OPEN).status == 0
-                exchange_lines(guest, line, "first")
-                exchange_megabytes(guest, line, rng, {MEGABYTE * n // 10: monitor.pause for n in range(10)})
+    with console_at(tmp_path / "s") as (served, line), guest(served) as machine:
+        with unremarkable(machine):
+            assert machine.run(OPEN).returncode == 0
+            exchange_lines(machine, line, "first")
+            exchange_megabytes(machine, line, rng, {MEGABYTE * n // 10: partial(pause, machine) for n in range(10)})
 
-                guest.run("(cat /dev/zero >/dev/hvc0) >/dev/null 2>&1 &")
-                line.receive(MEGABYTE)
-                with line.skipping_to("the guest is back"):
-                    guest.send("reboot -f")
-                    line.send(b"while nobody is there")
-                    guest.wait_for("pyvirtio-guest: listening")
-                    assert guest.run(OPEN).status == 0
-                    guest.run("echo 'the guest is back' >/dev/hvc0")
-                exchange_lines(guest, line, "after the reboot")
-                exchange_megabytes(guest, line, rng)
-            assert served.faults == []
+            machine.run("(cat /dev/zero >/dev/hvc0) >/dev/null 2>&1 &")
+            line.receive(MEGABYTE)
+            with line.skipping_to("the guest is back"):
+                line.send(b"while nobody is there")
+                machine.reboot()
+                assert machine.run(OPEN).returncode == 0
+                machine.run("echo 'the guest is back' >/dev/hvc0")
+            exchange_lines(machine, line, "after the reboot")
+            exchange_megabytes(machine, line, rng)
+        assert served.faults == []
 
-            # Nobody reads: the guest loses what it writes then, and the machine stops and goes on all the same.
-            guest.send("cat /dev/zero >/dev/hvc0")
-            until(lambda: served.faults)
-            monitor.pause()
+        # Nobody reads: the guest loses what it writes then, and the machine stops and goes on all the same.
+        machine.send("cat /dev/zero >/dev/hvc0")
+        until(lambda: served.faults)
+        pause(machine)

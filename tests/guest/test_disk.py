@@ -8,23 +8,17 @@ import hashlib
 import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pyvirtio.vm.guest import Guest
 
 from pyvirtio import serving
-from pyvirtio.errors import LocalError, ProvisionError
 from pyvirtio.testing.served import served
-from pyvirtio.vm.device_ids import DeviceProbe
-from pyvirtio.vm.launch import GuestOptions, default_builder
-from pyvirtio.vm.machine import VhostUserDevice
-from tests.guest.conftest import unremarkable
-from tests.support import qmp
+from pyvirtio.vm import VhostUserDevice
 from tests.support.devices import disk
 from tests.support.devices.disk import Disk
+from tests.support.guests import guest, pause, unremarkable
 
 if TYPE_CHECKING:
     import random
@@ -113,20 +107,14 @@ def checksum(path: Path) -> str:
 def test_requests_overlap_and_failures_are_io_errors(tmp_path: Path, rng: random.Random) -> None:
     image = tmp_path / "image"
     image.write_bytes(rng.randbytes(8 * MEGABYTE))
-    with serving(Erratic(image, rng), str(tmp_path / "s")) as server, contextlib.ExitStack() as stack:
+    with serving(Erratic(image, rng), str(tmp_path / "s")) as server, guest(server, arch="um") as machine:
         device = server.device
-        attached = VhostUserDevice.of(device.description(), tmp_path / "s")
-        try:
-            config = stack.enter_context(default_builder().uml([attached], modules=["virtio_blk"]))
-        except (LocalError, ProvisionError) as error:
-            pytest.skip(f"user-mode Linux cannot be provisioned here: {error}")
-        guest = stack.enter_context(Guest(config, boot_limit=60))
-        with unremarkable(guest):
+        with unremarkable(machine):
             server.call(device.gather, 32)
-            assert guest.run(READ).lines[0].split()[0] == checksum(image)
+            assert machine.run(READ).lines[0].split()[0] == checksum(image)
             assert device.most >= 32
             assert device.ended != sorted(device.ended)
-            assert guest.run(WRITE).lines[0].split()[0] == checksum(image)
+            assert machine.run(WRITE).lines[0].split()[0] == checksum(image)
             assert device.most <= 64, "the queue is declared for so many"
             assert server.faults == []
 
@@ -137,7 +125,7 @@ def test_requests_overlap_and_failures_are_io_errors(tmp_path: Path, rng: random
                     f"dd if=/tmp/0 of=/dev/vda bs=512 count=1 seek={sector} oflag=direct conv=notrunc",
                     f"dd if=/tmp/0 of=/dev/vda bs=512 count=1 seek={sector} conv=notrunc,fsync",
                 ]
-                return [guest.run(command).status == 0 for command in commands[: 2 + cached]]
+                return [machine.run(command).returncode == 0 for command in commands[: 2 + cached]]
 
             before = checksum(image)
             device.bad, device.stuck = {1000}, {2000}
@@ -147,7 +135,7 @@ def test_requests_overlap_and_failures_are_io_errors(tmp_path: Path, rng: random
             assert transfers(992) == transfers(1008) == transfers(2008) == [True, True, True]
             device.bad = device.stuck = set()
             assert transfers(1000) == transfers(2000) == [True, True, True]
-        guest.power_off()
+        machine.power_off()
 
 
 @contextlib.contextmanager
@@ -181,31 +169,22 @@ FILES = (
 
 
 def test_a_file_system_survives_dying_workers_and_a_machine_that_pauses(tmp_path: Path) -> None:
-    image, monitor_path = tmp_path / "image", tmp_path / "m"
+    image = tmp_path / "image"
     image.write_bytes(b"")
     os.truncate(image, 64 * MEGABYTE)
-    guest_options = GuestOptions(accel="tcg")
     with contextlib.closing(Disk(image)) as like_it, served(f"{disk.__file__}:Disk,path={image},segments=8") as server:
-        device = VhostUserDevice.of(like_it.description(), Path(server.path))
-        builder = default_builder()
-        try:
-            probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
-            device = replace(device, frontend=probe.frontend(device.id))
-            config = builder.prepare(guest_options, [device], modules=["virtio_blk", "ext4"])
-        except ProvisionError as error:
-            pytest.skip(f"nothing can be provisioned here: {error}")
 
         def kill_worker() -> None:
             for worker in server.workers():
                 os.kill(worker, signal.SIGKILL)
 
-        config = replace(config, extra=qmp.options(monitor_path))
-        with Guest(config) as guest, qmp.monitor(monitor_path) as monitor, unremarkable(guest):
-            with disturbing(kill_worker, monitor.pause) as done:
-                assert guest.run(FILES).lines == ["32"]
+        attached = VhostUserDevice.of(like_it.description(), Path(server.path))
+        with guest(attached, modules=["ext4"]) as machine, unremarkable(machine):
+            with disturbing(kill_worker, lambda: pause(machine)) as done:
+                assert machine.run(FILES).lines == ["32"]
             assert min(done) >= 3
-            in_the_guest = guest.run("sha256sum /dev/vda").lines[0].split()[0]
+            in_the_guest = machine.run("sha256sum /dev/vda").lines[0].split()[0]
             assert in_the_guest == checksum(image)
-            log = guest.run("dmesg").output
+            log = machine.run("dmesg").stdout
             assert "error" not in log.lower()
         assert not server.lines("[request-failed]")

@@ -37,3 +37,10 @@ def unremarkable(machine: Guest, *, allowed: tuple[str, ...] = ()) -> Iterator[N
     log = machine.run("dmesg").lines
     found = [line for line in log if any(sign in line for sign in TROUBLE if sign not in allowed)]
     assert not found, "\n".join(log[-60:])
+
+
+def pause(machine: Guest) -> None:
+    """Stop the machine, its devices included, and let it go on."""
+    machine.stop()
+    assert machine.monitor.execute("query-status")["status"] == "paused"
+    machine.cont()

@@ -166,6 +166,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from pyvirtio.testing.signals import interruptible
+from pyvirtio.vm.launch import LaunchConfig
 from pyvirtio.vm.machine import find_machine
 from pyvirtio.vm.qemu import Qemu
 from pyvirtio.vm.running import Guest
