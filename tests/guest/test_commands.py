@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import time
 import pytest
 
 from pyvirtio.errors import ProvisionError
-from pyvirtio.vm.launch import GuestOptions, default_builder
+from pyvirtio.testing.served import served
+from pyvirtio.vm.launch import OWN_DRIVER, GuestOptions, default_builder
+from tests.support import disk, entropy
 from tests.support.guests import TROUBLE
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]  # the first run downloads what it needs
@@ -40,6 +44,64 @@ def test_vm_factorial_prints_what_the_guest_computes():
     assert done.returncode == 0
     assert "pyvirtio-guest: exit 0" in done.stderr
     assert not any(sign in done.stderr for sign in TROUBLE)
+
+
+def test_vm_run_is_the_command_its_output_and_its_status(tmp_path):
+    """Options that make a guest, in one: devices of two kinds, a driver from source, a package, a module, a file."""
+    shutil.copytree(OWN_DRIVER, tmp_path / "driver")
+    (tmp_path / "a b").write_text("a file\n")
+    everything = (
+        "head -c 16 /dev/hwrng; ./tool; cat 'a b'; factorial 5; lsmod | grep -c '^virtio_balloon'; command -v mke2fs; "
+        "printf 'no newline, and \\377\\000 as they are'; echo wrong >&2; exit 7"
+    )
+    (tmp_path / "tool").write_text("#!/bin/sh\necho a tool\n")
+    (tmp_path / "tool").chmod(0o755)
+    done = subprocess.run(
+        [
+            *(*COMMAND, "vm", "run", "--device", f"{entropy.__file__}:Entropy", "--device", "factorial"),
+            *("--driver", "driver", "--module", "virtio_balloon", "--package", "e2fsprogs", "--file", "tool"),
+            *("--file", f"{tmp_path}/a b:/root/a b", "--accel", "tcg", "--", everything),
+        ],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    expected = b"0123456789abcdefa tool\na file\n5! = 120\n1\n/sbin/mke2fs\nno newline, and \xff\0 as they are"
+    assert (done.returncode, done.stdout) == (7, expected), done.stderr.decode()
+    assert done.stderr.decode().splitlines()[-1] == "wrong"
+
+
+def test_vm_run_in_user_mode_linux_passes_words_on_as_they_are():
+    done = run(
+        "vm", "run", "--arch", "um", "--device", f"{disk.__file__}:Disk", "--", "printf", "%s\n", "a  b", "$HOME"
+    )
+    assert (done.returncode, done.stdout) == (0, "a  b\n$HOME\n"), done.stderr
+
+
+def test_what_print_prints_boots(tmp_path):
+    done = run("vm", "run", "--device", "factorial", "--accel", "tcg", "--print", "--", "factorial", "5")
+    assert done.returncode == 0, done.stderr
+    hint = next(line for line in done.stdout.splitlines() if "pyvirtio serve" in line)
+    word, path = re.findall(r"pyvirtio serve (\S+) --socket (\S+)", hint)[0]
+    ours = str(tmp_path / "s")
+    with served(word, path=ours):
+        booted = subprocess.run(
+            ["sh", "-c", done.stdout.replace(path, ours)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "5! = 120" in booted.stdout, booted.stderr
+    for monitor in ("cloud-hypervisor", "libvirt"):
+        other = run("vm", "run", "--device", "factorial", "--accel", "tcg", "--print", "--for", monitor)
+        assert (other.returncode, path in other.stdout) == (0, True), other.stderr
+
+
+def test_the_qemu_that_guests_run_in_takes_any_arguments():
+    assert run("qemu", "--version").stdout.startswith("QEMU emulator version")
+    assert "virt-10.2" in run("qemu", "aarch64", "-M", "help").stdout
 
 
 WRAPPED = {0: 1, 5: 120, 10: 3628800, 12: 479001600, 13: 1932053504, 20: 2192834560, 33: 2147483648, 34: 0}
@@ -71,7 +133,7 @@ def test_vm_factorial_says_what_the_guest_could_not_do():
         (("vm", "factorial", "5", "--kernel", "/missing/kernel"), 1, "/missing/kernel"),
         (("vm", "shell"), 1, "terminal"),
         (("vm", "run", "--device", "factorial"), 2, "-- COMMAND"),
-        (("vm", "run", "--device", "nothing", "--", "true"), 1, "'nothing'"),
+        (("vm", "run", "--device", "nothing", "--", "true"), 2, "'nothing'"),
         (("vm", "run", "--file", "/missing/file", "--", "true"), 1, "/missing/file"),
         (("vm", "run", "--module", "virtio_blc", "--", "true"), 1, "virtio_blk"),
         (("vm", "run", "--arch", "um", "--device", "factorial", "--", "true"), 1, "driver"),

@@ -18,7 +18,9 @@ def main(arguments: str) -> None:
         for command in commands:
             if command.startswith("poweroff"):
                 return
-            done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=line.fileno(), check=False)
+            done = subprocess.run(
+                ["sh", "-c", command.replace("\1", "\n")], stdin=subprocess.DEVNULL, stdout=line.fileno(), check=False
+            )
             print(f"pyvirtio-guest: exit {done.returncode}", flush=True)
             line.sendall(f"\0{end} {done.returncode}\n".encode())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -115,14 +114,21 @@ def backend_at(spec: str, path: str) -> Iterator[DeviceDescription]:
     What the device is comes from that process: an instance made here could hold a file or a terminal that it needs.
 
     Raises:
-        LocalError: it did not start; it has said why on stderr.
+        LocalError: it did not start.
     """
+    import pickle
+
     reading, writing = os.pipe()
 
     def run() -> None:
         os.close(reading)
         with open(writing, "wb") as pipe:
-            serve(spec, path, ready=lambda description: _tell(pipe, description))
+            try:
+                serve(spec, path, ready=lambda description: _tell(pipe, description))
+            except VirtioError as error:
+                if pipe.closed:
+                    raise
+                _tell(pipe, error)
 
     with _process(run) as pid:
         os.close(writing)
@@ -130,14 +136,19 @@ def backend_at(spec: str, path: str) -> Iterator[DeviceDescription]:
             told = pipe.read()
         if not told:
             raise LocalError(f"no back-end serves {spec}; see above")
+        outcome = pickle.loads(told)  # noqa: S301  # our own process says this
+        if isinstance(outcome, VirtioError):
+            raise outcome
         try:
-            yield pickle.loads(told)  # noqa: S301  # our own process says this
+            yield outcome
         finally:
             os.kill(pid, signal.SIGTERM)
 
 
-def _tell(pipe: IO[bytes], description: DeviceDescription) -> None:
-    pickle.dump(description, pipe)
+def _tell(pipe: IO[bytes], outcome: DeviceDescription | VirtioError) -> None:
+    import pickle
+
+    pickle.dump(outcome, pipe)
     pipe.close()
 
 

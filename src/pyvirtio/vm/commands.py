@@ -1,8 +1,8 @@
 r"""Commands for a guest and what they print, over a serial line of their own.
 
-The guest's init reads a command a line. What the command writes to its standard output comes back byte for byte,
-followed by a *mark*: a zero byte, a word that nobody can guess, and the exit status. So the kernel's messages, which
-go to the console, are never in between.
+The guest's init reads a command a line; a line break in a command travels as a byte of 1. What the command writes to
+its standard output comes back byte for byte, followed by a *mark*: a zero byte, a word that nobody can guess, and the
+exit status. So the kernel's messages, which go to the console, are never in between.
 
 >>> ours, guests = socket.socketpair()
 >>> commands = Commands(ours, "8d3f")
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 LONGEST_COMMAND = 4000  # bytes; the buffer of the guest's terminal has 4096
+LINE_BREAK = b"\1"
 LONGEST_WORD = 20  # of a mark
 
 
@@ -61,16 +62,17 @@ class Commands:
         """Start a command.
 
         Raises:
-            LocalError: it is longer than the guest's terminal takes, or more than one line.
+            LocalError: it is longer than the guest's terminal takes, or has bytes of 0 or 1.
             OSError: nobody is at the other end.
         """
-        line = command.encode() + b"\n"
-        if len(line) > LONGEST_COMMAND or b"\n" in line[:-1]:
+        line = command.encode()
+        if len(line) > LONGEST_COMMAND:
             raise LocalError(
-                f"a command for the guest is one line of at most {LONGEST_COMMAND} bytes; "
-                "put a longer one into a file of the guest"
+                f"a command for the guest has at most {LONGEST_COMMAND} bytes; put a longer one into a file there"
             )
-        self._connection.sendall(line)
+        if b"\0" in line or LINE_BREAK in line:
+            raise LocalError("a command for the guest has no bytes of 0 or 1; put such data into a file there")
+        self._connection.sendall(line.replace(b"\n", LINE_BREAK) + b"\n")
 
     def result(self, timeout: float, into: BinaryIO | None = None) -> tuple[bytes, str]:
         """Wait for a mark; return what came before it, and its word.
