@@ -32,10 +32,11 @@ TABLES = {
     "memory": "memory:measure",
     "start": "start:measure",
     "guest": "guest:measure",
+    "fio": "fio:measure",
     "boot": "boot:measure",
 }
 """What measures each: a module of `tables`, and its function, which is given a `Bench` and returns tables."""
-IN_GUESTS = ("guest", "boot")
+IN_GUESTS = ("guest", "fio", "boot")
 USUAL = tuple(name for name in TABLES if name not in IN_GUESTS)
 OF_A_SOCKET = ("factorial", "echo", "memory")
 
