@@ -95,7 +95,7 @@ class ChmapInfo(Struct):
     positions: tuple[int, ...] = array(u8(), 18)
 
 
-class ControlInfo(Struct):  # the union at its end as far as integers need it
+class ControlInfo(Struct):  # the union at its end as far as integers need it; Linux aligns it, so there is padding
     hda_fn_nid: int = le32()
     role: int = le32()
     type: int = le32()
@@ -103,6 +103,7 @@ class ControlInfo(Struct):  # the union at its end as far as integers need it
     count: int = le32()
     index: int = le32()
     name: str = chars(44)
+    padding: int = le32()
     min: int = le32()
     max: int = le32()
     step: int = le32()
@@ -125,8 +126,8 @@ class ControlEvent(Struct):
 
 
 CONTROLS = [
-    ControlInfo(1, 1 << 1 | OUTPUT, 1, READ_WRITE, 1, 0, "Master Playback Volume", 0, 100, 1),
-    ControlInfo(1, 2 << 1 | OUTPUT, 0, READ_WRITE, 1, 0, "Master Playback Switch", 0, 1, 1),
+    ControlInfo(0, 1 << 1 | OUTPUT, 1, READ_WRITE, 1, 0, "Master Playback Volume", max=100, step=1),
+    ControlInfo(0, 2 << 1 | OUTPUT, 0, READ_WRITE, 1, 0, "Master Playback Switch", max=1, step=1),
 ]
 
 
@@ -157,9 +158,9 @@ class Sound(Device):
         self._output = Playback(output)
         self._input = Recording(input)
         self._streams = [Stream(), Stream()]
-        self._jacks = [JackInfo(1, 0, LINE_OUT, 0x10, 1), JackInfo(2, 0, MICROPHONE, 0x20, 1)]
+        self._jacks = [JackInfo(0, 0, LINE_OUT, 0x10, 1), JackInfo(0, 0, MICROPHONE, 0x20, 1)]
         self._pcms = [_pcm_info(OUTPUT, None), _pcm_info(INPUT, self._input.samples)]
-        chmaps = [ChmapInfo(1 + direction, direction, 2, (FRONT_LEFT, FRONT_RIGHT, *[0] * 16)) for direction in (0, 1)]
+        chmaps = [ChmapInfo(0, direction, 2, (FRONT_LEFT, FRONT_RIGHT, *[0] * 16)) for direction in (0, 1)]
         self._values = [100, 1]
         self._items: dict[int, list[Any]] = {
             JACK_INFO: self._jacks,
@@ -313,6 +314,4 @@ def _pcm_info(direction: int, samples: Samples | None) -> PcmInfo:
     if not formats or not rates:
         raise LocalError(f"no stream has {samples}; convert the WAV file to 8, 16 or 32 bits and a usual rate")
     least, most = (samples.channels, samples.channels) if samples else (1, 2)
-    return PcmInfo(
-        1 + direction, 0, sum(1 << code for code in formats), sum(1 << code for code in rates), direction, least, most
-    )
+    return PcmInfo(0, 0, sum(1 << code for code in formats), sum(1 << code for code in rates), direction, least, most)

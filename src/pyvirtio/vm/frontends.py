@@ -196,7 +196,8 @@ FRONTENDS = {
         ConfigSource.BACKEND,
         ("control", "event", "tx", "rx"),
         size=64,
-        config_size=12,
+        config_size=16,
+        options="controls=on",
     ),
     26: Frontend(
         "fs",
