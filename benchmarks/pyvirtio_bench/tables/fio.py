@@ -15,7 +15,7 @@ from pyvirtio.errors import GuestError
 from pyvirtio.vm import VhostUserDevice, guest
 from pyvirtio_bench.page import Table
 from pyvirtio_bench.statistics import Quartiles, format3, ratio
-from pyvirtio_bench.storage import IO_URING, THREADS, make_image
+from pyvirtio_bench.storage import make_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyvirtio_bench.bench import Bench
 
 OURS = "pyvirtio"
-PEERS = (IO_URING, THREADS)
+PEERS = ("newest", "default")  # variants of the storage daemon
 BOOT = 60.0  # seconds that the guest may take beside a measurement
 
 
@@ -88,7 +88,7 @@ def measure(bench: Bench) -> list[Table]:
     """Boot each machine once with a disk of every back-end, and have fio measure them by turns."""
     times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     with make_image(bench.images) as image:
-        daemons = [one for one in bench.daemons(image, direct=False) if one.name in PEERS]
+        daemons = [one for variant, one in bench.daemons(image, direct=False).items() if variant in PEERS]
         backends = [*bench.pyvirtio(OURS, f"block,path={image},readonly"), *daemons]
         for machine in MACHINES:
             for disk, job, seconds in _measured(bench, machine, backends, image):
