@@ -21,6 +21,7 @@ import pytest
 
 from tests.support import leaks
 from tests.support.engines import engine, mortal_engine, mortal_native  # noqa: F401  # fixtures, for whoever asks
+from tests.support.uapi import uapi  # noqa: F401  # the same
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
