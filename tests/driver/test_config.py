@@ -39,6 +39,13 @@ def test_a_configuration_space_that_is_too_short_is_the_devices_fault():
         client.read_config()
 
 
+def test_a_device_need_not_have_what_the_driver_does_not_need():
+    with Client(ScriptedTransport(config=b"\1\0\0\0\2\0")) as client:
+        assert client.read_config(upto="middle") == Config(low=1, middle=2)
+        with pytest.raises(DeviceError):
+            client.read_config()
+
+
 @pytest.mark.parametrize(
     ("values", "written"),
     [

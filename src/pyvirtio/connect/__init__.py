@@ -27,21 +27,29 @@ if TYPE_CHECKING:
 __all__ = ["open_driver", "open_transport", "serving"]
 
 
-def open_driver(driver: type[D], device: Device | str, *, memory: int | None = None, **options: Any) -> D:
+def open_driver(
+    driver: type[D], device: Device | str, *, memory: int | None = None, reconnect: float | None = None, **options: Any
+) -> D:
     """Open ``driver`` on a device in this process, or on one at an address: ``"vhost-user:/run/f.sock"``.
 
     ``memory`` is how many bytes driver and device share: what all requests in flight and their answers take. The
     other ``options`` go to the driver's constructor.
+
+    With ``reconnect``, a back-end may end and be started again within so many seconds: requests that it had not
+    answered are answered by the new one. Some may be carried out twice, so this is for devices that can bear that.
 
     Raises:
         LocalError: the address is not understood, nobody serves it, or that much memory cannot be shared.
         NoAnswer: the back-end is busy with another front-end, or hangs.
         NegotiationError: driver and device have no common ground.
     """
-    return driver(open_transport(device, memory=memory, device_name=driver.device_name), **options)
+    transport = open_transport(device, memory=memory, reconnect=reconnect, device_name=driver.device_name)
+    return driver(transport, **options)
 
 
-def open_transport(device: Device | str, *, memory: int | None = None, device_name: str = "DEVICE") -> DriverTransport:
+def open_transport(
+    device: Device | str, *, memory: int | None = None, reconnect: float | None = None, device_name: str = "DEVICE"
+) -> DriverTransport:
     """Open the way to a device, without a driver; see `open_driver`.
 
     ``device_name`` is what ``pyvirtio serve`` calls the device, for the error that says how to start a back-end.
@@ -50,10 +58,16 @@ def open_transport(device: Device | str, *, memory: int | None = None, device_na
         raise LocalError(f"memory={memory}: driver and device share at least a page, {PAGE} bytes")
     shared = {} if memory is None else {"memory": memory}
     if isinstance(device, Device):
+        if reconnect is not None:
+            raise LocalError("a device in this process does not go away; leave reconnect out")
         return InProcessTransport(device, **shared)
     kind, _, place = device.partition(":")
     if kind != "vhost-user" or not place:
         raise LocalError(f"the address {device!r} is not understood; write vhost-user:/path/of/the/socket")
+    if reconnect is not None:
+        from pyvirtio.vhost_user.resume import ResumingTransport
+
+        return ResumingTransport(place, device=device_name, patience=reconnect, **shared)
     from pyvirtio.vhost_user.client import VhostUserTransport
 
     return VhostUserTransport.connect(place, device=device_name, **shared)

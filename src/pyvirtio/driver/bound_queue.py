@@ -255,6 +255,14 @@ class BoundQueue:
                 )
         self.reap()
 
+    def offer_again(self) -> None:
+        """Reap what a device that is gone has returned, and offer the rest to its successor."""
+        try:
+            self._take_used()
+            self.ring.offer_again()
+        except DeviceError as error:
+            self.end(error)
+
     # Awaiting.
 
     async def arrival(self, key: object, is_there: Callable[[], bool]) -> None:

@@ -66,6 +66,7 @@ class Driver:
         self.transport = transport
         self.bound: dict[str, list[BoundQueue]] = {}
         self._watch = Watch(transport)
+        transport.offer_again = self._offer_again
         try:
             self._check_device_id()
             self.negotiated = self._negotiate(self.features if features is None else features, ring_features)
@@ -134,10 +135,18 @@ class Driver:
         self._watch.queues.append(queue)
         return queue
 
+    def _offer_again(self) -> None:
+        for queues in self.bound.values():
+            for queue in queues:
+                queue.offer_again()
+
     # The configuration space.
 
-    def read_config(self) -> Struct:
+    def read_config(self, upto: str = "") -> Struct:
         """Read the configuration space as a whole: never half before and half after a change.
+
+        With ``upto``, nothing behind the field of that name is read, and has its default instead. A device need not
+        have fields that no negotiated feature asks for (VIRTIO 1.4, 2.5), and some have not.
 
         Raises:
             LocalError: the driver declares no configuration structure.
@@ -145,15 +154,15 @@ class Driver:
         """
         if self.config is None:
             raise LocalError(f"{type(self).__name__} declares no config structure")
+        # From its beginning, for some back-ends know no other offset.
+        length = self.config.offset_of(upto) + self.config.size_of(upto) if upto else self.config.nbytes
         for _ in range(100):
             before = self.transport.config_generation()
-            data = self.transport.read_config(0, self.config.nbytes)
+            data = self.transport.read_config(0, length)
             if before == self.transport.config_generation():  # VIRTIO 1.4, 2.5.1
-                if len(data) < self.config.nbytes:
-                    raise DeviceError(
-                        f"the configuration space takes {self.config.nbytes} bytes; only {len(data)} came"
-                    )
-                return self.config.unpack(data)
+                if len(data) < length:
+                    raise DeviceError(f"the configuration space takes {length} bytes; only {len(data)} came")
+                return self.config.unpack(data + self.config().pack()[length:])
             if self.transport.needs_reset():
                 raise DeviceError("the device asks to be reset; open the driver again", section="2.1.2")
         raise DeviceError("the configuration space changed during 100 attempts to read it", section="2.5.1")

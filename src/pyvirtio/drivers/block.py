@@ -73,7 +73,7 @@ class BlockDriver(Driver):
 
     def each_queue(self) -> Sequence[RequestQueue]:
         """Return a queue for each that is wanted, as far as the device has them (5.2.2)."""
-        number = self._layout().num_queues if self.negotiated & MQ and self._wanted > 1 else 1
+        number = self._layout("num_queues").num_queues if self.negotiated & MQ and self._wanted > 1 else 1
         if not number:
             raise NegotiationError("the device offers VIRTIO_BLK_F_MQ and says that it has no queue", section="5.2.4")
         return [BlockDriver.requests] * min(self._wanted, number)
@@ -83,7 +83,7 @@ class BlockDriver(Driver):
     @property
     def size(self) -> int:
         """The disk's size in bytes; it may change."""
-        return SECTOR * int(self._layout().capacity)
+        return SECTOR * int(self._layout("capacity").capacity)
 
     @property
     def is_readonly(self) -> bool:
@@ -99,8 +99,8 @@ class BlockDriver(Driver):
         answer = self.submit(Header(GET_ID), room=ID_LENGTH)
         return self.check(answer).rstrip(b"\0").decode("ascii", "replace")
 
-    def _layout(self) -> Config:
-        layout = self.read_config()
+    def _layout(self, upto: str) -> Config:
+        layout = self.read_config(upto)
         assert isinstance(layout, Config)
         return layout
 
@@ -132,12 +132,18 @@ class BlockDriver(Driver):
     def discard(self, offset: int, length: int) -> None:
         """Say that nobody needs these bytes any more; raises as `read` does."""
         self._need(DISCARD, "discard")
-        self._ranges(DISCARDED, offset, length, 0, self._layout().max_discard_sectors)
+        self._ranges(DISCARDED, offset, length, 0, self._layout("max_discard_sectors").max_discard_sectors)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Let these bytes read as zeros, with ``unmap`` perhaps without space on the medium; raises as `read` does."""
         self._need(WRITE_ZEROES, "write zeroes")
-        self._ranges(ZEROED, offset, length, UNMAP if unmap else 0, self._layout().max_write_zeroes_sectors)
+        self._ranges(
+            ZEROED,
+            offset,
+            length,
+            UNMAP if unmap else 0,
+            self._layout("max_write_zeroes_sectors").max_write_zeroes_sectors,
+        )
 
     def submit_read(self, offset: int, length: int) -> Ticket:
         """Ask for ``length`` bytes from ``offset`` on."""

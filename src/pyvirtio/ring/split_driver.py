@@ -135,6 +135,21 @@ class SplitDriverQueue:
             return split.event_passed(self._used[split.avail_event_word(self.size)], new, old)
         return new != old and not self._used[_FLAGS] & split.NO_NOTIFY
 
+    def offer_again(self) -> None:
+        """Begin the ring anew with every request that is outstanding, in the order in which they were added.
+
+        For a device that knows nothing of this ring. Whoever used it before must have stopped for good, and what it
+        returned must have been reaped.
+        """
+        heads = list(self._outstanding)
+        self._used[_FLAGS] = self._used[_IDX] = self._used[split.avail_event_word(self.size)] = 0
+        self._available[_FLAGS] = self._available[split.used_event_word(self.size)] = 0
+        for place, head in enumerate(heads):
+            self._available[_RING + place] = head
+        self._used_index = self._kicked_at = 0
+        self._available_index = len(heads)
+        self.publish()
+
     # Reaping.
 
     def reap(self) -> list[tuple[object, int]]:

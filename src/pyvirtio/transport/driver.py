@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyvirtio.memory import MemoryTable
     from pyvirtio.memory.arena import Arena
     from pyvirtio.transport.setup import QueueSetup
@@ -15,12 +17,14 @@ class DriverTransport(ABC):
     """What a driver asks of the transport that leads to its device.
 
     ``memory`` is what both sides see, ``arena`` hands out pieces of it. ``device_id`` is the device's virtio id where
-    the transport knows it (vhost-user does not), else None.
+    the transport knows it (vhost-user does not), else None. ``offer_again`` is the driver's: a transport that survives
+    its device calls it before another one takes the queues up that knows nothing of them.
     """
 
     memory: MemoryTable
     arena: Arena
     device_id: int | None = None
+    offer_again: Callable[[], None]
 
     @abstractmethod
     def offered_features(self) -> int:

@@ -19,7 +19,9 @@ from pyvirtio.vhost_user.connection import ANSWER_TIME, BUSY_TIME, FrontendConne
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
+    from pyvirtio.spec.struct import Struct
     from pyvirtio.transport import QueueSetup
 
 MEMORY = 64 << 20
@@ -28,13 +30,13 @@ MEMORY = 64 << 20
 # The two addresses of a region differ, as they do behind QEMU, so that a mix-up shows.
 _GUEST, _USER = 0x4000_0000, 0x7F00_0000_0000
 
-_WANTED = (
+WANTED = (
     m.Protocol.MQ | m.Protocol.REPLY_ACK | m.Protocol.CONFIG | m.Protocol.BACKEND_REQ | m.Protocol.CONFIGURE_MEM_SLOTS
 )
 
 
 class VhostUserTransport(DriverTransport):
-    """Leads a driver through a connected socket to a back-end; owns the socket.
+    """Leads a driver through a connected socket to a back-end; owns the socket. The back-end's end is its end.
 
     ``memory`` is how many bytes driver and device share, ``first_answer`` how many seconds the back-end has to answer
     for the first time.
@@ -44,21 +46,22 @@ class VhostUserTransport(DriverTransport):
         NoAnswer: it says nothing.
     """
 
+    _protocol_wanted = WANTED
+
     def __init__(self, sock: socket.socket, memory: int = MEMORY, *, first_answer: float = ANSWER_TIME) -> None:
         self._connection = FrontendConnection(sock, first_answer)
-        self._ask = self._connection.ask
         self._interrupts = EventfdSet()
         self._kicks = EventfdSet()
         self._polls: dict[int, select.poll] = {}
         self._features = 0
         self._queues: int | None = None
         self._memory_fd = -1
+        self._memory_size = memory
         try:
             self._memory_fd = shared_file("pyvirtio-driver", memory)
             self.memory = MemoryTable([Region(_GUEST, map_file(self._memory_fd, 0, memory))])
             self.arena = Arena(_GUEST, memory)
             self._greet()
-            self._share(memory)
         except BaseException:
             self.close()
             raise
@@ -76,11 +79,15 @@ class VhostUserTransport(DriverTransport):
         return cls(connect(path, device), memory, first_answer=BUSY_TIME)
 
     def _greet(self) -> None:
+        """Do what comes first on a connection: learn what the back-end is, and share the memory with it."""
         self._ask(m.Request.SET_OWNER)
         self._offered = self._number(m.Request.GET_FEATURES)
-        if not self._offered & m.F_PROTOCOL_FEATURES:
-            return
-        chosen = m.Protocol(self._number(m.Request.GET_PROTOCOL_FEATURES) & _WANTED)
+        if self._offered & m.F_PROTOCOL_FEATURES:
+            self._choose_protocol()
+        self._share(self._memory_size)
+
+    def _choose_protocol(self) -> None:
+        chosen = m.Protocol(self._number(m.Request.GET_PROTOCOL_FEATURES) & self._protocol_wanted)
         self._ask(m.Request.SET_PROTOCOL_FEATURES, m.Number(chosen))
         self._connection.session.protocol = chosen
         if chosen & m.Protocol.MQ:
@@ -95,6 +102,9 @@ class VhostUserTransport(DriverTransport):
         else:
             table = m.MemoryHeader(1).pack() + m.MemoryRegion(_GUEST, memory, _USER, 0).pack()
             self._ask(m.Request.SET_MEM_TABLE, table, [self._memory_fd])
+
+    def _ask(self, request: m.Request, payload: Struct | bytes = b"", fds: Sequence[int] = ()) -> bytes:
+        return self._connection.ask(request, payload, fds)
 
     def _number(self, request: m.Request) -> int:
         return m.Number.unpack(self._ask(request)).value
@@ -125,12 +135,20 @@ class VhostUserTransport(DriverTransport):
 
     def start_queue(self, setup: QueueSetup) -> None:
         """Announce a queue to the back-end."""
+        self._wire(setup)
+        self._announce(setup)
+
+    def _wire(self, setup: QueueSetup) -> None:
+        """Make the descriptors of a queue."""
         index = setup.index
         setup.kick_fd = self._kicks.add(index)
         setup.interrupt_fd = self._interrupts.add(index)
         self._polls[index] = poll = select.poll()
         poll.register(setup.interrupt_fd, select.POLLIN)
-        poll.register(self._connection, select.POLLIN)
+        poll.register(self.hangup_fd(), select.POLLIN)
+
+    def _announce(self, setup: QueueSetup) -> None:
+        index = setup.index
         shift = _USER - _GUEST
         address = m.VringAddr(
             index, 0, setup.descriptor_area + shift, setup.device_area + shift, setup.driver_area + shift, 0
@@ -158,7 +176,7 @@ class VhostUserTransport(DriverTransport):
         while poll.poll(None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)):
             if self._interrupts.take(index):
                 return True
-            self._connection.process_events()
+            self.process_events()
         return False
 
     def interrupt_fd(self, index: int) -> int:
@@ -180,13 +198,17 @@ class VhostUserTransport(DriverTransport):
     def read_config(self, offset: int, length: int) -> bytes:
         """Ask the back-end for a part of its configuration space."""
         self._need_config()
-        reply = self._ask(m.Request.GET_CONFIG, m.ConfigHeader(offset, length).pack() + bytes(length))
+        reply = self._query(m.Request.GET_CONFIG, m.ConfigHeader(offset, length).pack() + bytes(length))
         return reply[m.ConfigHeader.nbytes :]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Send a part of the configuration space."""
         self._need_config()
-        self._ask(m.Request.SET_CONFIG, m.ConfigHeader(offset, len(data)).pack() + data)
+        self._query(m.Request.SET_CONFIG, m.ConfigHeader(offset, len(data)).pack() + data)
+
+    def _query(self, request: m.Request, payload: bytes) -> bytes:
+        """Ask something while the device runs."""
+        return self._ask(request, payload)
 
     def _need_config(self) -> None:
         if not self._connection.session.protocol & m.Protocol.CONFIG:

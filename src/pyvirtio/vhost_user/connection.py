@@ -11,6 +11,7 @@ from contextlib import suppress
 from pyvirtio.errors import DeviceError, LocalError, NoAnswer, ProtocolError
 from pyvirtio.system.fd_passing import check_path, receive, send
 from pyvirtio.vhost_user import messages as m
+from pyvirtio.vhost_user.framing import close_all
 from pyvirtio.vhost_user.frontend import BackendChannel, FrontendSession
 
 TYPE_CHECKING = False
@@ -90,11 +91,26 @@ class FrontendConnection:
             DeviceError: the back-end refuses, or is gone.
             NoAnswer: the reply did not come in time.
         """
+        reply, received = self.ask_for_fds(request, payload, fds)
+        close_all(received)
+        return reply
+
+    def ask_for_fds(
+        self, request: m.Request, payload: Struct | bytes = b"", fds: Sequence[int] = ()
+    ) -> tuple[bytes, list[int]]:
+        """Do as `ask` does; return also the descriptors that came with the reply, which are the caller's."""
         self._check()
         data, replies = self.session.request(request, payload)
         try:
             send(self._sock, data, fds)
-            return self.session.check(request, self._reply()) if replies else b""
+            if not replies:
+                return b"", []
+            frame = self._reply()
+            try:
+                return self.session.check(request, frame), frame.fds
+            except BaseException:
+                frame.close_fds()
+                raise
         except TimeoutError as error:
             raise self._end(self._silence(request)) from error
         except (OSError, ProtocolError) as error:
@@ -112,7 +128,6 @@ class FrontendConnection:
             if not data:
                 raise ConnectionResetError
             for frame in self.session.receive(data, fds):
-                frame.close_fds()
                 self._first_answer = None
                 return frame
         raise TimeoutError
@@ -184,6 +199,11 @@ class FrontendConnection:
         raise ConnectionResetError
 
     # The end.
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the back-end closed the connection, as it does when it ends."""
+        return self._error is not None and isinstance(self._error.__cause__, ConnectionError)
 
     def _check(self) -> None:
         if self._error:
