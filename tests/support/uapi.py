@@ -96,12 +96,13 @@ class Uapi:
         Raises:
             ValueError: the compiler does not know something.
         """
+        own = next(self.tools.glob("usr/lib/gcc/*/*/include"))  # stdint.h, which some headers include
         architecture = next(self.headers.glob(f"{platform.machine()}-linux-gnu"), self.headers)
         source = f"#include <{header}>\nunsigned long long values[] = {{ {', '.join(expressions)} }};\n"
         done = subprocess.run(
             [
                 *(str(self.tools / "usr/bin" / COMPILER), "-S", "-xc", "-", "-o", "-", "-ffreestanding", "-nostdinc"),
-                *("-fno-zero-initialized-in-bss", f"-I{self.headers}", f"-I{architecture}"),
+                *("-fno-zero-initialized-in-bss", f"-I{self.headers}", f"-I{architecture}", f"-I{own}"),
             ],
             input=source,
             env=tool_environment(self.tools),
