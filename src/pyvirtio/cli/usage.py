@@ -39,6 +39,19 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def size(text: str) -> int:
+    """Read a number of bytes, for an option: decimal, 0x…, or with a unit, K, M, G or T, of 1024."""
+    from pyvirtio.device.options import integer
+
+    try:
+        number = integer(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+    return number
+
+
 def positive(text: str) -> int:
     """Read a number from 1 on, for an option."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:

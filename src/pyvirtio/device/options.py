@@ -153,7 +153,7 @@ def _convert(text: str, kind: Any) -> Any:
             raise ValueError(f"{text!r} is neither on nor off")
         return text.lower() in _YES
     if kind is int:
-        return _integer(text)
+        return integer(text)
     if members := getattr(kind, "__members__", None):
         by_name = {name.lower(): member for name, member in members.items()}
         if text.lower() not in by_name:
@@ -168,7 +168,7 @@ def _convert(text: str, kind: Any) -> Any:
     return kind(text)
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
     """Read an integer: decimal, 0x…, or with a unit, K, M, G or T, of 1024."""
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     shift = units.get(text[-1:].upper(), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import cycle
 
 from pyvirtio.devices.block import (
@@ -31,12 +32,19 @@ from pyvirtio.errors import DeviceError, LocalError, NegotiationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from pyvirtio.driver import Ticket
     from pyvirtio.transport import DriverTransport
 
+PIECE = 128 << 10
+"""The most bytes that one request of `BlockDriver.pieces` and `BlockDriver.write_pieces` moves."""
+
+WINDOW = 16
+"""How many of those are on their way at once."""
+
+ABILITIES = {"flush": FLUSH, "discard": DISCARD, "write zeroes": WRITE_ZEROES}
 STATUSES = {1: "an I/O error (VIRTIO_BLK_S_IOERR)", 2: "that it does not know the request (VIRTIO_BLK_S_UNSUPP)"}
 
 
@@ -73,7 +81,7 @@ class BlockDriver(Driver):
 
     def each_queue(self) -> Sequence[RequestQueue]:
         """Return a queue for each that is wanted, as far as the device has them (5.2.2)."""
-        number = self._layout("num_queues").num_queues if self.negotiated & MQ and self._wanted > 1 else 1
+        number = self.most_queues if self._wanted > 1 else 1
         if not number:
             raise NegotiationError("the device offers VIRTIO_BLK_F_MQ and says that it has no queue", section="5.2.4")
         return [BlockDriver.requests] * min(self._wanted, number)
@@ -84,6 +92,21 @@ class BlockDriver(Driver):
     def size(self) -> int:
         """The disk's size in bytes; it may change."""
         return SECTOR * int(self._layout("capacity").capacity)
+
+    @property
+    def block_size(self) -> int:
+        """The bytes that the disk reads and writes at once; smaller pieces may be slow."""
+        return int(self._layout("blk_size").blk_size) if self.negotiated & BLK_SIZE else SECTOR
+
+    @property
+    def most_queues(self) -> int:
+        """How many queues the disk has."""
+        return int(self._layout("num_queues").num_queues) if self.negotiated & MQ else 1
+
+    @property
+    def abilities(self) -> list[str]:
+        """What the disk can do beside reading and writing: ``flush``, ``discard``, ``write zeroes``."""
+        return [name for name, feature in ABILITIES.items() if self.negotiated & feature]
 
     @property
     def is_readonly(self) -> bool:
@@ -119,6 +142,60 @@ class BlockDriver(Driver):
         """Write ``data`` at ``offset``; raises as `read` does. Only `flush` makes it last."""
         self.check(self.submit_write(offset, data))
 
+    def pieces(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from ``offset`` on, piece by piece; neither has to be whole sectors.
+
+        Raises:
+            LocalError: the disk has fewer bytes.
+            DeviceError: the device cannot read them; its log says why.
+        """
+        self._need_space(offset, length)
+        at, end = offset - offset % SECTOR, offset + length
+        tickets: deque[tuple[int, Ticket]] = deque()
+        while tickets or at < end:
+            while at < end and len(tickets) < WINDOW:
+                size = min(PIECE, end - at + -end % SECTOR)
+                tickets.append((at, self.submit_read(at, size)))
+                at += size
+            start, ticket = tickets.popleft()
+            yield self.check(ticket)[max(0, offset - start) : end - start]
+
+    def write_pieces(self, offset: int, pieces: Iterable[bytes]) -> int:
+        """Write what comes, from ``offset`` on, and return how many bytes that were; raises as `pieces` does.
+
+        Neither ``offset`` nor the lengths have to be whole sectors: what is beside is read and written again, so
+        nobody else should write there.
+        """
+        at = offset - offset % SECTOR
+        waiting = bytearray(self.read(at, SECTOR)[: offset - at] if at < offset else b"")
+        tickets: deque[Ticket] = deque()
+        for piece in pieces:
+            waiting += piece
+            while len(waiting) >= PIECE:
+                tickets.append(self._write_piece(at, waiting))
+                at += PIECE
+            if len(tickets) >= WINDOW:
+                self.check(tickets.popleft())
+        end = at + len(waiting)
+        if rest := end % SECTOR:
+            self._need_space(end, SECTOR - rest)
+            waiting += self.read(end - rest, SECTOR)[rest:]
+        if waiting:
+            tickets.append(self._write_piece(at, waiting))
+        for ticket in tickets:
+            self.check(ticket)
+        return end - offset
+
+    def _write_piece(self, offset: int, waiting: bytearray) -> Ticket:
+        piece = bytes(waiting[:PIECE])
+        del waiting[:PIECE]
+        self._need_space(offset, len(piece))
+        return self.submit_write(offset, piece)
+
+    def _need_space(self, offset: int, length: int) -> None:
+        if offset + length > (size := self.size):
+            raise LocalError(f"the disk ends after {size} bytes; {length} bytes at {offset} are not in it")
+
     def flush(self) -> None:
         """Return when everything that was written before is on the medium.
 
@@ -126,17 +203,17 @@ class BlockDriver(Driver):
             LocalError: the device has no cache that could be flushed.
             DeviceError: it may not be there; the device's log says why.
         """
-        self._need(FLUSH, "flush")
+        self._need("flush")
         self.check(self.submit(Header(SYNC)))
 
     def discard(self, offset: int, length: int) -> None:
         """Say that nobody needs these bytes any more; raises as `read` does."""
-        self._need(DISCARD, "discard")
+        self._need("discard")
         self._ranges(DISCARDED, offset, length, 0, self._layout("max_discard_sectors").max_discard_sectors)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Let these bytes read as zeros, with ``unmap`` perhaps without space on the medium; raises as `read` does."""
-        self._need(WRITE_ZEROES, "write zeroes")
+        self._need("write zeroes")
         self._ranges(
             ZEROED,
             offset,
@@ -171,8 +248,8 @@ class BlockDriver(Driver):
         data: bytes = answer.data
         return data
 
-    def _need(self, feature: int, what: str) -> None:
-        if not self.negotiated & feature:
+    def _need(self, what: str) -> None:
+        if what not in self.abilities:
             raise LocalError(f"this disk cannot {what}: the device does not offer it")
 
     def _ranges(self, kind: int, offset: int, length: int, flags: int, most: int) -> None:
