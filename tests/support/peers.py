@@ -21,7 +21,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, default_root, digest
 from pyvirtio.provision.packages import Registry
 from pyvirtio.vm.guest_packages import EMULATOR, GUEST, prune
-from tests.support.qmp import Monitor
+from pyvirtio.vm.monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +159,7 @@ class StorageDaemon:
 
     def resize(self, size: int) -> None:
         """Have the image grow or shrink."""
-        self.monitor.execute("block_resize", **{"node-name": "disk", "size": size})
+        self.monitor.execute("block_resize", {"node-name": "disk", "size": size})
 
     def kill(self) -> None:
         """Kill it, without a word to its front-end."""
@@ -184,7 +184,7 @@ def storage_daemon(
         options = ("--chardev", monitor, "--monitor", "monitor", "--blockdev", blockdev, "--export", export)
         process = stack.enter_context(peers.running("usr/bin/qemu-storage-daemon", *options, fds=fds))
         theirs.close()
-        ours.settimeout(PATIENCE)
         opened = Monitor(ours)
         stack.callback(opened.close)
+        opened.execute("query-block-exports")  # it has started when it answers
         yield StorageDaemon(process, opened)
