@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 
 from pyvirtio import Driver, RequestQueue, open_driver
 from pyvirtio.devices.entropy import Entropy
+from pyvirtio.drivers.block import BlockDriver
 from pyvirtio.errors import DeviceError, LocalError
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.ring import SplitDriverQueue, SplitLayout
@@ -19,14 +21,17 @@ from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawDevice, lay_out
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
+from pyvirtio.vhost_user import resume
 from pyvirtio.vhost_user.client import WANTED
 from pyvirtio.vhost_user.resume import ResumingTransport
+from tests.support.backend_peer import ALL, BackendPeer
 from tests.support.devices import parity
 from tests.support.devices.parity import Config, Number
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PARITY = f"{parity.__file__}:Parity"
 STUBBORN = f"{PARITY},stubborn"
@@ -167,6 +172,63 @@ def test_a_backend_that_does_not_come_back_ends_every_wait(path: str, how: str):
                 ask[how]()
         with pytest.raises(DeviceError, match="not back"):
             ticket.result()
+
+
+def test_a_socket_that_only_listens_is_no_backend(path: str):
+    """A service manager listens also where the service does not start."""
+    with served(STUBBORN, path=path) as server:
+        driver = open_driver(ParityDriver, f"vhost-user:{path}", reconnect=0.2)
+        ticket = driver.requests.submit(Number(0))
+        server.end(signal.SIGKILL)
+    os.unlink(path)
+    with driver, socket.socket(socket.AF_UNIX) as manager:
+        manager.bind(path)
+        manager.listen()
+        with pytest.raises(DeviceError, match="not back"):
+            ticket.result()
+
+
+def test_a_backend_that_tracks_what_is_in_flight_has_to_give_memory_for_that(monkeypatch: pytest.MonkeyPatch):
+    protocol = ALL | m.Protocol.INFLIGHT_SHMFD
+    with BackendPeer(protocol=protocol) as peer:
+        peer.on[m.Request.GET_INFLIGHT_FD] = m.Inflight(4096, 0, 2, 32).pack
+        monkeypatch.setattr(resume, "connect", lambda _path, _device: peer.frontend)
+        with pytest.raises(DeviceError, match="memory"):
+            resuming("unused")
+        assert [m.Inflight.unpack(one) for one in peer.payloads(m.Request.GET_INFLIGHT_FD)] == [m.Inflight(0, 0, 2, 32)]
+        assert not peer.payloads(m.Request.SET_VRING_KICK)
+
+
+def test_a_disk_is_written_while_its_whole_backend_is_killed_again_and_again(
+    path: str, knowledge: bool, tmp_path: Path, rng: random.Random
+):
+    image, size, piece = tmp_path / "disk.img", 1 << 20, 4096
+    image.write_bytes(bytes(size))
+    content = bytearray(size)
+    with served(f"block,path={image},queues=2", "--workers", "2", path=path) as server:
+        disk = open_driver(BlockDriver, f"vhost-user:{path}", queues=2, reconnect=60)
+        server.end(signal.SIGKILL)
+    with disk:
+        for _ in range(4):
+            with served(f"block,path={image},queues=2", "--workers", "2", path=path) as server:
+                for place in rng.sample(range(size // piece), 100):
+                    content[place * piece : (place + 1) * piece] = data = rng.randbytes(piece)
+                    disk.write(place * piece, data)
+                places = rng.sample(range(size // piece), 100)
+                reads = [(place, disk.submit_read(place * piece, piece)) for place in places[:50]]
+                writes = [
+                    (place, disk.submit_write(place * piece, bytes([place % 256]) * piece)) for place in places[50:]
+                ]
+                server.end(signal.SIGKILL)
+            with served(f"block,path={image},queues=2", "--workers", "2", path=path):
+                for place, ticket in reads:
+                    assert disk.check(ticket) == content[place * piece : (place + 1) * piece]
+                for place, ticket in writes:
+                    assert disk.check(ticket) == b""
+                    content[place * piece : (place + 1) * piece] = bytes([place % 256]) * piece
+        with served(f"block,path={image},queues=2", path=path):
+            disk.flush()
+            assert image.read_bytes() == content
 
 
 def test_a_driver_is_closed_while_its_backend_is_away(path: str):
