@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +17,15 @@ from pyvirtio.devices.entropy import Entropy
 from pyvirtio.drivers.block import BlockDriver
 from pyvirtio.errors import DeviceError, LocalError
 from pyvirtio.memory import MemoryTable, Region
+from pyvirtio.memory.files import shared_file
 from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.testing import RawDevice, lay_out
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
-from pyvirtio.vhost_user import resume
+from pyvirtio.vhost_user import reconnect, resume
 from pyvirtio.vhost_user.client import WANTED
+from pyvirtio.vhost_user.framing import encode
 from pyvirtio.vhost_user.resume import ResumingTransport
 from tests.support.backend_peer import ALL, BackendPeer
 from tests.support.devices import parity
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Self
 
 PARITY = f"{parity.__file__}:Parity"
 STUBBORN = f"{PARITY},stubborn"
@@ -197,6 +201,87 @@ def test_a_backend_that_tracks_what_is_in_flight_has_to_give_memory_for_that(mon
             resuming("unused")
         assert [m.Inflight.unpack(one) for one in peer.payloads(m.Request.GET_INFLIGHT_FD)] == [m.Inflight(0, 0, 2, 32)]
         assert not peer.payloads(m.Request.SET_VRING_KICK)
+
+
+class Peers:
+    """A back-end and its successor, and a driver that meets one after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, protocol: m.Protocol) -> None:
+        self.first, self.second = (BackendPeer(protocol=protocol, queues=1) for _ in range(2))
+        self.region = shared_file("in-flight", 4096)
+        self.first.on[m.Request.GET_INFLIGHT_FD] = self._give_region
+        monkeypatch.setattr(resume, "connect", lambda _path, _device: self.first.frontend)
+        monkeypatch.setattr(reconnect, "connect", lambda _path, _device: self.second.frontend)
+
+    def _give_region(self) -> None:
+        reply = m.Inflight(4096, 64, 1, 8).pack() + bytes(m.INFLIGHT_PADDING)
+        self.first.send(encode(m.Request.GET_INFLIGHT_FD, reply, m.F_REPLY), [self.region])
+
+    def __enter__(self) -> Self:
+        self.first.__enter__()
+        self.second.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.first.__exit__()
+        self.second.__exit__()
+        os.close(self.region)
+
+
+class Bytes(Driver):
+    device_id = 63
+    requests = RequestQueue(size=8)
+
+
+@pytest.mark.parametrize("protocol", [ALL, ALL | m.Protocol.INFLIGHT_SHMFD])
+def test_a_successor_is_told_where_to_go_on_and_is_kicked(monkeypatch: pytest.MonkeyPatch, protocol: m.Protocol):
+    tracked = bool(protocol & m.Protocol.INFLIGHT_SHMFD)
+    with Peers(monkeypatch, protocol) as peers:
+        driver = open_driver(Bytes, "vhost-user:unused", reconnect=60)
+        with driver:
+            first, second = driver.requests.submit(b"1", room=1), driver.requests.submit(b"2", room=1)
+            device = peers.first.device()
+            heads = device.heads()
+            device.answer(heads[1], b"b")
+            peers.first.interrupt()
+            assert second.result() == b"b"
+            peers.first.hang_up()
+            driver.transport.config_generation()  # which waits for the successor
+            base = m.VringState.unpack(peers.second.payloads(m.Request.SET_VRING_BASE)[0])
+            assert base == m.VringState(0, 1 if tracked else 0)
+            device = peers.second.device()
+            assert (device.avail_idx, device.used_idx) == ((2, 1) if tracked else (1, 0))
+            regions = peers.second.payloads(m.Request.SET_INFLIGHT_FD)
+            assert [m.Inflight.unpack(one) for one in regions] == [m.Inflight(4096, 64, 1, 8)] * tracked
+            assert os.eventfd_read(peers.second.fds[m.Request.SET_VRING_KICK, 0])  # "Starting and stopping rings"
+            device.answer(heads[0], b"a")
+            peers.second.interrupt()
+            assert first.result() == b"a"
+
+
+def test_an_answer_whose_interrupt_died_with_the_backend_ends_a_wait(monkeypatch: pytest.MonkeyPatch):
+    with Peers(monkeypatch, ALL) as peers, open_driver(Bytes, "vhost-user:unused", reconnect=60) as driver:
+        ticket = driver.requests.submit(b"1", room=1)
+        waiting = threading.Event()
+
+        def answer_and_die() -> None:
+            waiting.wait(60)
+            device = peers.first.device()
+            device.answer(device.heads()[0], b"a")
+            peers.first.hang_up()
+
+        thread = threading.Thread(target=answer_and_die)
+        thread.start()
+        wait = driver.transport.wait
+
+        def waits(index: int, timeout: float | None) -> bool:
+            waiting.set()  # the driver has looked at the ring, and will look only after an interrupt
+            return wait(index, timeout)
+
+        monkeypatch.setattr(driver.transport, "wait", waits)
+        assert ticket.result(timeout=60) == b"a"
+        thread.join()
+        assert peers.second.device().avail_idx == 0
 
 
 def test_a_disk_is_written_while_its_whole_backend_is_killed_again_and_again(

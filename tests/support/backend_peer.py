@@ -82,9 +82,9 @@ class BackendPeer:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def send(self, data: bytes) -> None:
-        """Send something on the connection that nobody asked for."""
-        self._sock.sendall(data)
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send something on the connection that nobody asked for, or a reply with descriptors."""
+        socket.send_fds(self._sock, [data], list(fds))
 
     def say(self, request: int, payload: bytes = b"", *, ack: bool = False, fds: Sequence[int] = ()) -> None:
         """Send a message of the back-end's own."""
