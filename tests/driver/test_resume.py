@@ -245,6 +245,7 @@ def test_a_successor_is_told_where_to_go_on_and_is_kicked(monkeypatch: pytest.Mo
             device.answer(heads[1], b"b")
             peers.first.interrupt()
             assert second.result() == b"b"
+            assert os.eventfd_read(peers.first.fds[m.Request.SET_VRING_KICK, 0]) == 2
             peers.first.hang_up()
             driver.transport.config_generation()  # which waits for the successor
             base = m.VringState.unpack(peers.second.payloads(m.Request.SET_VRING_BASE)[0])
@@ -253,7 +254,7 @@ def test_a_successor_is_told_where_to_go_on_and_is_kicked(monkeypatch: pytest.Mo
             assert (device.avail_idx, device.used_idx) == ((2, 1) if tracked else (1, 0))
             regions = peers.second.payloads(m.Request.SET_INFLIGHT_FD)
             assert [m.Inflight.unpack(one) for one in regions] == [m.Inflight(4096, 64, 1, 8)] * tracked
-            assert os.eventfd_read(peers.second.fds[m.Request.SET_VRING_KICK, 0])  # "Starting and stopping rings"
+            assert os.eventfd_read(peers.second.fds[m.Request.SET_VRING_KICK, 0]) == 1  # "Starting and stopping rings"
             device.answer(heads[0], b"a")
             peers.second.interrupt()
             assert first.result() == b"a"
