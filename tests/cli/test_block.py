@@ -117,7 +117,7 @@ def test_bench_reads_and_changes_nothing_unless_told_to(socket: str, image: Path
 def test_what_is_beyond_the_end_is_refused(socket: str, image: Path):
     before = image.read_bytes()
     refused(run("block", socket, "read", str(SIZE), "1"), 1, str(SIZE))
-    for offset in (SIZE - 2, SIZE):
+    for offset in (SIZE - 2, SIZE, SIZE + 5):
         result = block(socket, "write", str(offset), data=b"abc")
         assert (result.returncode, result.stdout) == (1, b"")
         assert str(SIZE).encode() in result.stderr

@@ -166,6 +166,7 @@ class BlockDriver(Driver):
         Neither ``offset`` nor the lengths have to be whole sectors: what is beside is read and written again, so
         nobody else should write there.
         """
+        self._need_space(offset, 0)
         at = offset - offset % SECTOR
         waiting = bytearray(self.read(at, SECTOR)[: offset - at] if at < offset else b"")
         tickets: deque[Ticket] = deque()
