@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio import Driver, RequestQueue, open_driver
+from pyvirtio.devices import block
 from pyvirtio.devices.block import (
     DISCARD,
     FLUSH,
@@ -37,6 +38,8 @@ from pyvirtio.testing.served import served
 if TYPE_CHECKING:
     import random
     from pathlib import Path
+
+    from tests.support.uapi import Uapi
 
 SECTORS = 4096
 OK, IO_ERROR, UNSUPPORTED = b"\0", b"\1", b"\2"
@@ -307,3 +310,24 @@ def test_flush_is_refused_where_it_was_not_negotiated():
 def test_a_chain_with_the_status_alone_is_no_read_of_nothing(image: Path):
     with open_driver(Raw, Block(image)) as driver:
         assert driver.requests.call(Header(IN), room=1) == OK
+
+
+@pytest.mark.guest  # it needs what is provisioned for guests
+def test_a_disk_speaks_as_linux_does(uapi: Uapi):
+    same = dict.fromkeys(block.Config().as_dict())
+    names = {**{name: name for name in same}, "topology": "physical_block_exp", "writeback": "wce", "unused0": "unused"}
+    offsets = [f"__builtin_offsetof(struct virtio_blk_config, {theirs})" for theirs in names.values()]
+    found = uapi.evaluate("linux/virtio_blk.h", [*offsets, "sizeof(struct virtio_blk_config)"])
+    assert found == [*map(block.Config.offset_of, names), block.Config.nbytes]
+    features = ("SEG_MAX", "RO", "BLK_SIZE", "FLUSH", "MQ", "DISCARD", "WRITE_ZEROES")
+    ours = {"IN": IN, "OUT": OUT, "FLUSH": SYNC, "GET_ID": GET_ID, "DISCARD": DISCARDING, "WRITE_ZEROES": ZEROED}
+    assert not uapi.differences(
+        "linux/virtio_blk.h",
+        structs={Range: "virtio_blk_discard_write_zeroes", block.Geometry: "virtio_blk_geometry"},
+        bits={f"VIRTIO_BLK_F_{name}": getattr(block, name) for name in features},
+        numbers={f"VIRTIO_BLK_T_{name}": number for name, number in ours.items()}
+        | {
+            f"VIRTIO_BLK_S_{name}": status[0]
+            for name, status in {"OK": OK, "IOERR": IO_ERROR, "UNSUPP": UNSUPPORTED}.items()
+        },
+    )

@@ -14,6 +14,7 @@ import pytest
 from pyvirtio import open_driver, serving
 from pyvirtio.audio import Command, Samples, Stream
 from pyvirtio.audio.stream import TRANSITIONS, State
+from pyvirtio.devices import sound
 from pyvirtio.devices.sound import (
     BAD_MSG,
     CONNECTED,
@@ -51,6 +52,8 @@ from pyvirtio.errors import DeviceError, LocalError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.uapi import Uapi
 
 CD = Samples(2, 2, 44100)
 VOICE = Samples(1, 1, 8000)
@@ -239,3 +242,41 @@ def test_controls_need_their_feature():
         assert card.controls() == []
         with pytest.raises(DeviceError):
             card.read_control(0)
+
+
+@pytest.mark.guest  # it needs what is provisioned for guests
+def test_a_card_speaks_as_linux_does(uapi: Uapi):
+    structures = {
+        sound.Config: ("virtio_snd_config", {}),
+        sound.JackInfo: ("virtio_snd_jack_info", {"hda_fn_nid": "hdr"}),
+        sound.PcmInfo: ("virtio_snd_pcm_info", {"hda_fn_nid": "hdr"}),
+        sound.ChmapInfo: ("virtio_snd_chmap_info", {"hda_fn_nid": "hdr"}),
+        PcmXfer: ("virtio_snd_pcm_xfer", {}),
+        PcmStatus: ("virtio_snd_pcm_status", {}),
+        Value: ("virtio_snd_ctl_value", {"value": "value.integer[0]", "others": "value.integer[1]"}),
+        ControlEvent: ("virtio_snd_ctl_event", {"code": "hdr"}),
+        sound.ControlInfo: (
+            "virtio_snd_ctl_info",
+            {"hda_fn_nid": "hdr", "padding": "name[44]", "min": "value.integer.min", "max": "value.integer.max"}
+            | {"step": "value.integer.step", "others": "value.integer64.max + 4"},
+        ),
+    }
+    for ours, (theirs, names) in structures.items():
+        fields = [name for name in ours().as_dict() if name != "others" or ours is Value]
+        places = [f"__builtin_offsetof(struct {theirs}, {names.get(name, name)})" for name in fields]
+        found = uapi.evaluate("linux/virtio_snd.h", [*places, f"sizeof(struct {theirs})"])
+        assert found == [*map(ours.offset_of, fields), ours.nbytes], theirs
+    codes = ("JACK_INFO", "PCM_INFO", "CHMAP_INFO", "CTL_INFO", "CTL_READ", "CTL_WRITE")
+    pcm = ("SET_PARAMS", "PREPARE", "RELEASE", "START", "STOP")
+    statuses = ("OK", "BAD_MSG", "NOT_SUPP", "IO_ERR")
+    assert not uapi.differences(
+        "linux/virtio_snd.h",
+        bits={"VIRTIO_SND_F_CTLS": CTLS},
+        numbers={f"VIRTIO_SND_R_{name}": getattr(sound, name) for name in codes}
+        | {f"VIRTIO_SND_R_PCM_{name}": getattr(sound, name) for name in pcm}
+        | {f"VIRTIO_SND_S_{name}": getattr(sound, name) for name in statuses}
+        | {"VIRTIO_SND_EVT_JACK_CONNECTED": CONNECTED, "VIRTIO_SND_EVT_CTL_NOTIFY": CONTROL_CHANGED}
+        | {"VIRTIO_SND_PCM_FMT_U8": 4, "VIRTIO_SND_PCM_FMT_S16": 5, "VIRTIO_SND_PCM_FMT_S32": 17}
+        | {f"VIRTIO_SND_PCM_RATE_{rate}": code for code, rate in sound.RATES.items()},
+    )
+    assert list(sound.FORMATS) == [4, 5, 17]
