@@ -7,6 +7,7 @@ A device:
 
 - `Device`: the class to subclass, `Queue` and `OutgoingQueue` to declare its queues;
 - `Reader` and `Writer`: what a ``stream`` method takes; `RecordArray`: what a ``batch`` method takes;
+- `File`: what an ``async def`` method reads into guest memory and writes from it;
 - `OutgoingPort`: what an outgoing queue is on an instance;
 - `serving`: serve a device object of this process on a socket.
 
@@ -29,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyvirtio.connect import open_driver, serving
     from pyvirtio.device import Device, OutgoingPort, OutgoingQueue, Queue, Reader, RecordArray, Writer
+    from pyvirtio.device.files import File
     from pyvirtio.driver import Answer, Driver, RequestQueue, Ticket
     from pyvirtio.errors import VirtioError
     from pyvirtio.spec.struct import Struct, array, be16, be32, be64, chars, le16, le32, le64, nested, raw, u8
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "pyvirtio.connect": ("open_driver", "serving"),
     "pyvirtio.device": ("Device", "OutgoingPort", "OutgoingQueue", "Queue", "Reader", "RecordArray", "Writer"),
+    "pyvirtio.device.files": ("File",),
     "pyvirtio.driver": ("Answer", "Driver", "RequestQueue", "Ticket"),
     "pyvirtio.errors": ("VirtioError",),
     "pyvirtio.spec.struct": (
@@ -59,6 +62,7 @@ __all__ = [
     "Answer",
     "Device",
     "Driver",
+    "File",
     "OutgoingPort",
     "OutgoingQueue",
     "Queue",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyvirtio.device import Device, Queue
-from pyvirtio.runtime.requests import CANCEL_TIME
+from pyvirtio.runtime.in_progress import CANCEL_TIME
 from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.spec.struct import Struct, le32
 from pyvirtio.testing import Descriptor, RawDriver
@@ -444,7 +444,7 @@ def test_a_method_that_ignores_its_cancellation_and_ends_in_time_still_took_too_
 
 
 def test_a_method_that_never_ends_when_cancelled_is_reported_as_stuck_and_not_returned(monkeypatch):
-    monkeypatch.setattr("pyvirtio.runtime.requests.CANCEL_TIME", 0.02)
+    monkeypatch.setattr("pyvirtio.runtime.in_progress.CANCEL_TIME", 0.02)
 
     class Endless(Impatient):
         requests = Queue(Number, Number, size=64)

@@ -31,6 +31,12 @@ def is_async(method: Any) -> bool:
     return bool(_flags(method) & _CO_COROUTINE)
 
 
+def is_plainly_async(method: Any) -> bool:
+    """Return whether each call of ``method`` returns a coroutine: it is an ``async def`` itself, and not around one."""
+    code = getattr(getattr(method, "__func__", None), "__code__", None)
+    return bool(code and code.co_flags & _CO_COROUTINE)
+
+
 def is_generator(method: Any) -> bool:
     """Return whether calling ``method`` would only make a generator."""
     return bool(_flags(method) & (_CO_GENERATOR | _CO_ASYNC_GENERATOR))

@@ -15,13 +15,13 @@ from pyvirtio.transport import Completion, FileRegion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from pyvirtio.device import Device
     from pyvirtio.host.channel import Channel
     from pyvirtio.host.loader import DeviceLoader
     from pyvirtio.ring import Journal
+    from pyvirtio.runtime.loop import RunnerLoop
     from pyvirtio.transport import QueueSetup
 
     Done = Callable[[object], None]
@@ -83,12 +83,12 @@ class Worker:
         }
 
     @staticmethod
-    def _new_loop(device: Device, heartbeat: memoryview) -> asyncio.AbstractEventLoop | None:
+    def _new_loop(device: Device, heartbeat: memoryview) -> RunnerLoop | None:
         if not device.is_async:
             return None
-        from pyvirtio.runtime.loop import new_loop
+        from pyvirtio.runtime.loop import RunnerLoop
 
-        return new_loop(heartbeat)
+        return RunnerLoop(heartbeat)
 
     def introduce(self, loader: DeviceLoader) -> None:
         """Report to the keeper what the device is, and from which sources it was loaded."""
@@ -114,12 +114,7 @@ class Worker:
             return
         import asyncio
 
-        from pyvirtio.runtime.loop import Attachment
-
-        attachment = Attachment(self._loop, self._runner)
-        self._runner.wake_loop = attachment.wake
-        self._loop.run_forever()
-        attachment.detach()
+        self._loop.serve(self._runner)
         self._loop.run_until_complete(asyncio.gather(*self._runner.close(), return_exceptions=True))
         self._loop.close()
 

@@ -22,13 +22,18 @@
 #include "native/batch_object.c.inc"
 #include "native/chain_object.c.inc"
 #include "native/codec_object.c.inc"
+#include "native/coroutine_calls.c.inc"
+#include "native/file_object.c.inc"
 #include "native/known_codecs.c.inc"
 #include "native/memory_object.c.inc"
 #include "native/objects.h"
+#include "native/operation_object.c.inc"
+#include "native/parked.c.inc"
 #include "native/reader_object.c.inc"
 #include "native/record_calls.c.inc"
 #include "native/ring_object.c.inc"
 #include "native/stream_calls.c.inc"
+#include "native/uring_object.c.inc"
 #include "native/writer_object.c.inc"
 
 #ifndef SOURCE_DIGEST /* what build_native.py tells this source by */
@@ -44,6 +49,12 @@ static PyMethodDef ring_methods[] = {
     {"call_records", FAST(ring_call_records), METH_FASTCALL, NULL},
     {"answer_records", FAST(ring_answer_records), METH_FASTCALL, NULL},
     {"call_streams", FAST(ring_call_streams), METH_FASTCALL, NULL},
+    {"step_streams", FAST(ring_step_streams), METH_FASTCALL, NULL},
+    {"parked", ring_parked, METH_NOARGS, NULL},
+    {"parked_count", ring_parked_count, METH_NOARGS, NULL},
+    {"has_ready", ring_has_ready, METH_NOARGS, NULL},
+    {"set_on_ready", ring_set_on_ready, METH_O, NULL},
+    {"cancel_parked", ring_cancel_parked, METH_O, NULL},
     {"needs_interrupt", ring_needs_interrupt, METH_NOARGS, NULL},
     {"disable_kicks", ring_disable_kicks, METH_NOARGS, NULL},
     {"enable_kicks", ring_enable_kicks, METH_NOARGS, NULL},
@@ -125,14 +136,7 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyObject *
-attribute_of(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *found = module ? PyObject_GetAttrString(module, name) : NULL;
-    Py_XDECREF(module);
-    return found;
-}
+enum { HELD = 17 }; /* objects of the module's state, but for the codecs */
 
 static bool
 add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
@@ -148,28 +152,47 @@ module_exec(PyObject *module)
     state->chain_error = attribute_of("pyvirtio.errors", "ChainError");
     state->local_error = attribute_of("pyvirtio.errors", "LocalError");
     state->over = attribute_of("pyvirtio.ring.chain", "OVER");
-    if (!state->chain_error || !state->local_error || !state->over)
+    state->coroutine = (PyTypeObject *)attribute_of("types", "CoroutineType");
+    if (!state->chain_error || !state->local_error || !state->over || !state->coroutine)
         return -1;
-    bool added = add_type(module, &memory_spec, &state->memory) && add_type(module, &ring_spec, &state->ring)
-                 && add_type(module, &chain_spec, &state->chain) && add_type(module, &batch_spec, &state->batch)
-                 && add_type(module, &codec_spec, &state->codec) && add_type(module, &reader_spec, &state->reader)
-                 && add_type(module, &writer_spec, &state->writer);
-    return added ? PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM) : -1;
+    struct {
+        PyType_Spec *spec;
+        PyTypeObject **place;
+    } types[] = {
+        {&memory_spec, &state->memory}, {&ring_spec, &state->ring},           {&chain_spec, &state->chain},
+        {&batch_spec, &state->batch},   {&codec_spec, &state->codec},         {&reader_spec, &state->reader},
+        {&writer_spec, &state->writer}, {&operation_spec, &state->operation}, {&uring_spec, &state->uring},
+        {&file_spec, &state->file},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!add_type(module, types[i].spec, types[i].place))
+            return -1;
+    return PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM);
+}
+
+/* What the state holds, but for the codecs. */
+static void
+list_held(state *state, PyObject **held[HELD])
+{
+    PyObject **all[HELD] = {
+        (PyObject **)&state->memory,    (PyObject **)&state->ring,   (PyObject **)&state->chain,
+        (PyObject **)&state->batch,     (PyObject **)&state->codec,  (PyObject **)&state->reader,
+        (PyObject **)&state->writer,    (PyObject **)&state->operation, (PyObject **)&state->uring,
+        (PyObject **)&state->file,      (PyObject **)&state->coroutine, &state->chain_error,
+        &state->local_error,            &state->over,                &state->running_loop,
+        &state->cancelled_error,        &state->weak_references,
+    };
+    memcpy(held, all, sizeof all);
 }
 
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
-    const state *state = PyModule_GetState(module);
-    Py_VISIT((PyObject *)state->memory);
-    Py_VISIT((PyObject *)state->ring);
-    Py_VISIT((PyObject *)state->chain);
-    Py_VISIT((PyObject *)state->batch);
-    Py_VISIT((PyObject *)state->codec);
-    Py_VISIT((PyObject *)state->reader);
-    Py_VISIT((PyObject *)state->writer);
-    Py_VISIT(state->chain_error);
-    Py_VISIT(state->local_error);
+    state *state = PyModule_GetState(module);
+    PyObject **held[HELD];
+    list_held(state, held);
+    for (int i = 0; i < HELD; i++)
+        Py_VISIT(*held[i]);
     for (size_t i = 0; i < MOST_KNOWN; i++) {
         Py_VISIT(state->known[i].kind);
         Py_VISIT(state->known[i].codec);
@@ -181,16 +204,10 @@ static int
 module_clear(PyObject *module)
 {
     state *state = PyModule_GetState(module);
-    Py_CLEAR(state->memory);
-    Py_CLEAR(state->ring);
-    Py_CLEAR(state->chain);
-    Py_CLEAR(state->batch);
-    Py_CLEAR(state->codec);
-    Py_CLEAR(state->reader);
-    Py_CLEAR(state->writer);
-    Py_CLEAR(state->chain_error);
-    Py_CLEAR(state->local_error);
-    Py_CLEAR(state->over);
+    PyObject **held[HELD];
+    list_held(state, held);
+    for (int i = 0; i < HELD; i++)
+        Py_CLEAR(*held[i]);
     forget_codecs(state);
     return 0;
 }

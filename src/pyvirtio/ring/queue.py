@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     Unusual: TypeAlias = tuple[Chain, object, bool]
     """A chain whose call was unusual, what the method raised or returned, and whether nobody uses its memory."""
 
+    Ended: TypeAlias = tuple[Chain, object, bool, int, bool]
+    """A chain whose coroutine has ended in an unusual way: what it raised, whether nobody uses its memory, since when
+    it ran, and whether it was cancelled."""
+
+    HandedOver: TypeAlias = tuple[Chain, Any, object, Any, Any, int, bool]
+    """A chain whose coroutine is to go on elsewhere: the coroutine, what it awaits, reader and writer, since when it
+    runs, and whether it was cancelled."""
+
     class RingSetup(Protocol):
         """What a ring needs to know of a queue's set-up.
 
@@ -161,7 +169,11 @@ if TYPE_CHECKING:
             ...
 
     class StreamQueue(DeviceQueue, Protocol):
-        """A queue that also answers requests of any length, by calls of a method that takes a reader and a writer."""
+        """A queue that also answers requests of any length, by calls of a method that takes a reader and a writer.
+
+        The method may be ``async def``. Its coroutines are stepped by `step_streams`, and *parked* while they wait for
+        operations of our own.
+        """
 
         def call_streams(
             self, limit: int, method: Callable[..., object], deadline: int, clock: Clock | None
@@ -173,6 +185,44 @@ if TYPE_CHECKING:
             business, and at an unusual call: an exception, something to be awaited, memory that is still in use. That
             request is returned, and still counts as running.
             """
+            ...
+
+        def step_streams(
+            self,
+            limit: int,
+            method: Callable[..., object],
+            deadline: int,
+            clock: Clock | None,
+            most: int,
+            task: object,
+            bell: object,
+            context: object,
+        ) -> int | Ended | HandedOver:
+            """Go on with what is parked and can, and call ``method``, an ``async def``, as `call_streams` does.
+
+            ``most`` may be parked. ``task``, ``bell`` and ``context`` are those in which it runs: see
+            `pyvirtio.runtime.tasks.Tasks.lend`.
+            """
+            ...
+
+        def parked_count(self) -> int:
+            """Return how many requests are parked."""
+            ...
+
+        def parked(self) -> list[tuple[Chain, int, bool]]:
+            """Return what is parked, the oldest first: since when each runs, and whether it was cancelled."""
+            ...
+
+        def has_ready(self) -> bool:
+            """Return whether something that is parked can go on."""
+            ...
+
+        def cancel_parked(self, upto: int) -> None:
+            """Cancel what is parked and was begun at ``upto`` or earlier; it goes on with that, once it can."""
+            ...
+
+        def set_on_ready(self, function: Callable[[], object] | None) -> None:
+            """Have ``function`` called when the first of those that are parked can go on."""
             ...
 
 

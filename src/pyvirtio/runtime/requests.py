@@ -13,14 +13,14 @@ from pyvirtio.device.handlers import StillInUse, accept_outcome, write_outcome
 from pyvirtio.device.streams import open_streams
 from pyvirtio.errors import PeerError
 from pyvirtio.ring.queue import record_queue, stream_queue
+from pyvirtio.runtime.in_progress import ANY_TIME, InProgress, Running
 from pyvirtio.runtime.records import RecordDispatcher
 from pyvirtio.runtime.service import SERVING, TIME_SLICE_NS, UNBROKEN, QueueService
-from pyvirtio.runtime.streams import StreamDispatcher
+from pyvirtio.runtime.streams import CoroutineDispatcher, StreamDispatcher
 from pyvirtio.transport import MAXIMUM_STRIKES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from pyvirtio.device import Device
@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.ring.records import RecordBatch
     from pyvirtio.runtime.service import Interrupter, Surroundings
-    from pyvirtio.runtime.tasks import Tasks, _Slot
+    from pyvirtio.runtime.tasks import Tasks
 
 MAX_POP = 64
 """The most requests that are popped at once and answered one by one."""
 
 MAX_CALLS = 32768
 """The most requests that an engine answers by itself before anything else has its turn; time ends it before."""
-
-CANCEL_TIME = 1.0
-"""The seconds that an ``async def`` method has to end after it was cancelled."""
 
 
 class StruckOut(Exception):
@@ -52,18 +49,6 @@ class TookTooLong(Exception):
 
 class WasHeld(Exception):
     """A request was held when its queue stopped, and its method did not answer it."""
-
-
-class _Running:
-    """A request inside an ``async def`` method that waits: since when, and the task that runs it."""
-
-    __slots__ = ("cancelled", "chain", "since", "slot")
-
-    def __init__(self, chain: Chain, since: int, slot: _Slot) -> None:
-        self.chain = chain
-        self.since = since
-        self.slot = slot
-        self.cancelled = False
 
 
 class RequestService(QueueService):
@@ -85,7 +70,6 @@ class RequestService(QueueService):
         self._failure = declared.failure(device)
         self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
         self._held = declared.held
-        self._patience = None if declared.held else device.patience
         self._limit = declared.size
         self._tasks = tasks if declared.is_async(device) else None
         # What an author's code may raise; with coroutines also that what it awaited was cancelled.
@@ -94,14 +78,24 @@ class RequestService(QueueService):
         self._alone: list[Chain] = []
         self._runs_alone = False
         self._holds = False
-        self._running: dict[int, _Running] = {}
+        self._running = InProgress(
+            self._tasks.loop if self._tasks else None,
+            None if declared.held else device.patience,
+            self._clock,
+            self._ignores_its_end,
+        )
+        self._overdue = f"it took longer than {device.patience} s"
         self._answered: list[Chain] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
         self._records: RecordDispatcher | None = None
         if (records := record_queue(queue)) is not None and RecordDispatcher.suits(declared, device):
             self._records = RecordDispatcher(records, declared, device, self._clock, TIME_SLICE_NS)
-        self._streams = StreamDispatcher.suiting(stream_queue(queue), declared, device, self._clock)
+        streams = stream_queue(queue)
+        self._streams = StreamDispatcher.suiting(streams, declared, device, self._clock)
+        self._coroutines = CoroutineDispatcher.suiting(streams, declared, device, self._clock, self._tasks)
+        if self._coroutines:
+            self._running.parking = self._coroutines.queue
+            self._coroutines.queue.set_on_ready(self._wake_parked)
         self._take_over_unfinished()
 
     def _take_over_unfinished(self) -> None:
@@ -123,15 +117,20 @@ class RequestService(QueueService):
         deadline = deadline if self._repeatable else 0
         if self._runs_alone:
             return
+        takes_more = self.state is SERVING and not (self._waiting or self._alone)
+        if self._coroutines and not takes_more and self._coroutines.is_ready():
+            self._step_coroutines(self._coroutines, 0, deadline)
         if self._alone:
             if not self._running:
                 self._serve_chains([self._alone.pop(0)], now, 0)
                 self._runs_alone = bool(self._running)
             return
-        if self._waiting or self.state is not SERVING:
+        if not takes_more:
             chains = self._waiting
-        elif (self._records and self._serve_records(self._records, now, deadline)) or (
-            self._streams and self._serve_streams(self._streams, deadline)
+        elif (
+            (self._records and self._serve_records(self._records, now, deadline))
+            or (self._streams and self._serve_streams(self._streams, deadline))
+            or (self._coroutines and self._step_coroutines(self._coroutines, MAX_CALLS, deadline))
         ):
             return
         else:
@@ -149,8 +148,10 @@ class RequestService(QueueService):
     def has_more(self) -> bool:
         """Return whether there is a request that can be begun now."""
         if self._runs_alone or self._alone:
-            return not self._running
+            return not self._running or bool(self._coroutines and self._coroutines.is_ready())
         if self._waiting or (self._records and self._records.open):
+            return True
+        if self._coroutines and self._coroutines.is_ready():
             return True
         return self.state is SERVING and len(self._running) < self._limit and self.queue.has_more()
 
@@ -172,7 +173,7 @@ class RequestService(QueueService):
                 if slot is None:
                     answered.append(chain)
                 else:
-                    self._goes_on(_Running(chain, now, slot))
+                    self._goes_on(Running(chain, now, slot))
             done += 1
             now = clock()
             if now >= deadline:
@@ -234,30 +235,37 @@ class RequestService(QueueService):
             self._answered.append(chain)
         self._push_answered()
 
+    def _step_coroutines(self, coroutines: CoroutineDispatcher, limit: int, deadline: int) -> bool:
+        """Have the engine go on with what is parked, and begin up to ``limit``; return False where it cannot."""
+        outcome, slot = coroutines.step(limit, deadline, self._limit - len(self._running.values()))
+        if slot is not None:
+            chain, _work, _awaited, reader, writer, since, is_cancelled = outcome
+            self._goes_on(Running(chain, since, slot, (reader, writer), is_cancelled=is_cancelled))
+        elif isinstance(outcome, tuple):
+            chain, raised, is_closed, _since, is_cancelled = outcome
+            self._conclude(chain, raised if is_closed else StillInUse(chain), is_cancelled=is_cancelled)
+            self._push_answered()
+        self._running.watch()
+        self._interrupt_if_wanted()
+        return bool(outcome)
+
     # Answering later.
 
-    def _goes_on(self, request: _Running) -> None:
-        self._running[request.chain.head] = request
+    def _goes_on(self, request: Running) -> None:
         request.slot.done = lambda error: self._ended(request, error)
+        self._running.add(request)
         if self._held and self.state is not SERVING:
-            request.slot.task.cancel()
-        self._set_timer()
+            self._running.cancel_tasks()
 
-    def _ended(self, request: _Running, error: BaseException | None) -> None:
+    def _ended(self, request: Running, error: BaseException | None) -> None:
         """A method that waited has ended: answer its request at the end of this round of the loop."""
-        self._running.pop(request.chain.head, None)
+        self._running.remove(request)
         self._runs_alone = False
-        if request.cancelled and not isinstance(error, StillInUse):
-            if self.state not in UNBROKEN:  # nothing is answered any more, and nobody took too long
-                self._stop_if_drained()
-                return
-            error = TookTooLong(self._overdue)
-        elif self._held and self._tasks and isinstance(error, self._tasks.cancelled):
-            error = WasHeld("it was held when the queue stopped")
-        if error is None:
-            self._answered.append(request.chain)
-        else:
-            self._fail(request.chain, error)
+        if not request.is_closed():
+            error = StillInUse(request.chain)
+        if not self._conclude(request.chain, error, is_cancelled=request.is_cancelled):
+            self._stop_if_drained()
+            return
         if not self._repeatable:
             self._flush()
         elif not self._flushing and self._tasks:
@@ -277,36 +285,35 @@ class RequestService(QueueService):
             self._push(self._answered)
         self._answered.clear()
 
-    # Patience, for what the loop can cancel. The keeper has its own for what blocks the loop.
+    def _conclude(self, chain: Chain, error: BaseException | None, *, is_cancelled: bool) -> bool:
+        """Take note of what a method that waited ended with; return whether its request is answered."""
+        if is_cancelled and not isinstance(error, StillInUse):
+            if self.state not in UNBROKEN:  # nothing is answered any more, and nobody took too long
+                return False
+            if not self._held:
+                error = TookTooLong(self._overdue)
+            elif isinstance(error, self._failures):
+                error = WasHeld("it was held when the queue stopped")
+        if error is None:
+            self._answered.append(chain)
+        else:
+            self._fail(chain, error)
+        return True
 
-    @property
-    def _overdue(self) -> str:
-        return f"it took longer than {self._patience} s"
+    def _wake_parked(self) -> None:
+        """What is parked can go on: at the next turn, or where there are no more turns, by itself."""
+        if self.state in UNBROKEN:
+            self._around.wake(self.index)
+        elif self._tasks:
+            self._tasks.loop.call_soon(self._end_parked)
 
-    def _set_timer(self) -> None:
-        if self._timer is None and self._patience is not None and self._running and self._tasks:
-            oldest = min((one.since for one in self._running.values() if not one.cancelled), default=self._clock())
-            seconds = self._patience - (self._clock() - oldest) / 1e9
-            self._timer = self._tasks.loop.call_later(max(0.0, min(seconds, 86400.0)), self._expire)
+    def _end_parked(self) -> None:
+        while self._coroutines and self._coroutines.is_ready():
+            self._step_coroutines(self._coroutines, 0, ANY_TIME)
+        self._stop_if_drained()
 
-    def _expire(self) -> None:
-        """Cancel what took too long."""
-        self._timer = None
-        assert self._patience is not None
-        limit = self._clock() - int(self._patience * 1e9)
-        overdue = [request for request in self._running.values() if request.since <= limit and not request.cancelled]
-        for request in overdue:
-            request.cancelled = True
-            request.slot.task.cancel()
-        if overdue and self._tasks:
-            self._tasks.loop.call_later(CANCEL_TIME, self._check_cancelled, overdue)
-        if any(not request.cancelled for request in self._running.values()):
-            self._set_timer()
-
-    def _check_cancelled(self, overdue: list[_Running]) -> None:
-        for request in overdue:
-            if self._running.get(request.chain.head) is request:
-                self._hold(request.chain, TookTooLong(f"{self._overdue}, and ignores that it was cancelled"))
+    def _ignores_its_end(self, chain: Chain) -> None:
+        self._hold(chain, TookTooLong(f"{self._overdue}, and ignores that it was cancelled"))
 
     def _hold(self, chain: Chain, error: Exception) -> None:
         """Keep a request whose memory is still used: the driver must not get it back before this process is gone."""
@@ -344,9 +351,7 @@ class RequestService(QueueService):
         self._alone.clear()
         if self._records is not None:
             self._records.open = None
-        for request in self._running.values():
-            request.cancelled = True
-            request.slot.task.cancel()
+        self._running.cancel_all()
 
     def _give_back(self, *, fail_suspects: bool) -> None:
         """Un-pop what waits, the newest first, as far as the ring agrees; cancel what is held."""
@@ -365,8 +370,7 @@ class RequestService(QueueService):
         if self._waiting or self._alone:
             self._around.wake(self.index)
         if self._held:
-            for request in self._running.values():
-                request.slot.task.cancel()
+            self._running.cancel_tasks()
 
     def _may_be_given_back(self, chain: Chain) -> bool:
         return self._repeatable or not self.queue.journal.strikes(chain.head)
@@ -375,6 +379,6 @@ class RequestService(QueueService):
         return not (self._waiting or self._alone or self._running or self._answered or self._holds)
 
     def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._running.release()
+        if self._coroutines:
+            self._coroutines.queue.set_on_ready(None)

@@ -17,10 +17,11 @@ from pyvirtio.errors import LocalError, PeerError
 from pyvirtio.ring import Journal, SplitLayout, device_queue
 from pyvirtio.ring.engine import engine
 from pyvirtio.runtime.config_space import ConfigSpace
+from pyvirtio.runtime.kicks import Kicks
 from pyvirtio.runtime.mapped_memory import MappedMemory
 from pyvirtio.runtime.requests import RequestService
 from pyvirtio.runtime.runs import Runs, end_of
-from pyvirtio.system.eventfd import Notifier, drain, is_eventfd
+from pyvirtio.system.eventfd import Notifier
 from pyvirtio.transport import Completion, DeviceHost
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyvirtio.device import Device
+    from pyvirtio.device.file_io import FileIO
     from pyvirtio.runtime.config_space import Change
     from pyvirtio.runtime.service import QueueService
     from pyvirtio.runtime.tasks import Tasks
@@ -90,14 +92,13 @@ class DeviceRunner(DeviceHost):
         self._new_journal = new_journal
         self._memory = MappedMemory()
         self._services: dict[int, QueueService] = {}
-        self._kick_fds: dict[int, int] = {}
-        self._to_drain: set[int] = set()  # kick descriptors that are not eventfds and run full
         self._setups: dict[int, QueueSetup] = {}
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._ready: set[int] = set()
         self._awake: set[int] = set()  # queues whose driver was not asked to kick since their last turn
-        self._silent: set[int] = set()  # queues whose driver has no way to kick
         self._epoll = select.epoll()
+        self._kicks = Kicks(self._epoll)
+        self._silent = self._kicks.silent
         self._busy_poll_ns = 1000 * busy_poll_us
         self._awake_until = 0
         self._heartbeat = heartbeat if heartbeat is not None else memoryview(bytearray(8)).cast("Q")
@@ -106,6 +107,9 @@ class DeviceRunner(DeviceHost):
         self._loop = loop
         self._tasks: Tasks | None = None
         self._runs = Runs(loop, report)
+        self._io: FileIO | None = None
+        self._to_flush: list[Callable[[], object]] = []  # operations that have begun, of which the system must know
+        self._is_stepping = False
         self.device = device
         if device.is_async:
             self._tasks = self._new_tasks()
@@ -114,8 +118,11 @@ class DeviceRunner(DeviceHost):
     def _new_tasks(self) -> Tasks:
         if self._loop is None:
             raise LocalError(f"{self.description.name} has coroutines, and they need an event loop; serve it in one")
+        from pyvirtio.device.file_io import io_of
         from pyvirtio.runtime.tasks import Tasks
 
+        self._io = io_of(self._loop)
+        self._io.attach(self)
         return Tasks(self._loop)
 
     # The loop is the caller's.
@@ -124,9 +131,9 @@ class DeviceRunner(DeviceHost):
         """Return a descriptor that is readable when `step` has something to do."""
         return self._epoll.fileno()
 
-    def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in `step` when ``fd`` is readable."""
-        self._epoll.register(fd, select.EPOLLIN)
+    def watch(self, fd: int, callback: Callable[[], object], *, edge: bool = False) -> None:
+        """Call ``callback`` in `step` when ``fd`` is readable; with ``edge``, each time that it becomes so."""
+        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
         self._callbacks[fd] = callback
 
     def step(self, timeout: float | None = 0.0) -> bool:
@@ -135,21 +142,29 @@ class DeviceRunner(DeviceHost):
         Where none is ready, wait for ``timeout`` seconds at most; None is for as long as it takes.
         """
         waits = timeout != 0.0
-        if waits and not self._ready:
-            self._before_waiting()
-        idle = not (self._ready or self._awake)
-        if self._silent and (timeout is None or timeout > POLL_INTERVAL):
-            timeout = POLL_INTERVAL
-        if waits and idle:
-            self._heartbeat[0] = 0
-        for fd, _ in self._epoll.poll(timeout if idle else 0, MAX_EVENTS):
-            self._deal_with(fd)
-        self._ready |= self._silent
-        for index in list(self._ready):
-            if (service := self._services.get(index)) is not None:
-                self._give_turn(index, service)
-        if not waits and not self._ready:
-            self._before_waiting()
+        self._is_stepping = True
+        try:
+            if self._to_flush:
+                self._to_flush.pop()()
+            if waits and not self._ready:
+                self._before_waiting()
+            idle = not (self._ready or self._awake)
+            if self._silent and (timeout is None or timeout > POLL_INTERVAL):
+                timeout = POLL_INTERVAL
+            if waits and idle:
+                self._heartbeat[0] = 0
+            for fd, _ in self._epoll.poll(timeout if idle else 0, MAX_EVENTS):
+                self._deal_with(fd)
+            self._ready |= self._silent
+            for index in list(self._ready):
+                if (service := self._services.get(index)) is not None:
+                    self._give_turn(index, service)
+            if self._to_flush:
+                self._to_flush.pop()()
+            if not waits and not self._ready:
+                self._before_waiting()
+        finally:
+            self._is_stepping = False
         return bool(self._ready or self._awake)
 
     def timeout(self) -> float | None:
@@ -157,15 +172,20 @@ class DeviceRunner(DeviceHost):
         return POLL_INTERVAL if self._silent else None
 
     def _deal_with(self, fd: int) -> None:
-        index = self._kick_fds.get(fd)
+        index = self._kicks.by_fd.get(fd)
         if index is None:
             if callback := self._callbacks.get(fd):
                 self._heartbeat[0] = self.clock()
                 callback()
             return
-        if fd in self._to_drain and not drain(fd):  # nobody can kick by it any more
-            self._forget_kick(index)
+        self._kicks.take(fd)
         self._ready.add(index)
+
+    def begin_io(self, flush: Callable[[], object]) -> None:
+        """Call ``flush`` at the end of this step, or of the next one, which comes soon."""
+        self._to_flush.append(flush)
+        if not self._is_stepping:
+            self.wake_loop()
 
     def _give_turn(self, index: int, service: QueueService) -> None:
         """Let a queue have its turn. Its driver is not asked to kick before the others had theirs."""
@@ -203,7 +223,8 @@ class DeviceRunner(DeviceHost):
         """Let a queue have a turn soon."""
         if index in self._services:
             self._ready.add(index)
-            self.wake_loop()
+            if not self._is_stepping:
+                self.wake_loop()
 
     def broken(self, index: int) -> None:
         """Report to the transport that a queue is not served any more."""
@@ -240,7 +261,7 @@ class DeviceRunner(DeviceHost):
             return
         self._services[index] = service
         self._setups[index] = setup
-        self._watch_kick(index, setup.kick_fd)
+        self._kicks.watch(index, setup.kick_fd)
         self._ready.add(index)
         if journal.was_used:
             service.interrupt()
@@ -271,32 +292,14 @@ class DeviceRunner(DeviceHost):
     def set_kick(self, index: int, fd: int) -> None:
         """Watch another eventfd for a queue's kicks."""
         if index in self._services:
-            self._forget_kick(index)
-            self._watch_kick(index, fd)
+            self._kicks.forget(index)
+            self._kicks.watch(index, fd)
             self.wake(index)
 
     def set_interrupt(self, index: int, fd: int) -> None:
         """Interrupt a queue's driver by another eventfd."""
         if (service := self._services.get(index)) is not None:
             service.change_notifier(Notifier(fd))
-
-    def _watch_kick(self, index: int, fd: int) -> None:
-        if fd < 0:
-            self._silent.add(index)
-            return
-        self._kick_fds[fd] = index
-        # Told of each write, an eventfd need not be read: a system call less for each kick. Others run full.
-        eventfd = is_eventfd(fd)
-        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if eventfd else 0))
-        if not eventfd:
-            self._to_drain.add(fd)
-
-    def _forget_kick(self, index: int) -> None:
-        self._silent.discard(index)
-        for fd in [fd for fd, kicked in self._kick_fds.items() if kicked == index]:
-            del self._kick_fds[fd]
-            self._to_drain.discard(fd)
-            self._epoll.unregister(fd)
 
     def stop_queue(self, index: int, *, fail_suspects: bool = False) -> Completion[int]:
         """Stop a queue once what was begun is answered.
@@ -306,7 +309,7 @@ class DeviceRunner(DeviceHost):
         service = self._services.get(index)
         if service is None:
             return Completion.of(0)
-        self._forget_kick(index)
+        self._kicks.forget(index)
         stopped = service.stop(fail_suspects=fail_suspects)
         stopped.then(lambda _position: self._forget(index, service))
         return stopped
@@ -352,7 +355,7 @@ class DeviceRunner(DeviceHost):
         """Bring the device back to its first state; what runs is cancelled."""
         stopped = []
         for index, service in list(self._services.items()):
-            self._forget_kick(index)
+            self._kicks.forget(index)
             completion = service.stop_at_once()
             completion.then(lambda _position, index=index, service=service: self._forget(index, service))  # type: ignore[misc]  # a lambda's defaults
             stopped.append(completion)
@@ -382,10 +385,12 @@ class DeviceRunner(DeviceHost):
         """Stop everything and give back what is held; return tasks that end when the loop runs on."""
         self._runs.cancel()
         for index, service in list(self._services.items()):
-            self._forget_kick(index)
+            self._kicks.forget(index)
             service.stop_at_once()
             self._services.pop(index, None)
         tasks = [*self._runs.tasks, *(self._tasks.close() if self._tasks else ())]
+        if self._io is not None:
+            tasks += self._io.detach(self)
         end_of(tasks).then(lambda _none: self._retire(self.device))
         self._epoll.close()
         return tasks

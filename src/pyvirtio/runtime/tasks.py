@@ -50,7 +50,8 @@ class _Slot:
         self._awaited: Any = None
         self._blocking = False
         self._taken_over = False
-        self._bell: asyncio.Future[None] | None = None
+        self.bell: asyncio.Future[None] | None = None
+        """What its task waits for while it is idle; None before it waits for the first time."""
         self.done: Done | None = None
         """Called with what the coroutine ended with: an exception, or None."""
         self.task: asyncio.Task[None] = tasks.loop.create_task(self)
@@ -62,8 +63,8 @@ class _Slot:
         if blocking := getattr(awaited, "_asyncio_future_blocking", False):
             awaited._asyncio_future_blocking = False
         self._blocking = blocking
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+        if self.bell is not None and not self.bell.done():
+            self.bell.set_result(None)
 
     # What asyncio's task calls.
 
@@ -118,9 +119,9 @@ class _Slot:
         return self._idle()
 
     def _idle(self) -> asyncio.Future[None]:
-        self._bell = self._tasks.loop.create_future()
-        self._bell._asyncio_future_blocking = True  # what `yield from` a future tells its task
-        return self._bell
+        self.bell = self._tasks.loop.create_future()
+        self.bell._asyncio_future_blocking = True  # what `yield from` a future tells its task
+        return self.bell
 
 
 class Tasks:
@@ -158,10 +159,37 @@ class Tasks:
             _leave_task(loop, task)
             if current is not None:
                 _enter_task(loop, current)
-            if awaited is _ENDED and not task.cancelling():  # a cancelled one ends by itself
-                self._idle.append(slot)
+            if awaited is _ENDED:
+                self.give_back(slot)
         slot.take_over(work, context, awaited)
         return slot
+
+    def lend(self, steps: Callable[..., Any], *arguments: object) -> tuple[Any, _Slot, contextvars.Context]:
+        """Call ``steps``, which steps coroutines one after the other, and return what it returns.
+
+        An idle slot's task is the current one meanwhile, in a context of its own: so ``steps`` need not enter them for
+        each coroutine. It is given the task, the bell that a cancellation of the task rings, and the context. The slot
+        is the caller's: for a coroutine that goes on in it, or to `give_back`.
+        """
+        loop, slot, context = self.loop, self._take_idle(), copy_context()
+        task, current = slot.task, current_task(loop)
+        if current is not None:
+            _leave_task(loop, current)
+        _enter_task(loop, task)
+        try:
+            return context.run(steps, *arguments, task, slot.bell, context), slot, context
+        except BaseException:
+            self.give_back(slot)
+            raise
+        finally:
+            _leave_task(loop, task)
+            if current is not None:
+                _enter_task(loop, current)
+
+    def give_back(self, slot: _Slot) -> None:
+        """Take back a slot in which no coroutine goes on."""
+        if not slot.task.cancelling():  # a cancelled one ends by itself
+            self._idle.append(slot)
 
     def _take_idle(self) -> _Slot:
         idle = self._idle

@@ -6,6 +6,7 @@ The sentences may change; the names do not, so that programs and tests can look 
 EVENTS = {
     "id-unusable": "a QEMU aborts on a device with this virtio id",
     "engine-slow": "the engine in C is not available; the one in Python runs",
+    "io-uring-missing": "io_uring cannot be had; threads wait for the device's files",
     "connected": "a front-end is connected",
     "disconnected": "the front-end is gone",
     "connection-closed": "the connection was closed by this side: it made no sense, or the front-end does not read",

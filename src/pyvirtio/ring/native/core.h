@@ -10,5 +10,6 @@
 #include "core/records.c.inc"
 #include "core/ring.c.inc"
 #include "core/stretch.c.inc"
+#include "core/uring.c.inc"
 
 #endif

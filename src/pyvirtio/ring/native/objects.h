@@ -16,9 +16,11 @@ enum { MOST_KNOWN = 64 };
 
 /* The module's state. */
 typedef struct {
-    PyTypeObject *memory, *ring, *chain, *batch, *codec, *reader, *writer;
+    PyTypeObject *memory, *ring, *chain, *batch, *codec, *reader, *writer, *operation, *uring, *file;
+    PyTypeObject *coroutine; /* Python's own */
     PyObject *chain_error, *local_error;
     PyObject *over; /* what the reader and the writer of a request say once it is over */
+    PyObject *running_loop, *cancelled_error, *weak_references; /* of asyncio and weakref, once they are needed */
     known_codec known[MOST_KNOWN];
     size_t next_known;
 } state;
@@ -48,12 +50,75 @@ typedef struct {
     Chain *chain;       /* NULL once the request is over */
     stretch rest;       /* what is left to be read, or the room that is left */
     PyObject *lent;     /* a list of the views that were lent, or NULL */
-    uint32_t transfers; /* system calls that are under way in other threads */
+    uint32_t transfers; /* system calls that are under way in other threads, and operations */
 } Stream;
+
+typedef struct Operation Operation;
+typedef struct Ring Ring;
+
+/* An io_uring, and what the kernel was not told of yet. */
+typedef struct {
+    PyObject_HEAD
+    state *state;
+    PyObject *module; /* keeps `state` alive */
+    PyObject *loop;   /* whose operations they are, and the thread in which it runs */
+    unsigned long thread;
+    PyObject *nudge;  /* called when there is something to be flushed */
+    uring uring;
+    Operation *first, *last;       /* that wait for an entry */
+    Operation *unwanted;           /* to be cancelled */
+    uint32_t under_way, cancels;   /* operations that the kernel knows of; results of cancels that are still to come */
+    bool is_nudged;
+} Uring;
+
+/* A request whose coroutine waits for an operation. */
+typedef struct parked {
+    struct parked *older, *newer, *next_ready;
+    Ring *ring;
+    Chain *chain;
+    Stream *reader, *writer;
+    PyObject *work;
+    Operation *awaited; /* NULL once it is done */
+    int64_t since;
+    bool is_cancelled, must_throw;
+} parked;
+
+/* A transfer or a sync that can be awaited, by a coroutine that is parked or as asyncio's futures are. */
+struct Operation {
+    PyObject_VAR_HEAD
+    state *state;
+    Uring *uring;    /* NULL if it was done at once */
+    Operation *next; /* of those that wait for an entry, */
+    Operation *next_unwanted; /* or are to be cancelled */
+    Stream *stream;  /* NULL for a sync */
+    PyObject *memory; /* held for as long as the kernel uses it */
+    stretch rest;    /* what is still to be transferred */
+    uint64_t before; /* what the stream had left when it began */
+    uint64_t done;
+    int64_t offset;
+    int fd, error; /* an errno */
+    uint8_t code;
+    bool is_done, is_cancelled, is_under_way, is_awaited;
+    PyObject *callbacks; /* a list of pairs of a function and the context for it, or NULL */
+    parked *waiter;
+    int number;
+    struct iovec parts[];
+};
+
+typedef struct {
+    PyObject_HEAD
+    state *state;
+    PyObject *module;
+    PyObject *find;        /* returns the io_uring of the loop that runs, or None */
+    PyObject *slow[3];     /* what else to do to read, write and sync */
+    Uring *uring;          /* that `find` returned last, or NULL */
+    int fd;
+    bool tries[2]; /* whether reading and writing without waiting is worth a try */
+} File;
 
 enum { PART_TABLE, PART_AVAILABLE, PART_USED, PART_REGION, PART_LEDGER, PARTS_OF_A_RING };
 
-typedef struct {
+struct Ring {
     PyObject_HEAD
     state *state;
     PyObject *module; /* keeps `state` alive */
@@ -64,7 +129,10 @@ typedef struct {
     bool closed;        /* no more records */
     int32_t duplicate;  /* the head that ended a batch, for it was in flight already; or -1 */
     record_batch spare; /* the memory of the last batch, for the next */
-} Ring;
+    parked *oldest, *newest, *first_ready, *last_ready, *spare_parked;
+    uint32_t parked_count;
+    PyObject *on_ready; /* called when the first of those that are parked can go on; or NULL */
+};
 
 typedef struct {
     PyObject_HEAD
@@ -96,6 +164,16 @@ free_object(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_Free(self);
     Py_DECREF((PyObject *)type);
+}
+
+/* Imports a module and returns something of it. */
+static PyObject *
+attribute_of(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *found = module ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return found;
 }
 
 static bool
