@@ -78,6 +78,7 @@ class RequestService(QueueService):
         self._alone: list[Chain] = []
         self._runs_alone = False
         self._holds = False
+        self._by_chains = 0  # requests that are taken as chains before the engine steps coroutines again
         self._running = InProgress(
             self._tasks.loop if self._tasks else None,
             None if declared.held else device.patience,
@@ -118,7 +119,8 @@ class RequestService(QueueService):
         if self._runs_alone:
             return
         takes_more = self.state is SERVING and not (self._waiting or self._alone)
-        if self._coroutines and not takes_more and self._coroutines.is_ready():
+        steps_more = takes_more and self._by_chains <= 0
+        if self._coroutines and not steps_more and self._coroutines.is_ready():
             self._step_coroutines(self._coroutines, 0, deadline)
         if self._alone:
             if not self._running:
@@ -130,11 +132,12 @@ class RequestService(QueueService):
         elif (
             (self._records and self._serve_records(self._records, now, deadline))
             or (self._streams and self._serve_streams(self._streams, deadline))
-            or (self._coroutines and self._step_coroutines(self._coroutines, MAX_CALLS, deadline))
+            or (self._coroutines and steps_more and self._step_coroutines(self._coroutines, MAX_CALLS, deadline))
         ):
             return
         else:
             chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
+            self._by_chains -= len(chains)
         if chains:
             self._waiting = self._serve_chains(chains, now, deadline)
 
@@ -241,11 +244,13 @@ class RequestService(QueueService):
         if slot is not None:
             chain, _work, _awaited, reader, writer, since, is_cancelled = outcome
             self._goes_on(Running(chain, since, slot, (reader, writer), is_cancelled=is_cancelled))
+            self._by_chains = MAX_POP  # to begin a coroutine as a chain takes less if it needs a task
         elif isinstance(outcome, tuple):
             chain, raised, is_closed, _since, is_cancelled = outcome
             self._conclude(chain, raised if is_closed else StillInUse(chain), is_cancelled=is_cancelled)
             self._push_answered()
-        self._running.watch()
+        if coroutines.queue.parked_count():
+            self._running.watch()
         self._interrupt_if_wanted()
         return bool(outcome)
 

@@ -61,7 +61,7 @@ class CoroutineDispatcher:
         self._method = method
         self._clock = engine_clock(clock)
         self._lend = tasks.lend
-        self._give_back = tasks.give_back
+        self._go_on = tasks.go_on
 
     @classmethod
     def suiting(
@@ -84,10 +84,8 @@ class CoroutineDispatcher:
         Return for how many something was done, or what is unusual: `Ended`, or with the slot that goes on with it,
         `HandedOver`.
         """
-        outcome, slot, context = self._lend(self._step, limit, self._method, deadline, self._clock, most)
+        outcome, context = self._lend(self._step, limit, self._method, deadline, self._clock, most)
         if isinstance(outcome, tuple) and len(outcome) == HANDED_OVER:
             _chain, work, awaited, *_ = outcome
-            slot.take_over(work, context, awaited)
-            return outcome, slot
-        self._give_back(slot)
+            return outcome, self._go_on(work, context, awaited)
         return outcome, None

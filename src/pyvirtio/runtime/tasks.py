@@ -134,6 +134,7 @@ class Tasks:
         self.loop = loop
         self._idle: list[_Slot] = []
         self._all: set[_Slot] = set()
+        self._lent: _Slot | None = None
 
     def begin(self, work: Work) -> _Slot | None:
         """Step a coroutine for the first time; return the slot that goes on with it, or None if it ended.
@@ -159,37 +160,40 @@ class Tasks:
             _leave_task(loop, task)
             if current is not None:
                 _enter_task(loop, current)
-            if awaited is _ENDED:
-                self.give_back(slot)
+            if awaited is _ENDED and not task.cancelling():  # a cancelled one ends by itself
+                self._idle.append(slot)
         slot.take_over(work, context, awaited)
         return slot
 
-    def lend(self, steps: Callable[..., Any], *arguments: object) -> tuple[Any, _Slot, contextvars.Context]:
+    def lend(self, steps: Callable[..., Any], *arguments: object) -> tuple[Any, contextvars.Context]:
         """Call ``steps``, which steps coroutines one after the other, and return what it returns.
 
         An idle slot's task is the current one meanwhile, in a context of its own: so ``steps`` need not enter them for
-        each coroutine. It is given the task, the bell that a cancellation of the task rings, and the context. The slot
-        is the caller's: for a coroutine that goes on in it, or to `give_back`.
+        each coroutine. It is given the task, the bell that a cancellation of the task rings, and the context. The same
+        slot is lent the next time, unless somebody has it `go_on` with a coroutine.
         """
-        loop, slot, context = self.loop, self._take_idle(), copy_context()
-        task, current = slot.task, current_task(loop)
-        if current is not None:
+        loop, slot, context = self.loop, self._lent, copy_context()
+        if slot is None or slot.task.cancelling():
+            slot = self._take_idle()
+        self._lent = None  # not for others meanwhile
+        task = slot.task
+        if (current := current_task(loop)) is not None:
             _leave_task(loop, current)
         _enter_task(loop, task)
         try:
-            return context.run(steps, *arguments, task, slot.bell, context), slot, context
-        except BaseException:
-            self.give_back(slot)
-            raise
+            return context.run(steps, *arguments, task, slot.bell, context), context
         finally:
             _leave_task(loop, task)
             if current is not None:
                 _enter_task(loop, current)
+            self._lent = slot
 
-    def give_back(self, slot: _Slot) -> None:
-        """Take back a slot in which no coroutine goes on."""
-        if not slot.task.cancelling():  # a cancelled one ends by itself
-            self._idle.append(slot)
+    def go_on(self, work: Work, context: contextvars.Context, awaited: Any) -> _Slot:
+        """Have the slot that was lent go on with a coroutine that was stepped in it, and waits for ``awaited``."""
+        slot, self._lent = self._lent, None
+        assert slot is not None
+        slot.take_over(work, context, awaited)
+        return slot
 
     def _take_idle(self) -> _Slot:
         idle = self._idle
