@@ -73,6 +73,8 @@ def test_as_the_reference_engine(engine: str):
     # It was worth it: many were taken as records, many broke the ring, many were given back.
     assert min(found["batches"], found["broken"], found["unpopped"]) > QUICK / 20, found
     assert found["calls"] > QUICK / 20 or engine == "reference"
+    assert found["handed over"] > QUICK / 50 or engine == "reference"
+    assert found["parked"] > QUICK / 50 or not found["io_uring"]
 
 
 @pytest.mark.long

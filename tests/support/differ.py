@@ -27,6 +27,7 @@ from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
 from pyvirtio.testing import RingLayout, lay_out
 from pyvirtio.testing.ring_fuzzer import EDGES
+from tests.support.coroutine_calls import Coroutines, Mirror, Source
 from tests.support.rings import rings_at, setup_at
 from tests.support.stream_calls import Calls, Failed, mirror
 
@@ -97,7 +98,7 @@ class World:
 class Pair:
     """Two worlds that must stay alike."""
 
-    def __init__(self, rng: random.Random, size: int, features: int, engine: str) -> None:
+    def __init__(self, rng: random.Random, size: int, features: int, engine: str, source: Source | None) -> None:
         self.rng = rng
         self.size = size
         self.layout = _layout(size)
@@ -108,6 +109,9 @@ class Pair:
         self.calls = 0
         self.broken = 0
         self.unpopped = 0
+        self.parked = 0
+        self.handed_over = 0
+        self.source = source
 
     # Making a ring.
 
@@ -193,9 +197,10 @@ class Pair:
         self.reference.restart(image, index)
         self.tested.restart(image, index)
         by_records = self.rng.random() < 0.6
-        by_calls = self.tested.queue.has_streams and self.rng.random() < 0.5
+        way = self.rng.choice((None, None, self._call_streams, self._step_streams))
+        by_calls = way if self.tested.queue.has_streams else None
         for _ in range(3):
-            if not (by_calls and self._call_streams()) and not self._step(by_records):
+            if not (by_calls and by_calls()) and not self._step(by_records):
                 break
         one, other = self.reference.queue, self.tested.queue
         assert (one.needs_interrupt(), one.enable_kicks()) == (other.needs_interrupt(), other.enable_kicks())
@@ -303,6 +308,58 @@ class Pair:
             self._alike()
         return bool(calls.made)
 
+    def _step_streams(self) -> bool:
+        """Let the engine step coroutines, and do the same with the reference engine; return whether any was begun."""
+        calls = Coroutines(self.rng, self.source)
+        mirror = Mirror(self.reference.queue, calls)
+        for limit in (self.rng.choice((1, 2, 64)), 0, 0, 0, 0):
+            self._step_once(calls, mirror, limit)
+            while self.tested.queue.has_ready():
+                self._step_once(calls, mirror, 0)
+            if not self.tested.queue.parked_count():
+                break
+            self.parked += len(calls.waiting)
+            calls.give()
+            mirror.catch_up()
+        assert not mirror.chains
+        assert self.tested.queue.parked() == []
+        self.calls += len(calls.rooms)
+        return bool(calls.rooms)
+
+    def _step_once(self, calls: Coroutines, mirror: Mirror, limit: int) -> None:
+        one, other = self.reference.queue, self.tested.queue
+        outcome = other.step_streams(limit, calls.answer, 2, lambda: 1, self.size, *calls.arguments())
+        mirror.catch_up()
+        if limit and _is_broken(other):
+            assert _pop(one, 1)[1]
+        answered = mirror.take_ended()
+        if isinstance(outcome, tuple):
+            twin = outcome[0]
+            unusual = [answered.pop()] if len(outcome) == 5 else []
+            if answered:
+                one.push(answered)
+            self._alike()
+            self._finish(calls, *outcome)
+            mirror.catch_up()
+            answered = unusual or mirror.take_ended()
+            assert [chain.head for chain in answered] == [twin.head]
+            other.push([twin])
+        if answered:
+            one.push(answered)
+        self._alike()
+
+    def _finish(self, calls: Coroutines, _twin: Chain, *rest: Any) -> None:
+        """Deal with what is unusual as the service does."""
+        if len(rest) == 4:
+            raised, is_closed, since, is_cancelled = rest
+            assert (type(raised), is_closed, since, is_cancelled) == (Failed, True, 1, False)
+            return
+        work, awaited, reader, writer, since, is_cancelled = rest
+        assert (since, is_cancelled) == (1, False)
+        self.handed_over += 1
+        calls.finish(work, awaited)
+        assert reader.close() & writer.close()
+
     def _alike(self) -> None:
         assert self.tested.state() == self.reference.state()
 
@@ -345,8 +402,9 @@ def compare(engine: str, seed: object, cases: int) -> dict[str, int]:
 
 def _compare(engine: str, rng: random.Random, cases: int) -> dict[str, int]:
     every = int(Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1)
+    source = source_of(engine)
     pairs = [
-        Pair(rng, size, features, engine)
+        Pair(rng, size, features, engine, source)
         for size in (1, 2, 4, 8, 8, 16)
         for features in (every, every & ~Feature.EVENT_IDX, every & ~Feature.INDIRECT_DESC)
     ]
@@ -370,7 +428,22 @@ def _compare(engine: str, rng: random.Random, cases: int) -> dict[str, int]:
         "calls": sum(pair.calls for pair in pairs),
         "broken": sum(pair.broken for pair in pairs),
         "unpopped": sum(pair.unpopped for pair in pairs),
+        "parked": sum(pair.parked for pair in pairs),
+        "handed over": sum(pair.handed_over for pair in pairs),
+        "io_uring": source is not None,
     }
+
+
+def source_of(engine: str) -> Source | None:
+    """Return what operations wait for; None where there are none, or no io_uring."""
+    if engine == "reference":
+        return None
+    from pyvirtio.ring import _native
+
+    try:
+        return Source(_native)
+    except OSError:
+        return None
 
 
 def race(seed: object, cases: int) -> int:
@@ -387,6 +460,7 @@ def race(seed: object, cases: int) -> int:
     if not child:
         _scribble(shared, layout.used - start)
     popped = 0
+    source = source_of("native")
     try:
         every = int(Feature.INDIRECT_DESC | Feature.EVENT_IDX | Feature.VERSION_1)
         for _ in range(cases):
@@ -406,6 +480,8 @@ def race(seed: object, cases: int) -> int:
                 popped += len(calls.made)
                 if isinstance(outcome, tuple):
                     queue.push([outcome[0]])
+            elif source:
+                popped += _step_all(queue, rng, source)
             chains, _ = _pop(queue, size)
             for chain in chains:
                 popped += 1
@@ -416,6 +492,23 @@ def race(seed: object, cases: int) -> int:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     return popped
+
+
+def _step_all(queue: Any, rng: random.Random, source: Source) -> int:
+    """Have coroutines answer what waits, until all have ended; return how many there were."""
+    calls = Coroutines(rng, source)
+    limit = queue.size
+    while True:
+        outcome = queue.step_streams(limit, calls.answer, 2, lambda: 1, queue.size, *calls.arguments())
+        if isinstance(outcome, tuple):
+            if len(outcome) == 7:
+                calls.finish(*outcome[1:3])
+            queue.push([outcome[0]])
+        if not queue.parked_count():
+            return len(calls.rooms)
+        if not queue.has_ready():
+            calls.give()
+        limit = 0
 
 
 def _scribble(shared: mmap.mmap, upto: int) -> None:

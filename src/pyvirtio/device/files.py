@@ -42,17 +42,13 @@ class File:
     """
 
     def __init__(self, fd: int) -> None:
-        try:
-            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        except OSError as error:
-            raise LocalError(f"{fd} is no open file: {error.strerror}") from error
         self._fd = fd
-        self._tries = not flags & os.O_DIRECT  # which always waits for the disk
+        self._tries = _is_cached(fd)
         self._busy: set[int] = set()
         if engine() == "native":
             from pyvirtio.ring import _native
 
-            native = _native.File(fd, _open_uring, self._read, self._write, self._sync)
+            native = _native.File(fd, self._tries, _open_uring, self._read, self._write, self._sync)
             # The C functions are the methods: a method that forwards would take as long as they do.
             for name in ("read_into", "write_from", "sync"):
                 setattr(self, name, getattr(native, name))
@@ -146,6 +142,14 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 def _open_uring() -> _native.Uring | None:
     return running_io().uring()
+
+
+def _is_cached(fd: int) -> bool:
+    """Return whether something may be had at once: what goes past the cache waits for the disk, whatever its flags."""
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+    except OSError as error:
+        raise LocalError(f"{fd} is no open file: {error.strerror}") from error
 
 
 def _behind(views: list[memoryview], number: int) -> list[memoryview]:

@@ -118,6 +118,7 @@ class File:
     def __new__(
         cls,
         fd: int,
+        tries: bool,
         find: Callable[[], Uring | None],
         read_slowly: Callable[..., Awaitable[int]],
         write_slowly: Callable[..., Awaitable[int]],
