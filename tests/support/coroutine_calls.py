@@ -1,4 +1,4 @@
-"""A coroutine method for streams that does anything, the file that its operations wait for, and what it did in order."""
+"""A coroutine method for streams that does anything, and the file that its operations wait for."""
 
 from __future__ import annotations
 
@@ -107,7 +107,6 @@ class Coroutines(Calls):
         self.source.give(*packets)  # all at once: then the kernel takes the reads in order
         self.events += [(number, "write", packet) for (number, _), packet in zip(self.waiting, packets, strict=True)]
         self.waiting.clear()
-
 
     def finish(self, work: Any, awaited: object) -> None:
         """Go on with a coroutine that was handed over, until it ends."""

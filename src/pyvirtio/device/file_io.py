@@ -112,13 +112,17 @@ class FileIO:
         del _by_loop[self._loop]
         if self._executor is not None:
             self._executor.shutdown(wait=False)
-        if self._uring is None:
+        if (uring := self._uring) is None:
             return []
-        self._uring.flush()
-        if not self._uring.under_way:
-            self._uring.close()
+        uring.flush()
+        if not uring.under_way:
+            self._close(uring)
             return []
-        return [self._loop.create_task(self._drain(self._uring))]
+        return [self._loop.create_task(self._drain(uring))]
+
+    def _close(self, uring: _native.Uring) -> None:
+        uring.close()
+        self._uring = None  # it knows this object, and is none that the garbage collector looks into
 
     async def _drain(self, uring: _native.Uring) -> None:
         """Wait for what is under way, and for what those who are cancelled begin."""
@@ -136,7 +140,7 @@ class FileIO:
                 _read_eventfd(uring.fileno())
         finally:
             self._loop.remove_reader(uring.fileno())
-        uring.close()
+        self._close(uring)
 
 
 def _read_eventfd(fd: int) -> None:

@@ -71,7 +71,7 @@ class File:
         Negative lengths stand for all that is left. They count as read.
 
         Raises:
-            OSError: the system refuses. Nothing counts as read then, but some may be in the file.
+            OSError: the system refuses; some may be in the file.
             LocalError: as `read_into` does.
         """
         return self._write(reader, length, offset)

@@ -96,7 +96,10 @@ class RequestService(QueueService):
         self._coroutines = CoroutineDispatcher.suiting(streams, declared, device, self._clock, self._tasks)
         if self._coroutines:
             self._running.parking = self._coroutines.queue
-            self._coroutines.queue.set_on_ready(self._wake_parked)
+            from weakref import WeakMethod  # slow to import
+
+            wake = WeakMethod(self._wake_parked)  # the garbage collector does not look into engines
+            self._coroutines.queue.set_on_ready(lambda: (found := wake()) and found())
         self._take_over_unfinished()
 
     def _take_over_unfinished(self) -> None:
