@@ -8,8 +8,9 @@ it and cancel it later.
 So tasks are kept ready. A `_Slot` is what such a task runs: an object with the methods of a coroutine. An idle one
 waits for a future of its own, its *bell*. To begin a coroutine, an idle slot's task is made the current one (as
 asyncio allows those who extend it), and the coroutine is stepped, in a context of its own as every task's. If it ends,
-the slot is idle as before and nobody noticed. If it waits for something, the slot takes it over: the bell is rung, the
-task wakes, and waits for that thing in the coroutine's name from then on.
+the slot is idle as before and nobody noticed. If it waits for a future, the slot steps it in the same way when that is
+done, and its task still waits for the bell: to wake it would take as long again. If it waits for anything else, or the
+task is cancelled, the task wakes, by its bell, and goes on with the coroutine as with one of its own.
 
 A task that was cancelled is not used again, for it remembers how often, and whoever kept it may cancel it late.
 """
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _ENDED = object()
 
+_FUTURES = (asyncio.Future, asyncio.Task)
+
 MAX_IDLE = 256
 """The most tasks that are kept for coroutines to come."""
 
@@ -58,13 +61,45 @@ class _Slot:
 
     def take_over(self, work: Work, context: contextvars.Context, awaited: Any) -> None:
         """Go on with a coroutine that waits for ``awaited``."""
-        self._work, self._context, self._awaited, self._taken_over = work, context, awaited, True
+        self._work, self._context = work, context
+        self._wait_for(awaited)
+
+    def _wait_for(self, awaited: Any) -> None:
+        self._awaited, self._taken_over = awaited, True
         # A future that is awaited is marked until its task has seen it; meanwhile nobody else could await it.
         if blocking := getattr(awaited, "_asyncio_future_blocking", False):
             awaited._asyncio_future_blocking = False
         self._blocking = blocking
-        if self.bell is not None and not self.bell.done():
+        if self.bell is None or self.bell.done():
+            return  # the task wakes in any case
+        if blocking and type(awaited) in _FUTURES and awaited.get_loop() is self._tasks.loop:
+            awaited.add_done_callback(self._arrived, context=self._context)
+        elif awaited is None:
+            self._tasks.loop.call_soon(self._arrived, None, context=self._context)
+        else:
             self.bell.set_result(None)
+
+    def _arrived(self, awaited: Any) -> None:
+        """Step the coroutine, in whose context this is called: what it waited for is done."""
+        if self._awaited is not awaited or self._work is None or self.bell is None or self.bell.done():
+            return  # the task was cancelled, and goes on with it
+        loop, work = self._tasks.loop, self._work
+        self._awaited, self._taken_over = None, False
+        error: BaseException | None = None
+        _enter_task(loop, self.task)
+        try:
+            awaited = work.send(None)
+        except StopIteration:
+            pass
+        except BaseException as raised:  # noqa: BLE001  # whatever it is, it belongs to the request
+            error = raised
+        else:
+            self._wait_for(awaited)
+            return
+        finally:
+            _leave_task(loop, self.task)
+        if not self._end(error) and not self.task.cancelling():
+            self.task.cancel()  # nobody needs it any more
 
     # What asyncio's task calls.
 
@@ -81,7 +116,7 @@ class _Slot:
         if self._work is None:
             self._tasks.forget(self)
             raise error[-1] if isinstance(error[-1], BaseException) else error[0]
-        # Cancelled before it woke: as every task, it passes that on to what it waits for, and waits for the outcome.
+        # Cancelled while it slept: as every task, it passes that on to what it waits for, and waits for the outcome.
         if self._taken_over and (awaited := self._handed_over()) is not None and self._blocking and awaited.cancel():
             return awaited
         return self._go_on(self._work.throw, *error)
@@ -109,14 +144,20 @@ class _Slot:
             error: BaseException | None = None
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it belongs to the request
             error = raised
+        if self._end(error):
+            return self._idle()
+        raise StopIteration
+
+    def _end(self, error: BaseException | None) -> bool:
+        """Let go of a coroutine that has ended; return whether the task is kept for others."""
         self._work = self._context = None
         done, self.done = self.done, None
         if done is not None:
             done(error)
         if self.task.cancelling() or not self._tasks.keep(self):
             self._tasks.forget(self)
-            raise StopIteration
-        return self._idle()
+            return False
+        return True
 
     def _idle(self) -> asyncio.Future[None]:
         self.bell = self._tasks.loop.create_future()
