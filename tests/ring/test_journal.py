@@ -5,16 +5,19 @@ The theory of operation in pyvirtio/ring/journal.py makes the claims; here they 
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pyvirtio.errors import RingError
 from pyvirtio.ring import Journal
+from pyvirtio.ring.engine import engine
 from pyvirtio.ring.journal import MOST_STRIKES, ledger_size, region_size
 from pyvirtio.ring.queue import stream_queue
 from pyvirtio.spec import split
 from pyvirtio.testing import Descriptor, RawDriver
+from tests.support.coroutine_calls import Source, Thing
 from tests.support.rings import FLAGS_ONLY, Cut, Durable, Fuse, Number, heads_of, memory_of
 
 if TYPE_CHECKING:
@@ -94,11 +97,57 @@ def live_by_calls(queue: DeviceQueue) -> None:
             queue.push([outcome[0]])
 
 
+def live_by_steps(queue: DeviceQueue) -> None:
+    """An engine steps coroutines, some of which wait for an operation; one call is unusual."""
+    streams, source = stream_queue(queue), new_source()
+    if not streams or not source:
+        live_in_order(queue)
+        return
+    waiting: list[bytes] = []
+
+    async def method(reader: Any, writer: Any) -> None:
+        number = reader.take(Number)
+        if number.value & 1:
+            waiting.append(number.pack())
+            await source.file.read_into(writer, 4, 0)
+        else:
+            writer.put(number)
+        if number.value & 7 == 5:
+            raise ValueError
+
+    try:
+        for chain in queue.unfinished:
+            answer(queue, [chain])
+        for limit in (3, 1, 0, 64, 0, 0):
+            outcome = streams.step_streams(limit, method, 2, lambda: 1, 8, Thing(), Thing(), Context())
+            if isinstance(outcome, tuple):
+                queue.push([outcome[0]])
+            if limit != 3:
+                source.give(*waiting)
+                waiting.clear()
+    finally:
+        source.give(*waiting)  # what is under way ends, although its process is dead
+        source.close()
+
+
+def new_source() -> Source | None:
+    """Return what operations of the native engine wait for; None where it does not run, or has no io_uring."""
+    if engine() == "reference":
+        return None
+    from pyvirtio.ring import native_device
+
+    try:
+        return Source(vars(native_device)["_native"])
+    except OSError:
+        return None
+
+
 LIVES = {
     "in order": live_in_order,
     "out of order": live_out_of_order,
     "unpop": live_and_unpop,
     "by calls": live_by_calls,
+    "by steps": live_by_steps,
 }
 
 

@@ -62,14 +62,14 @@ class Coroutines(Calls):
         self.ended: list[int] = []
         self.waiting: list[tuple[int, int]] = []
         """Which of them wait for a packet, the oldest first, and of how many bytes."""
-        self.task, self.bell, self.context = object(), object(), contextvars.Context()
+        self.task, self.bell, self.context = Thing(), Thing(), contextvars.Context()
         self._kept: list[object] = []
         self._variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
 
     def arguments(self) -> tuple[object, object, contextvars.Context]:
         """Return a task, a bell and a context that nobody has used yet."""
         self._kept.clear()
-        self.task, self.bell, self.context = object_(), object_(), contextvars.Context()
+        self.task, self.bell, self.context = Thing(), Thing(), contextvars.Context()
         return self.task, self.bell, self.context
 
     async def answer(self, reader: Any, writer: Any) -> None:
@@ -119,8 +119,8 @@ class Coroutines(Calls):
                 return
 
 
-class object_:  # noqa: N801  # like `object`, but weak references to it are possible
-    """Anything."""
+class Thing:
+    """Stands for a task or a bell: weak references to it are possible."""
 
 
 class Mirror:
