@@ -28,6 +28,7 @@ TABLES = {
     "echo": "echo:measure",
     "block": "block:measure_cached",
     "direct": "block:measure_direct",
+    "waiting": "waiting:measure",
     "flat": "flatness:measure",
     "memory": "memory:measure",
     "start": "start:measure",

@@ -12,11 +12,12 @@ import pytest
 
 from pyvirtio.cli import main
 from pyvirtio.errors import ProvisionError
+from pyvirtio.ring.engine import obstacle
 from pyvirtio_bench import storage, suite
 from pyvirtio_bench.picture import figures
 from pyvirtio_bench.programs import Programs
 from pyvirtio_bench.runs import Schedule
-from pyvirtio_bench.tables import block, boot, echo, factorial, flatness, guest, memory, start
+from pyvirtio_bench.tables import block, boot, echo, factorial, flatness, guest, memory, start, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,15 @@ def test_queue_sizes_and_regions(bench: Bench):
     assert all(min(measured["ns"]) > 0 for measured in sizes.data)
     assert regions.header[1:] == ["2", "8", "32", "256"]
     assert {row[-1] for row in regions.rows if row[0] == "libvhost-user"} <= {"-"}, "it takes 32 at most"
+
+
+@pytest.mark.skipif(obstacle() is not None, reason="operations are the native engine's")
+def test_waiting_and_kicks(bench: Bench):
+    times, kicks = waiting.measure(bench)
+    assert len(times.rows) == len(waiting.ROWS)
+    assert all(int(cell) > 0 for row in times.rows for cell in row[2::2])
+    assert kicks.rows[0][2].startswith("1.00")
+    json.dumps([times.as_dict(), kicks.as_dict()])
 
 
 def test_memory(bench: Bench, peer_program: Path, small_image: None):

@@ -91,9 +91,9 @@ class FileIO:
 
     def _nudge(self) -> None:
         assert self._uring is not None
-        if self._waiters:
-            self._waiters[0].begin_io(self._uring.flush)
-        else:
+        for waiter in self._waiters:  # mostly one; otherwise the first that has its turn
+            waiter.begin_io(self._uring.flush)
+        if not self._waiters:
             self._loop.call_soon(self._uring.flush)
 
     # For those who run devices.

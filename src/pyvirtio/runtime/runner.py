@@ -183,7 +183,7 @@ class DeviceRunner(DeviceHost):
 
     def begin_io(self, flush: Callable[[], object]) -> None:
         """Call ``flush`` at the end of this step, or of the next one, which comes soon."""
-        self._to_flush.append(flush)
+        self._to_flush = [flush]
         if not self._is_stepping:
             self.wake_loop()
 
