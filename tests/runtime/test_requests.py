@@ -40,17 +40,38 @@ def doubles(*values: int) -> list[bytes]:
 FAILURE = b"fail"
 
 
+class Way:
+    """How the devices of the tests below declare their queue: for streams, or for structures."""
+
+    uses_streams = False
+
+
+way = Way()
+
+
+@pytest.fixture(autouse=True, params=["structures", "streams"])
+def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "uses_streams", request.param == "streams")
+
+
 class Gated(Device):
     """Answers a number with its double once a test opens its gate; 0 at once."""
 
     device_id = 63
+    by_streams = Queue(size=64)
     requests = Queue(Number, Number, size=64)
 
     def __init__(self) -> None:
+        if type(self).queues[:2] == Gated.queues:
+            self.queues = [Gated.by_streams if way.uses_streams else Gated.requests]
         self.gates: dict[int, asyncio.Future[Any]] = {}
         self.begun: list[int] = []
         self.cancelled: list[int] = []
         self.goes_on = lambda: None
+
+    @by_streams.stream
+    async def double_streamed(self, reader: Reader, writer: Writer) -> None:
+        writer.put(await self.double(reader.take(Number)))
 
     @requests.each
     async def double(self, request: Number) -> Number:

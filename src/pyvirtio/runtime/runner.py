@@ -148,7 +148,7 @@ class DeviceRunner(DeviceHost):
                 self._to_flush.pop()()
             if waits and not self._ready:
                 self._before_waiting()
-            idle = not (self._ready or self._awake)
+            idle = not (self._ready or self._awake or self._to_flush)
             if self._silent and (timeout is None or timeout > POLL_INTERVAL):
                 timeout = POLL_INTERVAL
             if waits and idle:
