@@ -55,7 +55,19 @@ def test_columns_line_up():
 def test_the_project_has_a_place_for_every_table():
     written = read_tables(PAGE.read_text())
     pairs = [f"{name}{kind}" for name in ("factorial", "echo", "block", "direct") for kind in ("", "-times")]
-    assert written.keys() >= {"settings", *pairs, "queue-size", "regions", "memory", "start", "guest", "fio", "boot", "waiting", "kick"}
+    assert written.keys() >= {
+        "settings",
+        *pairs,
+        "queue-size",
+        "regions",
+        "memory",
+        "start",
+        "guest",
+        "fio",
+        "boot",
+        "waiting",
+        "kick",
+    }
 
 
 def test_the_projects_picture_shows_what_its_page_says():
