@@ -74,12 +74,19 @@ class Erratic(Block):
         finally:
             self.ended.append(number)
 
-    async def _admit(self, sector: int, length: int) -> int:
+    async def _read(self, sector: int, reader: Reader, writer: Writer) -> None:
+        await self._meet(sector)
+        await super()._read(sector, reader, writer)
+
+    async def _write(self, sector: int, reader: Reader, writer: Writer) -> None:
+        await self._meet(sector)
+        await super()._write(sector, reader, writer)
+
+    async def _meet(self, sector: int) -> None:
         if sector in self.stuck:
             await asyncio.Event().wait()
         if sector in self.bad:
             raise OSError(f"sector {sector} is worn out")
-        return await super()._admit(sector, length)
 
 
 # Eight at once, a megabyte each, past the guest's cache.

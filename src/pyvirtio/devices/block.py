@@ -1,6 +1,7 @@
 """A disk (VIRTIO 1.4, 5.2): a file, a block device of the host, or any object of Python whose slices are bytes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,9 @@ SECTOR = 512  # bytes; the unit of the protocol, whatever the block size
 ID_LENGTH = 20
 MOST_RANGES, MOST_SECTORS = 64, (64 << 20) // SECTOR  # of one discard or write zeroes: so that none takes long
 UNMAP = 1  # the only flag of a range
+
+
+Operations = dict[int, Callable[[int, Reader, Writer], Awaitable[None]]]
 
 
 class Geometry(Struct):
@@ -81,6 +85,10 @@ class Range(Struct):  # what is discarded or zeroed
     flags: int = le32()
 
 
+class Unsupported(Exception):
+    """The device does not know the request, or a flag of it."""
+
+
 class Block(Device):
     """A disk on a file, a block device, or an object of Python; its requests may finish in any order.
 
@@ -106,13 +114,13 @@ class Block(Device):
         bps: int | None = None,
     ) -> None:
         self._serial = (serial or getattr(path, "name", "pyvirtio")).encode("ascii", "replace")[:ID_LENGTH]
-        self._rates = [(Rate(iops, monotonic), True)] if iops else []
-        self._rates += [(Rate(bps, monotonic), False)] if bps else []
+        self._iops = Rate(iops, monotonic) if iops is not None else None
+        self._bps = Rate(bps, monotonic) if bps is not None else None
         self._storage = open_storage(path, readonly=readonly, direct=direct)
-        self._operations = {IN: self._read, OUT: self._refuse, SYNC: self._sync, GET_ID: self._identify}
+        self._operations: Operations = {IN: self._read, OUT: self._refuse, SYNC: self._sync, GET_ID: self._identify}
         if not readonly:
             self._operations.update({OUT: self._write, DISCARDED: self._discard, ZEROED: self._zero})
-        self.queues = [Block.throttled if self._rates else Block.requests] * queues
+        self.queues = [Block.throttled if self._iops or self._bps else Block.requests] * queues
         self.features = SEG_MAX | BLK_SIZE | FLUSH | MQ | (RO if readonly else DISCARD | WRITE_ZEROES)
         self.config = Config(
             capacity=self._storage.size() // SECTOR,
@@ -143,15 +151,29 @@ class Block(Device):
             self.update_config(capacity=capacity)
 
     @requests.stream
-    @throttled.stream
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Do what one request asks for."""
-        header = reader.take(Header)
-        operation = self._operations.get(header.type)
-        status = await operation(header.sector, reader, writer) if operation else UNSUPPORTED
+        header, status = reader.take(Header), OK
+        try:
+            await self._operations.get(header.type, self._unknown)(header.sector, reader, writer)
+        except Unsupported:
+            status = UNSUPPORTED
         if writer.room > len(status):
             writer.skip(writer.room - len(status))
         writer.write(status)
+
+    @throttled.stream
+    async def serve_in_turn(self, reader: Reader, writer: Writer) -> None:
+        """Do the same when the request has its turn; where the queue stops, nobody waits for that."""
+        amounts = ((self._iops, 1), (self._bps, reader.left + writer.room))
+        delay = max(rate.claim(amount) for rate, amount in amounts if rate)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(delay)
+        work = asyncio.ensure_future(self.serve(reader, writer))
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        work.result()
 
     @requests.failed
     @throttled.failed
@@ -161,69 +183,57 @@ class Block(Device):
             writer.skip(writer.room - len(IO_ERROR))
             writer.write(IO_ERROR)
 
-    async def _read(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+    # The operations.
+
+    def _read(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
         length = writer.room - len(OK)
-        await self._storage.read_into(writer, length, await self._admit(sector, length))
-        return OK
+        return self._storage.read_into(writer, length, self._offset(sector, length))
 
-    async def _write(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+    def _write(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
         length = reader.left
-        await self._storage.write_from(reader, length, await self._admit(sector, length))
-        return OK
+        return self._storage.write_from(reader, length, self._offset(sector, length))
 
-    async def _refuse(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+    def _refuse(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
         raise ChainError("the disk is read-only and a request wants to write", section="5.2.6.2")
 
-    async def _sync(self, sector: int, reader: Reader, writer: Writer) -> bytes:
-        await self._storage.sync()
-        return OK
+    def _sync(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
+        return self._storage.sync()
 
-    async def _identify(self, sector: int, reader: Reader, writer: Writer) -> bytes:
+    async def _identify(self, sector: int, reader: Reader, writer: Writer) -> None:
         writer.write(self._serial.ljust(ID_LENGTH, b"\0")[: writer.room - len(OK)])
-        return OK
 
-    async def _discard(self, sector: int, reader: Reader, writer: Writer) -> bytes:
-        ranges = self._ranges(reader)
-        if any(one.flags for one in ranges):
-            return UNSUPPORTED  # even UNMAP, which is for write zeroes only (5.2.6.2)
-        for one in ranges:
+    async def _discard(self, sector: int, reader: Reader, writer: Writer) -> None:
+        for one in self._ranges(reader, flags=0):  # UNMAP is for write zeroes only (5.2.6.2)
             length = one.num_sectors * SECTOR
-            await self._storage.discard(await self._admit(one.sector, length), length)
-        return OK
+            await self._storage.discard(self._offset(one.sector, length), length)
 
-    async def _zero(self, sector: int, reader: Reader, writer: Writer) -> bytes:
-        ranges = self._ranges(reader)
-        if any(one.flags & ~UNMAP for one in ranges):
-            return UNSUPPORTED
-        for one in ranges:
+    async def _zero(self, sector: int, reader: Reader, writer: Writer) -> None:
+        for one in self._ranges(reader, flags=UNMAP):
             length = one.num_sectors * SECTOR
-            await self._storage.zero(await self._admit(one.sector, length), length, may_unmap=bool(one.flags & UNMAP))
-        return OK
+            await self._storage.zero(self._offset(one.sector, length), length, may_unmap=bool(one.flags & UNMAP))
 
-    def _ranges(self, reader: Reader) -> list[Range]:
-        """Return the ranges of a discard or write zeroes request."""
+    def _unknown(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
+        raise Unsupported
+
+    def _ranges(self, reader: Reader, flags: int) -> list[Range]:
+        """Return the ranges of a request, which may have these flags; all of them lie on the disk."""
         number, rest = divmod(reader.left, Range.nbytes)
         if rest or not 0 < number <= MOST_RANGES:
             raise ChainError(f"{reader.left} bytes are not 1 to {MOST_RANGES} ranges to discard", section="5.2.6.1")
         ranges = [reader.take(Range) for _ in range(number)]
-        if too_long := [one.num_sectors for one in ranges if one.num_sectors > MOST_SECTORS]:
-            raise ChainError(f"{too_long[0]} sectors at once; {MOST_SECTORS} is the most", section="5.2.5")
+        if any(one.flags & ~flags for one in ranges):
+            raise Unsupported
         for one in ranges:
-            self._check(one.sector, one.num_sectors * SECTOR)
+            if one.num_sectors > MOST_SECTORS:
+                raise ChainError(f"{one.num_sectors} sectors at once; {MOST_SECTORS} is the most", section="5.2.5")
+            self._offset(one.sector, one.num_sectors * SECTOR)
         return ranges
 
-    def _check(self, sector: int, length: int) -> None:
+    def _offset(self, sector: int, length: int) -> int:
+        """Return where a sector is; refuse what leads off the disk (5.2.6.1)."""
         if length % SECTOR or sector * SECTOR + length > self.config.capacity * SECTOR:
             raise ChainError(
                 f"{length} bytes at sector {sector} are not whole sectors of a disk of {self.config.capacity}",
                 section="5.2.6.1",
             )
-
-    async def _admit(self, sector: int, length: int) -> int:
-        """Return where a sector is in the file, when it is the request's turn."""
-        self._check(sector, length)
-        if self._rates:
-            delay = max(rate.claim(1 if counts_requests else length) for rate, counts_requests in self._rates)
-            with suppress(asyncio.CancelledError):  # the queue stops: nobody waits then
-                await asyncio.sleep(delay)
         return sector * SECTOR

@@ -30,7 +30,7 @@ class Entropy(Device):
         self._fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC) if isinstance(source, Path) else -1
         self._source: Source = source if callable(source) else self._read_file if source else os.urandom
         self._blocks = source is not None
-        self._rate = Rate(rate, monotonic) if rate else None
+        self._rate = Rate(rate, monotonic) if rate is not None else None
 
     def close(self) -> None:
         """Close the source."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import mmap
 import os
 
+from pyvirtio.device.files import File
 from pyvirtio.system import allocation
 
 TYPE_CHECKING = False
@@ -27,6 +29,7 @@ class FileStorage:
     def __init__(self, path: Path, *, readonly: bool, direct: bool) -> None:
         access = os.O_RDONLY if readonly else os.O_RDWR
         self._fd = os.open(path, access | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+        self._file = File(self._fd)
         self._direct = direct
         self.block_size = _block_size(self._fd) if direct else SMALLEST_BLOCK
 
@@ -36,69 +39,74 @@ class FileStorage:
 
     async def read_into(self, writer: Writer, length: int, offset: int) -> None:
         """Read ``length`` bytes into the request's next room."""
-        end = offset + length
-        while offset < end:
-            try:
-                number = writer.read_from(self._fd, end - offset, offset)
-            except OSError as error:
-                if not self._is_misaligned(error):
-                    raise
-                number = self._read_copy(writer, end - offset, offset)
-            if not number:
-                raise OSError(errno.EIO, f"the file ends at {offset}, {end - offset} bytes too early")
-            offset += number
+        try:
+            number = await self._file.read_into(writer, length, offset)
+        except OSError as error:
+            if not self._is_misaligned(error):
+                raise
+            number = await self._read_copies(writer, length, offset)
+        if number != length:
+            raise OSError(errno.EIO, f"the file ends at {offset + number}, {length - number} bytes too early")
 
     async def write_from(self, reader: Reader, length: int, offset: int) -> None:
         """Write the request's next ``length`` bytes."""
-        end = offset + length
-        while offset < end:
-            try:
-                offset += reader.write_to(self._fd, end - offset, offset)
-            except OSError as error:
-                if not self._is_misaligned(error):
-                    raise
-                offset += self._write_copy(reader, end - offset, offset)
-
-    def _is_misaligned(self, error: OSError) -> bool:
-        """Return whether the guest's memory does not lie as O_DIRECT needs it, which no driver has to know."""
-        return self._direct and error.errno == errno.EINVAL
-
-    def _read_copy(self, writer: Writer, length: int, offset: int) -> int:
-        buffer = _aligned(min(length, BOUNCE))
-        number = os.preadv(self._fd, [buffer], offset)
-        writer.write(bytes(buffer[:number]))
-        return number
-
-    def _write_copy(self, reader: Reader, length: int, offset: int) -> int:
-        buffer = _aligned(min(length, BOUNCE))
-        buffer[:] = reader.read(len(buffer))
-        written = 0
-        while written < len(buffer):
-            written += os.pwrite(self._fd, buffer[written:], offset + written)
-        return written
+        try:
+            await self._file.write_from(reader, length, offset)
+        except OSError as error:
+            if not self._is_misaligned(error):
+                raise
+            await self._write_copies(reader, length, offset)
 
     async def sync(self) -> None:
         """End only when everything written before is on the medium."""
-        os.fdatasync(self._fd)
+        await self._file.sync()
 
     async def discard(self, offset: int, length: int) -> None:
         """Punch a hole, where the file system can."""
-        allocation.punch_hole(self._fd, offset, length)
+        await asyncio.to_thread(allocation.punch_hole, self._fd, offset, length)
 
     async def zero(self, offset: int, length: int, *, may_unmap: bool) -> None:
         """Punch a hole, mark a range as zeros, or write them, whichever is first possible."""
-        if may_unmap and allocation.punch_hole(self._fd, offset, length):
-            return
-        if allocation.zero_range(self._fd, offset, length):
-            return
-        end = offset + length
-        zeros = _aligned(BOUNCE)
-        while offset < end:
-            offset += os.pwrite(self._fd, zeros[: end - offset], offset)
+        await asyncio.to_thread(self._zero, offset, length, may_unmap)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def _zero(self, offset: int, length: int, may_unmap: bool) -> None:
+        if may_unmap and allocation.punch_hole(self._fd, offset, length):
+            return
+        if allocation.zero_range(self._fd, offset, length):
+            return
+        for start in range(offset, offset + length, BOUNCE):
+            self._write_all(_aligned(min(BOUNCE, offset + length - start)), start)
+
+    # O_DIRECT, where the guest's memory does not lie as the host needs it, which no driver has to know.
+
+    def _is_misaligned(self, error: OSError) -> bool:
+        return self._direct and error.errno == errno.EINVAL
+
+    async def _read_copies(self, writer: Writer, length: int, offset: int) -> int:
+        done = 0
+        while done < length:
+            buffer = _aligned(min(BOUNCE, length - done))
+            number = await asyncio.to_thread(os.preadv, self._fd, [buffer], offset + done)
+            if not number:
+                break
+            writer.write(bytes(buffer[:number]))
+            done += number
+        return done
+
+    async def _write_copies(self, reader: Reader, length: int, offset: int) -> None:
+        for start in range(offset, offset + length, BOUNCE):
+            buffer = _aligned(min(BOUNCE, offset + length - start))
+            buffer[:] = reader.read(len(buffer))
+            await asyncio.to_thread(self._write_all, buffer, start)
+
+    def _write_all(self, data: memoryview, offset: int) -> None:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._fd, data[written:], offset + written)
 
 
 def _block_size(fd: int) -> int:
