@@ -230,6 +230,7 @@ def test_a_full_disk_of_the_host_is_an_io_error_in_the_guest(tmp_path: Path) -> 
         def __init__(self) -> None:
             super().__init__(full)
             self.config = self.config.replace(capacity=2048)
+            self._size = MEGABYTE
 
         def resize(self) -> None:
             """Stay as it is."""

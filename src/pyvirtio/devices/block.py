@@ -14,6 +14,7 @@ from pyvirtio.storage import ByteObject, open_storage
 SEG_MAX, RO, BLK_SIZE, FLUSH, MQ, DISCARD, WRITE_ZEROES = (1 << bit for bit in (2, 5, 6, 9, 12, 13, 14))
 IN, OUT, SYNC, GET_ID, DISCARDED, ZEROED = 0, 1, 4, 8, 11, 13  # types of requests (5.2.6)
 OK, IO_ERROR, UNSUPPORTED = b"\0", b"\1", b"\2"  # statuses
+STATUS = 1  # byte, at the very end of an answer
 SECTOR = 512  # bytes; the unit of the protocol, whatever the block size
 ID_LENGTH = 20
 MOST_RANGES, MOST_SECTORS = 64, (64 << 20) // SECTOR  # of one discard or write zeroes: so that none takes long
@@ -117,13 +118,14 @@ class Block(Device):
         self._iops = Rate(iops, monotonic) if iops is not None else None
         self._bps = Rate(bps, monotonic) if bps is not None else None
         self._storage = open_storage(path, readonly=readonly, direct=direct)
+        self._size = self._storage.size() // SECTOR * SECTOR
         self._operations: Operations = {IN: self._read, OUT: self._refuse, SYNC: self._sync, GET_ID: self._identify}
         if not readonly:
             self._operations.update({OUT: self._write, DISCARDED: self._discard, ZEROED: self._zero})
         self.queues = [Block.throttled if self._iops or self._bps else Block.requests] * queues
         self.features = SEG_MAX | BLK_SIZE | FLUSH | MQ | (RO if readonly else DISCARD | WRITE_ZEROES)
         self.config = Config(
-            capacity=self._storage.size() // SECTOR,
+            capacity=self._size // SECTOR,
             seg_max=Block.requests.size - 2,
             blk_size=self._storage.block_size,
             num_queues=queues,
@@ -147,19 +149,20 @@ class Block(Device):
 
     def resize(self) -> None:
         """Tell the driver the size that the content has now."""
-        if (capacity := self._storage.size() // SECTOR) != self.config.capacity:
-            self.update_config(capacity=capacity)
+        self._size = self._storage.size() // SECTOR * SECTOR
+        if self.config.capacity != self._size // SECTOR:
+            self.update_config(capacity=self._size // SECTOR)
 
     @requests.stream
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Do what one request asks for."""
         header, status = reader.take(Header), OK
         try:
-            await self._operations.get(header.type, self._unknown)(header.sector, reader, writer)
+            await (self._operations.get(header.type) or self._unknown)(header.sector, reader, writer)
         except Unsupported:
             status = UNSUPPORTED
-        if writer.room > len(status):
-            writer.skip(writer.room - len(status))
+        if (room := writer.room) != STATUS:
+            writer.skip(room - STATUS)
         writer.write(status)
 
     @throttled.stream
@@ -180,13 +183,13 @@ class Block(Device):
     def fail(self, writer: Writer) -> None:
         """Let the guest see an I/O error."""
         if writer.room:
-            writer.skip(writer.room - len(IO_ERROR))
+            writer.skip(writer.room - STATUS)
             writer.write(IO_ERROR)
 
     # The operations.
 
     def _read(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
-        length = writer.room - len(OK)
+        length = writer.room - STATUS
         return self._storage.read_into(writer, length, self._offset(sector, length))
 
     def _write(self, sector: int, reader: Reader, writer: Writer) -> Awaitable[None]:
@@ -200,7 +203,7 @@ class Block(Device):
         return self._storage.sync()
 
     async def _identify(self, sector: int, reader: Reader, writer: Writer) -> None:
-        writer.write(self._serial.ljust(ID_LENGTH, b"\0")[: writer.room - len(OK)])
+        writer.write(self._serial.ljust(ID_LENGTH, b"\0")[: writer.room - STATUS])
 
     async def _discard(self, sector: int, reader: Reader, writer: Writer) -> None:
         for one in self._ranges(reader, flags=0):  # UNMAP is for write zeroes only (5.2.6.2)
@@ -231,9 +234,10 @@ class Block(Device):
 
     def _offset(self, sector: int, length: int) -> int:
         """Return where a sector is; refuse what leads off the disk (5.2.6.1)."""
-        if length % SECTOR or sector * SECTOR + length > self.config.capacity * SECTOR:
+        offset = sector * SECTOR
+        if length % SECTOR or length < 0 or offset + length > self._size:
             raise ChainError(
-                f"{length} bytes at sector {sector} are not whole sectors of a disk of {self.config.capacity}",
+                f"{length} bytes at sector {sector} are not whole sectors of a disk of {self._size // SECTOR}",
                 section="5.2.6.1",
             )
-        return sector * SECTOR
+        return offset
