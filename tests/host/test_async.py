@@ -63,6 +63,24 @@ def test_worker_killed_200_times_during_20_000_requests_that_overtake_one_anothe
     assert set(record.calls()) == set(range(20_000))
 
 
+def test_worker_killed_20_times_while_files_are_read(engine: str, record: Record, rng: random.Random):
+    """By io_uring, and by threads; the fixture's choice of the engine goes on in the environment."""
+    with served(slow("Stored"), environment=record.environment) as server, driven(server, size=128) as queue:
+        for numbers, moment in batches(rng, 2000, kills=20):
+            assert answers_in_spite_of_a_kill(server, queue, numbers, moment) == [2 * n for n in numbers]
+        assert queue.stop() == 2000
+    assert set(record.calls()) == set(range(2000))
+
+
+def test_files_are_read_once_for_requests_that_must_not_be_repeated(record: Record, rng: random.Random):
+    with served(slow("StoredOnce"), environment=record.environment) as server, driven(server, size=128) as queue:
+        for numbers, moment in batches(rng, 1000, kills=5):
+            answers = answers_in_spite_of_a_kill(server, queue, numbers, moment)
+            assert all(answer in {2 * n, FAILED} for n, answer in zip(numbers, answers, strict=True))
+            assert moment is not None or FAILED not in answers
+    assert set(record.calls().values()) == {1}
+
+
 @pytest.mark.long
 def test_requests_that_must_not_be_repeated_are_begun_once_or_fail_when_their_worker_is_killed(
     record: Record, rng: random.Random

@@ -13,10 +13,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyvirtio.device import Device, OutgoingQueue, Queue
+from pyvirtio.device.files import File
 from pyvirtio.spec.struct import Struct, le32
 
 if TYPE_CHECKING:
-    from pyvirtio.device.streams import Writer
+    from pyvirtio.device.streams import Reader, Writer
 
 FAILED = 0xFFFF_FFFF
 HANG = 1_000_000
@@ -87,6 +88,37 @@ class Later(Slow):
 
 
 class LaterOnce(Later):
+    repeatable = False
+
+
+class Stored(Device):
+    """Finds each answer in a file, whose reads the system does not do at once: it is in no cache."""
+
+    requests = Queue(size=64)
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("stored")
+        os.pwrite(self._fd, b"".join(Number(2 * value).pack() for value in range(1 << 15)), 0)
+        self._file = File(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    @requests.stream
+    async def answer(self, reader: Reader, writer: Writer) -> None:
+        """Answer one request."""
+        value = reader.take(Number).value
+        note(value)
+        await self._file.read_into(writer, Number.nbytes, Number.nbytes * value)
+
+    @requests.failed
+    def failed(self, writer: Writer) -> None:
+        """Show that it failed."""
+        writer.put(Number(FAILED))
+
+
+class StoredOnce(Stored):
     repeatable = False
 
 

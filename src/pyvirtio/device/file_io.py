@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from pyvirtio.errors import LocalError
+from pyvirtio.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class FileIO:
         if self._executor is None:
             from concurrent.futures import ThreadPoolExecutor
 
+            if not self._has_none:
+                log.info("io-uring-missing", "files are waited for by threads: io_uring is for the engine in C")
             self._executor = ThreadPoolExecutor(thread_name_prefix="pyvirtio-files")
         work = self._executor.submit(function, *arguments)
         future = asyncio.wrap_future(work)
@@ -87,6 +90,8 @@ class FileIO:
                     await asyncio.wait([future])
                 except asyncio.CancelledError:
                     continue
+            if not future.cancelled():
+                future.exception()  # nobody else asks, and nobody needs to be told
             raise
 
     def _nudge(self) -> None:
