@@ -37,6 +37,26 @@ class File:
     An operation begins when its method is called. Await it before the next one on the same reader or writer, and before
     the request's method returns. Where it is cancelled, that takes as long as the system uses the guest's memory.
 
+    >>> from pyvirtio import Device, Driver, Queue, RequestQueue, open_driver
+    >>> class Rom(Device):
+    ...     requests = Queue(size=16)
+    ...
+    ...     def __init__(self, fd):
+    ...         self.file = File(fd)
+    ...
+    ...     @requests.stream
+    ...     async def read(self, reader, writer):
+    ...         await self.file.read_into(writer, -1, int.from_bytes(reader.read(), "little"))
+    >>> class RomDriver(Driver):
+    ...     device_id = 38
+    ...     requests = RequestQueue()
+    >>> fd = os.memfd_create("rom")
+    >>> _ = os.pwrite(fd, b"content", 0)
+    >>> with open_driver(RomDriver, Rom(fd)) as driver:
+    ...     driver.requests.submit(bytes([3]), room=10).data()
+    b'tent'
+    >>> os.close(fd)
+
     Raises:
         LocalError: ``fd`` is not open.
     """
