@@ -37,6 +37,9 @@ if TYPE_CHECKING:
             ...
 
 
+MOST_THREADS = 32
+"""The most threads that wait for files of one event loop."""
+
 _by_loop: dict[asyncio.AbstractEventLoop, FileIO] = {}
 
 
@@ -78,7 +81,7 @@ class FileIO:
 
             if not self._has_none:
                 log.info("io-uring-missing", "files are waited for by threads: io_uring is for the engine in C")
-            self._executor = ThreadPoolExecutor(thread_name_prefix="pyvirtio-files")
+            self._executor = ThreadPoolExecutor(MOST_THREADS, "pyvirtio-files")
         work = self._executor.submit(function, *arguments)
         future = asyncio.wrap_future(work)
         try:
