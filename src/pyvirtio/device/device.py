@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAXIMUM_CONFIG = 256
 """The most bytes of a configuration space: QEMU and vhost-user take no more in one message."""
 
+MOST_KEPT = 1 << 30
+"""The most bytes of memory that may outlive a worker."""
+
 MAXIMUM_ID = 63
 """The largest virtio id that has a PCI device id (VIRTIO 1.4, 4.1.2)."""
 
@@ -58,6 +61,10 @@ class Device:
         executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
         logs: whether somebody reads what `info` logs; False before.
+        kept_size: the bytes of memory that the device wants to outlive the worker in which it runs.
+        kept_memory: that memory, zero at first and after a reset; None where there is none, as in one's own process.
+        repeats: whether the request that a method begins with now may have been given to it before, in a worker that
+            died. An ``async def`` method asks before it first waits.
 
     Raises:
         LocalError: something declared is not possible; the message says what.
@@ -68,6 +75,8 @@ class Device:
     config: Any = _Config()
     queues: Sequence[AnyQueue] = ()
     repeatable: bool = True
+    kept_size: int = 0
+    repeats: bool = False
     patience: float | None = 10.0
     stateless: bool = False
     executor: Executor | None = None
@@ -94,6 +103,7 @@ class Device:
         device._config = cls._first_config
         device._tell_config = None
         device.logs = False
+        device.kept_memory = None
         device._logger = None
         device._ports = {}
         device._own_executor = None
@@ -103,6 +113,7 @@ class Device:
     _config: Struct | None
     _tell_config: Callable[[bytes], None] | None
     logs: bool
+    kept_memory: memoryview | None
     _logger: Any
     _ports: dict[AnyQueue, list[OutgoingPort]]
     _own_executor: Executor | None
@@ -128,6 +139,7 @@ class Device:
             queue_sizes=[queue.size for queue in self.each_queue()],
             config=config.pack() if config is not None else b"",
             writable=config.writable_mask() if config is not None else b"",
+            kept_size=self.kept_size,
         )
 
     def each_queue(self) -> list[AnyQueue]:
@@ -260,6 +272,8 @@ def _check(device: Any, name: str, config: object) -> None:
     patience = device.patience
     if patience is not None and not (isinstance(patience, (int, float)) and 0 < patience < float("inf")):
         raise LocalError(f"{name}.patience is {patience!r}; give seconds above 0, or None for no limit")
+    if not isinstance(device.kept_size, int) or not 0 <= device.kept_size <= MOST_KEPT:
+        raise LocalError(f"{name}.kept_size is {device.kept_size!r}; give a number of bytes up to {MOST_KEPT}")
     for queue in device.queues:
         if not isinstance(queue, AnyQueue):
             raise LocalError(f"{name}.queues holds {queue!r}; it is a list of the queues that the class declares")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 COMMANDS = {
+    "keep": (),  # memory that outlives the worker comes along
     "memory": ("drop", "add"),  # regions that went, and [number, base, size, offset] of those whose fds come along
     # A queue, the places of its journal, the names of the fds that come along; and whether it is to stop, as by `stop`:
     # a queue that has to stop when its worker dies must not get another turn first.
@@ -24,7 +25,7 @@ COMMANDS = {
     "set_kick": ("queue",),  # another kick descriptor, or none
     "set_interrupt": ("queue",),  # another interrupt descriptor, or none
     "config": ("changes", "by_driver"),  # bytes of the configuration space, each with its offset
-    "reset": (),  # the device as it was at first
+    "reset": (),  # the device as it was at first; memory that outlives the worker comes along, if the device wants any
     "leave": (),  # finish what was begun, and end
 }
 """What the keeper tells a worker, by name, with the fields of each; every one has a ``number`` as well."""
@@ -86,6 +87,7 @@ def description_to_json(description: DeviceDescription) -> dict[str, Any]:
         "queue_sizes": description.queue_sizes,
         "config": description.config.hex(),
         "writable": description.writable.hex(),
+        "kept_size": description.kept_size,
     }
 
 

@@ -7,6 +7,7 @@ import time
 
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.hosted_queue import HostedQueue
+from pyvirtio.host.kept_memory import KeptMemory
 from pyvirtio.host.loader import DeviceLoader
 from pyvirtio.host.messages import description_from_json, setup_to_json, unpack_sources
 from pyvirtio.host.regions import SharedRegions
@@ -44,6 +45,7 @@ class Supervisor(DeviceHost):
         self._sources: dict[str, bytes] | None = None
         self._life_line = LifeLine()
         self._regions = SharedRegions()
+        self._kept = KeptMemory()
         self._queues: dict[int, HostedQueue] = {}
         self._answered: dict[int, int] = {}
         self._patience: float | None = None
@@ -228,7 +230,8 @@ class Supervisor(DeviceHost):
         for queue in list(self._queues.values()):
             self._stopped(queue, queue.journal.position)
         self.config.reset()
-        return Completion.all([slot.worker.ask("reset") for slot in self._slots if slot.serves])
+        self._kept.renew()
+        return Completion.all([slot.worker.ask("reset", self._kept.fds) for slot in self._slots if slot.serves])
 
     # The loop is the caller's.
 
@@ -273,6 +276,7 @@ class Supervisor(DeviceHost):
         for queue in self._queues.values():
             queue.journal.close()
         self._queues.clear()
+        self._kept.close()
         self._life_line.close()
         self._epoll.close()
 
@@ -292,6 +296,7 @@ class Supervisor(DeviceHost):
             self.description = description
             self.config = ConfigSpace(description.config, description.writable)
             self._needs_one_worker = fields["needs_one_worker"]
+            self._kept.make(description.kept_size)
         self._patience = None if fields["patience"] is None else float(fields["patience"])
         self.watched = fields["sources"]
         self._sources = unpack_sources(fields["files"][0]) if fields["files"] else {}
@@ -300,6 +305,8 @@ class Supervisor(DeviceHost):
     def serves_again(self, slot: WorkerSlot) -> None:
         """Hand memory, configuration and queues to a slot's new worker."""
         self._regions.give_all(slot.worker)
+        if self._kept.fds:
+            slot.worker.ask("keep", self._kept.fds)
         if len(self.config):
             slot.worker.ask("config", changes=list(enumerate(self.config.content)), by_driver=False)
         for queue in list(self._queues.values()):

@@ -8,7 +8,7 @@ import signal
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.journal_file import map_journal
 from pyvirtio.host.messages import description_to_json, pack_sources, setup_from_json
-from pyvirtio.memory.files import shared_file
+from pyvirtio.memory.files import map_file, shared_file
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.system import log
 from pyvirtio.transport import Completion, FileRegion
@@ -71,6 +71,7 @@ class Worker:
         self._runner.events = self
         self._runner.watch(channel.fileno(), self._take_command)
         self._commands: dict[str, Callable[..., None]] = {
+            "keep": self._keep,
             "memory": self._set_memory,
             "start": self._start,
             "stop": self._stop,
@@ -143,6 +144,10 @@ class Worker:
         self._channel.send("config", changes=self._runner.config_changes)
 
     # What the keeper says. `done` acknowledges it.
+
+    def _keep(self, done: Done, fds: list[int]) -> None:
+        self._runner.keep(_mapped(fds))
+        done(None)
 
     def _set_memory(self, done: Done, fds: list[int], drop: list[int], add: list[list[int]]) -> None:
         for number in drop:
@@ -221,17 +226,27 @@ class Worker:
         self._runner.load_config(by_driver=by_driver)
         done(None)
 
-    def _reset(self, done: Done, _fds: list[int]) -> None:
+    def _reset(self, done: Done, fds: list[int]) -> None:
         def is_reset(_none: None) -> None:
             for index in list(self._fds):
                 self._close_fds(index)
             done(None)
 
-        self._runner.reset().then(is_reset)
+        self._runner.reset(_mapped(fds)).then(is_reset)
 
     def _leave(self, _done: Done, _fds: list[int]) -> None:
         stopping: list[Completion[int]] = [self._runner.stop_queue(index) for index in list(self._fds)]
         Completion.all(stopping).then(lambda _none: self._end())
+
+
+def _mapped(fds: list[int]) -> memoryview | None:
+    """Return the memory that came along with a command, if any."""
+    for fd in fds:
+        try:
+            return map_file(fd, 0, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
+    return None
 
 
 def _die(reason: str) -> None:

@@ -68,6 +68,9 @@ class RequestService(QueueService):
         self._declared = declared
         self._handler: Handler = declared.handler(device)
         self._failure = declared.failure(device)
+        self._device = device
+        self._repeated: set[int] = set()
+        """The heads of requests that a dead worker may have given to the method."""
         self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
         self._held = declared.held
         self._limit = declared.size
@@ -111,6 +114,7 @@ class RequestService(QueueService):
                 self._fail(chain, StruckOut(f"the request at descriptor {chain.head} ended its worker {strikes} times"))
             else:
                 (self._alone if strikes else self._waiting).append(chain)
+                self._repeated.add(chain.head)
         if self._answered:
             self._push_answered()
 
@@ -168,6 +172,7 @@ class RequestService(QueueService):
         done = 0
         for chain in chains:
             journal.begin(chain.head, now)
+            repeats = self._device.repeats = chain.head in self._repeated
             try:
                 if chain.error:
                     raise chain.error
@@ -180,6 +185,9 @@ class RequestService(QueueService):
                     answered.append(chain)
                 else:
                     self._goes_on(Running(chain, now, slot))
+            if repeats:
+                self._repeated.discard(chain.head)
+                self._device.repeats = False
             done += 1
             now = clock()
             if now >= deadline:
@@ -369,9 +377,11 @@ class RequestService(QueueService):
         by_arrival = sorted(self._waiting + self._alone, key=lambda chain: chain.sequence)
         while by_arrival and self._may_be_given_back(by_arrival[-1]) and self.queue.unpop(by_arrival[-1]):
             given_back = by_arrival.pop()
+            self._repeated.discard(given_back.head)
             (self._alone if given_back in self._alone else self._waiting).remove(given_back)
         if fail_suspects and self._alone:
             for chain in self._alone:
+                self._repeated.discard(chain.head)
                 self._fail(chain, StruckOut("its worker ended, and the queue has to stop"))
             self._alone.clear()
             self._push_answered()
@@ -381,6 +391,8 @@ class RequestService(QueueService):
             self._running.cancel_tasks()
 
     def _may_be_given_back(self, chain: Chain) -> bool:
+        if self._device.kept_size and chain.head in self._repeated:
+            return False  # it has to be known as one that comes again, and the ring does not remember that
         return self._repeatable or not self.queue.journal.strikes(chain.head)
 
     def _is_drained(self) -> bool:

@@ -237,6 +237,10 @@ class DeviceRunner(DeviceHost):
 
     # DeviceHost: memory and queues.
 
+    def keep(self, memory: memoryview | None) -> None:
+        """Give the device memory that outlives this process; to be called before its first queue is started."""
+        self.device.kept_memory = memory
+
     def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         """Map the guest's memory; queues that run go on in it."""
         table = self._memory.replace(regions, self.report)
@@ -351,8 +355,11 @@ class DeviceRunner(DeviceHost):
         if self.config_changes and self.events is not None:
             self.events.config_changed()
 
-    def reset(self) -> Completion[None]:
-        """Bring the device back to its first state; what runs is cancelled."""
+    def reset(self, kept: memoryview | None = None) -> Completion[None]:
+        """Bring the device back to its first state; what runs is cancelled.
+
+        From then on it has the memory ``kept``, if any, instead of what `keep` gave it.
+        """
         stopped = []
         for index, service in list(self._services.items()):
             self._kicks.forget(index)
@@ -360,12 +367,13 @@ class DeviceRunner(DeviceHost):
             completion.then(lambda _position, index=index, service=service: self._forget(index, service))  # type: ignore[misc]  # a lambda's defaults
             stopped.append(completion)
         whole = Completion.all(stopped)
-        whole.then(lambda _none: self._reset_device())
+        whole.then(lambda _none: self._reset_device(kept))
         return whole
 
-    def _reset_device(self) -> None:
+    def _reset_device(self, kept: memoryview | None) -> None:
         self._runs.cancel()
         before, self.device = self.device, self._renew()
+        self.keep(kept)
         if self.device is not before:
             end_of(self._runs.tasks).then(lambda _none: self._retire(before))
         self.config.reset()

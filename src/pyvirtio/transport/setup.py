@@ -78,10 +78,11 @@ class DeviceDescription:
     """What a device says of itself before anybody drives it.
 
     ``queue_sizes`` holds the size that the device declares for each queue, ``config`` the configuration space's first
-    content, ``writable`` a byte of 255 for each byte of it that a driver may write, 0 for the others.
+    content, ``writable`` a byte of 255 for each byte of it that a driver may write, 0 for the others. ``kept_size`` is
+    how many bytes of memory are to outlive the process in which it runs.
     """
 
-    __slots__ = ("config", "device_id", "features", "name", "queue_sizes", "writable")
+    __slots__ = ("config", "device_id", "features", "kept_size", "name", "queue_sizes", "writable")
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class DeviceDescription:
         queue_sizes: Sequence[int],
         config: bytes = b"",
         writable: bytes = b"",
+        kept_size: int = 0,
     ) -> None:
         self.name = name
         self.device_id = device_id
@@ -98,13 +100,15 @@ class DeviceDescription:
         self.queue_sizes = tuple(queue_sizes)
         self.config = config
         self.writable = writable
+        self.kept_size = kept_size
 
     def differences(self, other: DeviceDescription) -> list[str]:
-        """Name what a driver that knows ``self`` relies on and ``other`` has otherwise.
+        """Name what a driver that knows ``self``, or memory kept for it, relies on and ``other`` has otherwise.
 
         >>> one = DeviceDescription("D", 38, 0, [64])
         >>> one.differences(DeviceDescription("E", 38, 1, [64, 64]))
         ['features', 'queues']
         """
         relied_on = {"device_id": "id", "features": "features", "queue_sizes": "queues", "writable": "configuration"}
+        relied_on["kept_size"] = "kept memory"
         return [name for field, name in relied_on.items() if getattr(self, field) != getattr(other, field)]
