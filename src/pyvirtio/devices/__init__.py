@@ -5,6 +5,7 @@ when it is used.
 """
 
 SHIPPED = {
+    "9p": "pyvirtio.devices.ninep:SharedFolder",
     "article": "pyvirtio.devices.article:Article",
     "block": "pyvirtio.devices.block:Block",
     "echo": "pyvirtio.devices.echo:Echo",
