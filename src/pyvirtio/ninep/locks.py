@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
-MOST = 1024
+MOST = 100
 """The most files that a client's processes may have locks on at once."""
 
 
@@ -45,9 +45,9 @@ class LockFiles:
             if not start and not length:  # of the whole file: so it is when a process closes it
                 os.close(self._fds.pop(key))
             return LockStatus.SUCCESS
-        wanted = _flock(_local_kind(kind), start, length)
+        wanted, holder = _flock(_local_kind(kind), start, length), self._own(key, fd)
         try:
-            fcntl.fcntl(self._own(key, fd), fcntl.F_OFD_SETLK, wanted)
+            fcntl.fcntl(holder, fcntl.F_OFD_SETLK, wanted)
         except BlockingIOError:
             return LockStatus.BLOCKED
         except OSError:

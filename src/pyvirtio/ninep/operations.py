@@ -103,9 +103,9 @@ def walk(session: Session, m: Message) -> dict[str, Any]:
 def clunk(session: Session, m: Message) -> dict[str, Any]:
     """Forget a fid, and set the extended attribute that was written through it."""
     fid = session.fids.get(m.fid)
-    session.fids.drop(m.fid)
     if fid.file is not None:
         fid.file.close()
+    session.fids.drop(m.fid)
     if isinstance(fid.xattr, XattrWrite):
         if fid.xattr.written != len(fid.xattr.value):
             refuse(errno.EIO)
@@ -124,10 +124,10 @@ def lopen(session: Session, m: Message) -> dict[str, Any]:
     try:
         qid = file.attributes().qid
         _check_same(fid, qid)
+        session.fids.set(m.fid, Fid(fid.path, qid, m.flags, file))
     except BaseException:
         file.close()
         raise
-    session.fids.set(m.fid, Fid(fid.path, qid, m.flags, file))
     return {"qid": qid, "iounit": session.iounit}
 
 
@@ -273,9 +273,9 @@ def unlinkat(session: Session, m: Message) -> dict[str, Any]:
 def remove(session: Session, m: Message) -> dict[str, Any]:
     """Remove what a fid names, and forget the fid in any case."""
     fid = session.fids.get(m.fid)
-    session.fids.drop(m.fid)
     if fid.file is not None:
         fid.file.close()
+    session.fids.drop(m.fid)
     if not fid.path:
         refuse(errno.EBUSY)
     *parent, name = fid.path

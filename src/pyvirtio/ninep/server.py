@@ -49,6 +49,8 @@ class Server:
     def __init__(self, tree: Tree, memory: memoryview | None = None) -> None:
         self._session = Session(tree, Fids(memory))
         self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._given_up: set[asyncio.Future[int]] = set()
+        """What waits and was cancelled because the client wants no answer any more."""
 
     async def answer(self, source: Source, sink: Sink, *, repeats: bool = False) -> None:
         """Answer one message.
@@ -87,6 +89,8 @@ class Server:
             sink.write(self._version(m))
         elif not self._session.fids.msize:
             refuse(errno.EPROTO)  # nothing was agreed on yet
+        elif m.message_tag in self._waiting:
+            refuse(errno.EINVAL)  # a tag names one message
         elif m.kind == "Tflush":
             await self._flush(m.oldtag)
             sink.write(pack("Rflush", m.message_tag))
@@ -131,8 +135,8 @@ class Server:
             refuse(errno.EMSGSIZE)
         is_known = m.version == VERSION
         msize = min(m.msize, MOST_MSIZE)
-        for future in self._waiting.values():
-            future.cancel()
+        for tag in self._waiting:
+            self._give_up(tag)
         for fid in self._session.fids.begin(msize if is_known else 0):
             if fid.file is not None:
                 fid.file.close()
@@ -142,31 +146,34 @@ class Server:
 
     async def _flush(self, tag: int) -> None:
         """Return when the message with this tag is answered or was never there."""
-        if (future := self._waiting.get(tag)) is None:
+        if tag not in self._waiting:
             return
         import asyncio
 
+        await asyncio.wait([self._give_up(tag)])
+
+    def _give_up(self, tag: int) -> asyncio.Future[int]:
+        future = self._waiting[tag]
+        self._given_up.add(future)
         future.cancel()
-        await asyncio.wait([future])
+        return future
 
     async def _outcome(self, tag: int, outcome: int | Awaitable[int]) -> int:
         """Return the number of bytes that a file read or wrote, now or later."""
         if isinstance(outcome, int):
             return outcome
-        if tag in self._waiting:
-            refuse(errno.EINVAL)
         import asyncio
 
         future = self._waiting[tag] = asyncio.ensure_future(outcome)
         try:
             return await future
         except asyncio.CancelledError:
-            if not future.cancelled():  # not the file's function was cancelled, but we
-                future.cancel()
+            if future not in self._given_up:  # whoever serves has no patience
                 raise
             refuse(errno.EINTR)
         finally:
             del self._waiting[tag]
+            self._given_up.discard(future)
 
     # Data.
 

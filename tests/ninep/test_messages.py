@@ -1,0 +1,175 @@
+"""The messages of 9P2000.L, byte by byte, and what Linux's own header says of them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyvirtio.errors import ProtocolError, ProvisionError
+from pyvirtio.ninep import structures as s
+from pyvirtio.ninep.messages import FORMATS, pack, unpack
+from pyvirtio.vm.launch import default_builder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyvirtio.spec.struct import Struct
+
+QID = s.Qid(0x80, 2, 3)
+BYTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Tversion": ("13000000 64 ffff 00001000 0600 39503230 3030", {"msize": 1 << 20, "version": b"9P2000"}),
+    "Tattach": (
+        "1b000000 68 0100 00000000 ffffffff 0400 726f6f74 0000 e8030000",
+        {"fid": 0, "afid": s.NO_FID, "uname": b"root", "aname": b"", "n_uname": 1000},
+    ),
+    "Twalk": (
+        "17000000 6e 0100 00000000 01000000 0200 0100 61 0100 62",
+        {"fid": 0, "newfid": 1, "names": [b"a", b"b"]},
+    ),
+    "Rwalk": ("16000000 6f 0100 0100 80 02000000 0300000000000000", {"qids": [QID]}),
+    "Tread": ("17000000 74 0100 01000000 0800000000000000 00100000", {"fid": 1, "offset": 8, "count": 4096}),
+    "Rlerror": ("0b000000 07 0100 02000000", {"ecode": 2}),
+    "Rlopen": ("18000000 0d 0100 80 02000000 0300000000000000 00000000", {"qid": QID, "iounit": 0}),
+    "Tlcreate": (
+        "1a000000 0e 0100 01000000 0100 78 42000000 a4010000 00000000",
+        {"fid": 1, "name": b"x", "flags": 0o102, "mode": 0o644, "gid": 0},
+    ),
+    "Tunlinkat": ("12000000 4c 0100 01000000 0100 78 00020000", {"fid": 1, "name": b"x", "flags": s.REMOVE_DIRECTORY}),
+    "Trenameat": (
+        "15000000 4a 0100 01000000 0100 78 02000000 0100 79",
+        {"fid": 1, "name": b"x", "dirfid": 2, "newname": b"y"},
+    ),
+    "Tflush": ("09000000 6c 0100 0700", {"oldtag": 7}),
+    "Rflush": ("07000000 6d 0100", {}),
+    "Rlock": ("08000000 35 0100 01", {"status": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_bytes_of_a_message(kind):
+    text, fields = BYTES[kind]
+    data = bytes.fromhex(text)
+    tag = int.from_bytes(data[5:7], "little")
+    assert pack(kind, tag, **fields) == data
+    message = unpack(data)
+    assert (message.kind, message.message_tag) == (kind, tag)
+    assert {name: getattr(message, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_a_message_that_is_cut_or_too_long_is_none(kind):
+    data = bytes.fromhex(BYTES[kind][0])
+    for length in range(len(data)):
+        with pytest.raises(ProtocolError):
+            unpack(data[:length])
+        with pytest.raises(ProtocolError):  # also where the size agrees
+            unpack(length.to_bytes(4, "little") + data[4:length])
+    longer = (len(data) + 1).to_bytes(4, "little") + data[4:] + b"\0"
+    with pytest.raises(ProtocolError):
+        unpack(longer)
+
+
+def test_each_request_has_a_reply_and_each_number_one_message():
+    numbers = {kind: known.number for kind, known in FORMATS.items()}
+    assert len(set(numbers.values())) == len(numbers)
+    assert {kind for kind in numbers if kind[0] == "T"} == {"T" + kind[1:] for kind in numbers if kind[0] == "R"} - {
+        "Tlerror"
+    }
+    assert all(numbers["R" + kind[1:]] == number + 1 for kind, number in numbers.items() if kind[0] == "T")
+
+
+# What Linux says.
+
+
+@pytest.fixture(scope="module")
+def header() -> str:
+    try:
+        kernel = default_builder().provision.kernel("x86_64")
+    except ProvisionError as error:
+        pytest.skip(f"no headers of Linux can be provisioned here: {error}")
+    assert kernel.headers is not None
+    found: Path = next(kernel.headers.parent.glob("linux-headers-*-common/include/net/9p/9p.h"))
+    return re.sub(r"/\*.*?\*/", "", found.read_text(), flags=re.DOTALL)
+
+
+def test_numbers_are_those_of_linux(header):
+    body = re.search(r"enum p9_msg_t \{(.*?)\}", header, re.DOTALL)
+    assert body
+    theirs, number = {}, 0
+    for name, value in re.findall(r"P9_([A-Z]+)(?:\s*=\s*(\d+))?", body[1]):
+        number = int(value) if value else number + 1
+        theirs[name] = number
+    ours = {kind.upper(): known.number for kind, known in FORMATS.items()}
+    assert ours.items() <= theirs.items()
+    # What 9P2000 and 9P2000.u have and Linux does not send in 9P2000.L, and Tlerror, which nobody sends.
+    older = {f"{way}{name}" for way in "TR" for name in ("ERROR", "OPEN", "CREATE", "STAT", "WSTAT")}
+    assert theirs.keys() - ours.keys() == older | {"TLERROR"}
+
+
+STRUCTURES = {
+    "p9_qid": (s.Qid, {}),
+    "p9_stat_dotl": (s.Attributes, {"result_mask": "valid"}),
+    "p9_iattr_dotl": (s.Changes, {}),
+    "p9_rstatfs": (s.FileSystem, {}),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structures_are_those_of_linux(header, name):
+    kind, renamed = STRUCTURES[name]
+    body = re.search(rf"struct {name} \{{(.*?)\}};", header, re.DOTALL)
+    assert body
+    sizes = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "struct p9_qid": s.Qid.nbytes, "kuid_t": 4, "kgid_t": 4}
+    theirs = [
+        (renamed.get(field, field), sizes[size])
+        for size, field in re.findall(r"((?:struct )?\w+)\s+(?:st_)?(\w+);", body[1])
+    ]
+    assert [(field, kind.size_of(field)) for field in _fields(kind)] == theirs
+
+
+def _fields(kind: type[Struct]) -> list[str]:
+    return list(kind().as_dict())
+
+
+CONSTANTS = {
+    "P9_NOFID": s.NO_FID,
+    "P9_NOTAG": s.NO_TAG,
+    "P9_MAXWELEM": s.MOST_NAMES,
+    "P9_STATS_BASIC": s.BASIC,
+    "P9_DOTL_AT_REMOVEDIR": s.REMOVE_DIRECTORY,
+    "P9_LOCK_FLAGS_BLOCK": s.BLOCK,
+    "P9_QTDIR": s.QidType.DIRECTORY,
+    "P9_QTSYMLINK": s.QidType.LINK,
+    "P9_DOTL_WRONLY": s.Open.WRITE_ONLY,
+    "P9_DOTL_RDWR": s.Open.READ_WRITE,
+    "P9_DOTL_CREATE": s.Open.CREATE,
+    "P9_DOTL_EXCL": s.Open.EXCLUSIVE,
+    "P9_DOTL_TRUNC": s.Open.TRUNCATE,
+    "P9_DOTL_APPEND": s.Open.APPEND,
+    "P9_DOTL_DSYNC": s.Open.DSYNC,
+    "P9_DOTL_DIRECTORY": s.Open.DIRECTORY,
+    "P9_LOCK_TYPE_RDLCK": s.Lock.READ,
+    "P9_LOCK_TYPE_WRLCK": s.Lock.WRITE,
+    "P9_LOCK_TYPE_UNLCK": s.Lock.UNLOCK,
+    "P9_LOCK_SUCCESS": s.LockStatus.SUCCESS,
+    "P9_LOCK_BLOCKED": s.LockStatus.BLOCKED,
+    "P9_LOCK_ERROR": s.LockStatus.ERROR,
+}
+
+
+def test_constants_are_those_of_linux(header):
+    found = {
+        name: value
+        for name, value in re.findall(r"(P9_\w+)\s*=?\s*(\(\(u(?:16|32)\)\(~0\)\)|0[xX]?[0-9a-fA-F]*|\d+)", header)
+        if name in CONSTANTS
+    }
+    all_bits = {"((u16)(~0))": 0xFFFF, "((u32)(~0))": 0xFFFFFFFF}
+    read = {name: all_bits[text] if text in all_bits else _number(text) for name, text in found.items()}
+    assert read == {name: int(value) for name, value in CONSTANTS.items()}
+
+
+def _number(text: str) -> int:
+    """Read a number as C has it."""
+    return int(text, 16) if text[:2].lower() == "0x" else int(text, 8 if text[0] == "0" else 10)
