@@ -70,4 +70,5 @@ class SharedFolder(NineP):
     """Serves the folder ``path`` of this machine."""
 
     def __init__(self, path: Path, tag: str = "pyvirtio", *, readonly: bool = False) -> None:
+        tagged(tag)  # refuse a wrong one before anything is open
         super().__init__(Folder(path, readonly=readonly), tag)
