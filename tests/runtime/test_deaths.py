@@ -102,6 +102,17 @@ class Unrepeatable(Doubler):
     repeatable = False
 
 
+class Keeping(Doubler):
+    """Keeps memory, so it has to be told of every request that comes again, also after a stop."""
+
+    kept_size = 64
+
+    async def double(self, request: Number) -> Number:
+        if request.value in self.calls and not self.repeats:
+            raise AssertionError(f"{request.value} was begun before")
+        return await super().double(request)
+
+
 class Worker:
     """A worker's service of the queue in ``durable``; it dies when its fuse is burnt."""
 
@@ -239,7 +250,7 @@ def stores_of_a_life(index: int, kind: type[Doubler]) -> int:
     return first + second.stores
 
 
-@pytest.mark.parametrize("kind", [Doubler, Unrepeatable])
+@pytest.mark.parametrize("kind", [Doubler, Unrepeatable, Keeping])
 @pytest.mark.parametrize("index", [0, 65531])
 def test_death_before_every_store(index: int, kind: type[Doubler]):
     stores = stores_of_a_life(index, kind)
@@ -250,7 +261,7 @@ def test_death_before_every_store(index: int, kind: type[Doubler]):
         world.check()
 
 
-@pytest.mark.parametrize("kind", [Doubler, Unrepeatable])
+@pytest.mark.parametrize("kind", [Doubler, Unrepeatable, Keeping])
 def test_two_deaths_in_a_row(kind: type[Doubler]):
     stores = stores_of_a_life(65531, kind)
     for limit in range(0, stores, 7):
