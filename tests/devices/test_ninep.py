@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -268,3 +269,21 @@ def test_options(folder):
         driver.mount()
         with pytest.raises(OSError, match="Read-only"):
             driver.mkdir("new")
+
+
+def test_the_example_of_the_page(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/devices/9p.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example
+    (tmp_path / "lamp.py").write_text(example[1])
+    with (
+        served(f"{tmp_path}/lamp.py:Lamp") as server,
+        open_driver(NinePDriver, f"vhost-user:{server.path}") as driver,
+    ):
+        driver.mount()
+        assert driver.tag() == "lamp"
+        assert driver.names("host") == ["name", "time"]
+        assert float(driver.read("host/time")) > 0
+        assert driver.read("lamp") == b"0\n"
+        driver.write("lamp", b"1\n")
+        assert driver.read("lamp") == b"1\n"

@@ -94,6 +94,17 @@ def test_writing(talk, lamp):
     assert lamp.written == [b"on", b"on"]
 
 
+def test_creating_opens_what_is_there(talk, lamp):
+    fields = {"mode": 0o644, "gid": 0}
+    talk.walk("", 1)
+    for name, flags, number in ((b"new", 0, errno.EROFS), (b"input", Open.EXCLUSIVE, errno.EEXIST)):
+        with pytest.raises(OSError, match=rf"\[Errno {number}\]"):
+            talk.ask("Tlcreate", fid=1, name=name, flags=Open.WRITE_ONLY | flags, **fields)
+    talk.ask("Tlcreate", fid=1, name=b"input", flags=Open.WRITE_ONLY, **fields)
+    talk.write(1, b"on")
+    assert lamp.written == [b"on"]
+
+
 @pytest.mark.parametrize(
     ("path", "flags", "number"),
     [

@@ -200,7 +200,8 @@ def test_creating(talk, folder, mask):
             "the umask of this process is not the guest's"
         )
         talk.ask("Tmkdir", fid=ROOT, name=b"made", mode=0o40775, gid=0)
-        assert stat.S_IMODE((folder / "made").stat().st_mode) == 0o775
+        talk.ask("Tmknod", fid=ROOT, name=b"fifo", mode=stat.S_IFIFO | 0o666, major=0, minor=0, gid=0)
+        assert [stat.S_IMODE((folder / name).stat().st_mode) for name in ("made", "fifo")] == [0o775, 0o666]
     finally:
         os.umask(before)
 

@@ -41,6 +41,7 @@ class NineP(Device):
 
     device_id = 9
     features = MOUNT_TAG
+    patience = 30.0  # a disk that has to wake up, or has much to write, takes long for one request
     kept_size = LOG_SIZE
     requests = Queue(size=128)
 

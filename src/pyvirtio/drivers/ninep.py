@@ -144,11 +144,7 @@ class NinePDriver(Driver):
         """Make a file with this content, or replace that of one that is there."""
         with self._parent(path) as (fid, name):
             flags = Open.CREATE | Open.TRUNCATE | Open.WRITE_ONLY
-            try:
-                self.ask("Tlcreate", fid=fid, name=name, flags=flags, mode=mode, gid=0)
-            except PermissionError:  # whoever makes no files may have one that can be written
-                self.ask("Twalk", fid=fid, newfid=fid, names=[name])
-                self.ask("Tlopen", fid=fid, flags=flags)
+            self.ask("Tlcreate", fid=fid, name=name, flags=flags, mode=mode, gid=0)
             self._write_all(fid, data)
 
     def _write_all(self, fid: int, data: bytes) -> None:

@@ -135,9 +135,7 @@ class Folder(Tree):
         """Make a directory."""
         with self._writable(parent) as directory:
             os.mkdir(check_name(name), 0o700, dir_fd=directory)
-            with reached(directory, (name,)) as made:
-                if stat.S_ISDIR(os.fstat(made).st_mode):
-                    os.chmod(own_path(made), mode & 0o7777)
+            _give_mode(directory, name, mode & 0o7777)
 
     def symlink(self, parent: Path, name: bytes, target: bytes) -> None:
         """Make a symbolic link."""
@@ -150,7 +148,8 @@ class Folder(Tree):
             refuse(errno.EPERM)
         permissions = _permissions(mode)
         with self._writable(parent) as directory:
-            os.mknod(check_name(name), stat.S_IFMT(mode) | permissions, dir_fd=directory)
+            os.mknod(check_name(name), stat.S_IFMT(mode) | permissions & 0o700, dir_fd=directory)
+            _give_mode(directory, name, permissions)
 
     def link(self, path: Path, parent: Path, name: bytes) -> None:
         """Give a file another name."""
@@ -199,6 +198,13 @@ class Folder(Tree):
                 os.removexattr(own_path(fd), name)
             else:
                 os.setxattr(own_path(fd), name, value, flags)
+
+
+def _give_mode(directory: int, name: bytes, mode: int) -> None:
+    """Give what was just made its mode, whatever the umask of this process is: the guest has applied its own."""
+    with reached(directory, (name,)) as made:
+        if not stat.S_ISLNK(os.fstat(made).st_mode):
+            os.chmod(own_path(made), mode)
 
 
 def _check_xattr(name: bytes) -> None:

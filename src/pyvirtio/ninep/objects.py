@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 
-from pyvirtio.ninep.structures import ACCESS, Attributes, Qid, QidType, Set
+from pyvirtio.ninep.structures import ACCESS, Attributes, Open, Qid, QidType, Set
 from pyvirtio.ninep.tree import File, Tree, refuse
 
 TYPE_CHECKING = False
@@ -82,6 +82,17 @@ class Objects(Tree):
         if (wants_read and read is None) or (wants_write and write is None):
             refuse(errno.EACCES)
         return _File(self, path, read, write)
+
+    def create(self, parent: Path, name: bytes, flags: int, mode: int) -> File:
+        """Open a file that is there; none can be made."""
+        path = (*parent, name)
+        try:
+            self._find(path)
+        except FileNotFoundError:
+            refuse(errno.EROFS)
+        if flags & Open.EXCLUSIVE:
+            refuse(errno.EEXIST)
+        return self.open(path, flags)
 
     def change(self, path: Path, changes: Changes) -> None:
         """Let a file be cut before it is written, which means nothing, and refuse the rest."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     Operation = Callable[["Session", Message], dict[str, Any]]
 
+ANY_SIZE = 0
+"""What Rlopen says of the most bytes of a read or write: as many as fit into a message."""
+
 LONGEST_XATTR = 1 << 16
 """The most bytes of an extended attribute (Linux's XATTR_SIZE_MAX)."""
 
@@ -46,11 +49,6 @@ class Session:
         self.tree = tree
         self.fids = fids
         self.repeats = False
-
-    @property
-    def iounit(self) -> int:
-        """Return the most bytes of one read or write, as Rlopen says it: 0 is as much as fits into a message."""
-        return 0
 
 
 # Fids.
@@ -128,7 +126,7 @@ def lopen(session: Session, m: Message) -> dict[str, Any]:
     except BaseException:
         file.close()
         raise
-    return {"qid": qid, "iounit": session.iounit}
+    return {"qid": qid, "iounit": ANY_SIZE}
 
 
 def _check_same(fid: Fid, qid: Qid) -> None:
@@ -147,7 +145,7 @@ def lcreate(session: Session, m: Message) -> dict[str, Any]:
     file = session.tree.create(fid.path, m.name, flags, m.mode)
     qid = file.attributes().qid
     session.fids.set(m.fid, Fid(path, qid, m.flags, file))
-    return {"qid": qid, "iounit": session.iounit}
+    return {"qid": qid, "iounit": ANY_SIZE}
 
 
 def getattr_(session: Session, m: Message) -> dict[str, Any]:
