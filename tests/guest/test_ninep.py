@@ -126,7 +126,7 @@ def test_what_programs_do_with_files(tmp_path: Path, rng: random.Random) -> None
             assert check(guest, "ordinary /n") == ["absolute d fifo link moved upwards", "ok"]
             assert os.readlink(folder / "absolute") == "/etc/hostile"
             assert (folder / "d/" / "/".join(["d"] * 39) / "x").read_bytes() == b"deep"
-            check(guest, f"exercise /n/exercised {seed} 1500")
+            check(guest, f"exercise /n/exercised {seed} 1000")
             check(guest, "many /n/few 300")
             check(guest, f"load /n/load {seed} 60")
             assert does(guest, f"cd /n && {SUMS}") == sums(folder)
@@ -136,7 +136,7 @@ def test_what_programs_do_with_files(tmp_path: Path, rng: random.Random) -> None
 
             for cache in ("mmap", "loose"):
                 does(guest, f"umount /n && {mount('folder', '/n', f',cache={cache}')}")
-                check(guest, f"exercise /n/{cache} {seed + 1} 1000")
+                check(guest, f"exercise /n/{cache} {seed + 1} 500")
                 check(guest, f"load /n/load-{cache} {seed} 30")
                 does(guest, "sync")
                 assert does(guest, f"cd /n && {SUMS}") == sums(folder)
@@ -159,7 +159,10 @@ def list_many(guest: Guest, folder: Path) -> None:
     for name in names:
         (folder / "many" / name).touch()
     listed = "".join(f"{name}\n" for name in names).encode()
-    assert does(guest, "ls /n/many | sort | sha256sum")[0].split()[0] == hashlib.sha256(listed).hexdigest()
+    program = (
+        "import os; print(*sorted(os.listdir('/n/many')), sep='\\n')"  # busybox's ls asks for each one's attributes
+    )
+    assert does(guest, f'python3 -c "{program}" | sha256sum')[0].split()[0] == hashlib.sha256(listed).hexdigest()
     shutil.rmtree(folder / "many")
     assert guest.run("ls /n/many").status
 
@@ -190,10 +193,16 @@ def leave_and_change(guest: Guest, folder: Path, outside: Path) -> None:
 
 
 def come_and_go(guest: Guest, folder: Path) -> None:
-    """Take the driver away while files are in use, and bring it back."""
-    does(guest, "umount /n")
-    for device in does(guest, f"ls {DRIVER} | grep ^virtio"):
-        does(guest, f"echo {device} >{DRIVER}/unbind && echo {device} >{DRIVER}/bind")
+    """Take the driver away while files are in use, which waits until they are not, and bring it back."""
+    devices = does(guest, f"ls {DRIVER} | grep ^virtio")
+    for device in devices:
+        does(guest, f"(echo {device} >{DRIVER}/unbind; touch /tmp/{device}) >/dev/null 2>&1 &")
+    assert does(guest, "cat /n/moved/file | wc -c") == ["20"]
+    gone = " && ".join(f"[ -e /tmp/{device} ]" for device in devices)
+    does(guest, f"umount /n && timeout 20 sh -c 'until {gone}; do usleep 10000; done'")
+    assert guest.run(mount("folder", "/n")).status
+    for device in devices:
+        does(guest, f"echo {device} >{DRIVER}/bind")
     does(guest, mount("folder", "/n"))
     assert does(guest, f"cd /n && {SUMS}") == sums(folder)
 
@@ -253,6 +262,19 @@ def kill_workers(server: ServerProcess) -> None:
         os.kill(worker, signal.SIGKILL)
 
 
+def lose_what_has_no_name(guest: Guest, server: ServerProcess, folder: Path) -> None:
+    """A file without a name is gone with the process that had it open: that is an error, and never another file."""
+    (folder / "file").write_text("content")
+    does(guest, "mkfifo /tmp/in; files_check hold /n/file </tmp/in >/tmp/out 2>&1 & sleep 100000 >/tmp/in &")
+    does(guest, "timeout 20 sh -c 'until [ -s /tmp/out ]; do usleep 10000; done'")
+    (folder / "file").unlink()
+    (folder / "file").write_text("another")
+    kill_workers(server)
+    does(guest, "echo more >/tmp/in; timeout 20 sh -c 'until grep -q Errno /tmp/out; do usleep 10000; done'")
+    assert "[Errno 116]" in does(guest, "tail -1 /tmp/out")[-1]  # ESTALE
+    assert does(guest, "cat /n/file; echo") == ["another"]
+
+
 def test_a_mount_survives_dying_workers_changed_code_and_a_machine_that_pauses(
     tmp_path: Path, rng: random.Random
 ) -> None:
@@ -281,28 +303,8 @@ def test_a_mount_survives_dying_workers_changed_code_and_a_machine_that_pauses(
                 check(guest, f"load /n/loose {seed} 60")
                 does(guest, "sync")
             assert does(guest, f"cd /n && {SUMS}") == sums(folder)
+            does(guest, f"cd / && umount /n && {mount('shared', '/n')}")
+            lose_what_has_no_name(guest, server, folder)
         assert server.lines("[device-reloaded]") >= 2
         assert not server.lines("[request-failed]")
         assert not server.lines("[method-failed]")
-
-
-def test_what_does_not_survive_a_worker(tmp_path: Path) -> None:
-    """A file without a name is gone with the process that had it open: that is an error, and never another file."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "file").write_text("content")
-    with contextlib.closing(SharedFolder(folder, "shared")) as like_it:
-        description = like_it.description()
-    with served(f"9p,path={folder},tag=shared") as server:
-        with Guest(prepared(VhostUserDevice.of(description, Path(server.path)))) as guest, unremarkable(guest):
-            does(guest, mount("shared", "/n"))
-            does(guest, "mkfifo /tmp/in; files_check hold /n/file </tmp/in >/tmp/out 2>&1 & sleep 100000 >/tmp/in &")
-            until = 'timeout 20 sh -c "until [ -s /tmp/out ]; do usleep 10000; done"'
-            does(guest, until)
-            (folder / "file").unlink()
-            (folder / "file").write_text("another")
-            kill_workers(server)
-            does(guest, "echo more >/tmp/in; timeout 20 sh -c 'until grep -q Errno /tmp/out; do usleep 10000; done'")
-            assert "[Errno 116]" in does(guest, "tail -1 /tmp/out")[-1]  # ESTALE
-            assert does(guest, "cat /n/file; echo") == ["another"]
-        assert not server.lines("[request-failed]")
