@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -10,7 +11,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -83,18 +84,26 @@ SUMS = "find . -type f | sort | xargs sha256sum"
 
 
 @contextlib.contextmanager
-def three_devices(folder: Path, sockets: Path) -> Iterator[tuple[list[VhostUserDevice], dict[str, object]]]:
+def three_devices(folder: Path, sockets: Path) -> Iterator[tuple[list[VhostUserDevice], dict[str, Any]]]:
     """Serve a folder, the same folder to be read only, and objects."""
-    state: dict[str, object] = {"written": b"", "reads": 0}
+    state: dict[str, Any] = {"written": b"", "reads": 0, "begun": threading.Event(), "ended": threading.Event()}
 
     def read() -> str:
-        state["reads"] = int(str(state["reads"])) + 1
+        state["reads"] += 1
         return f"read {state['reads']} times\n"
 
     def write(data: bytes) -> None:
         state["written"] = data
 
-    objects = Objects({"counter": read, "input": (None, write), "deep": {"text": "at the bottom\n"}})
+    async def wait() -> str:
+        state["begun"].set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            state["ended"].set()
+        return ""
+
+    objects = Objects({"counter": read, "input": (None, write), "wait": wait, "deep": {"text": "at the bottom\n"}})
     with contextlib.ExitStack() as stack:
         devices: list[VhostUserDevice] = []
         for device in (
@@ -207,7 +216,7 @@ def come_and_go(guest: Guest, folder: Path) -> None:
     assert does(guest, f"cd /n && {SUMS}") == sums(folder)
 
 
-def read_only_and_objects(guest: Guest, state: dict[str, object]) -> None:
+def read_only_and_objects(guest: Guest, state: dict[str, Any]) -> None:
     does(guest, mount("fixed", "/fixed"))
     assert does(guest, "cat /fixed/moved/file | wc -c") == ["20"]
     for command in ("touch /fixed/new", "rm /fixed/moved/file", "echo x >>/fixed/moved/file", "chmod 0 /fixed/moved"):
@@ -219,6 +228,7 @@ def read_only_and_objects(guest: Guest, state: dict[str, object]) -> None:
         "/objects/deep",
         "/objects/deep/text",
         "/objects/input",
+        "/objects/wait",
     ]
     assert does(guest, "cat /objects/counter /objects/counter /objects/deep/text") == [
         "read 1 times",
@@ -228,6 +238,15 @@ def read_only_and_objects(guest: Guest, state: dict[str, object]) -> None:
     does(guest, "echo some words >/objects/input")
     assert state["written"] == b"some words\n"
     assert "denied" in guest.run("cat /objects/input").output or guest.run("cat /objects/input").status
+
+    # Who waits can be killed: Linux sends a Tflush then. Others are served meanwhile.
+    does(guest, "cat /objects/wait >/dev/null 2>&1 & echo $! >/tmp/waits")
+    assert state["begun"].wait(60)
+    assert does(guest, "cat /objects/deep/text") == ["at the bottom"]
+    assert not state["ended"].is_set()
+    does(guest, "kill -KILL $(cat /tmp/waits)")
+    assert state["ended"].wait(60)
+    does(guest, "timeout 20 sh -c 'while [ -e /proc/$(cat /tmp/waits) ]; do usleep 10000; done'")
     does(guest, "umount /fixed /objects")
 
 

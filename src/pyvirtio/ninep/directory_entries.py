@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import cache
 
 from pyvirtio.errors import LocalError
 
@@ -19,6 +20,7 @@ _HEAD = struct.Struct("=QqHB")  # struct linux_dirent64: d_ino, d_off, d_reclen,
 _SIZE = 32768
 
 
+@cache
 def _library() -> Any:
     import ctypes
 
