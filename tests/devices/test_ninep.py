@@ -13,15 +13,16 @@ import pytest
 
 from pyvirtio import open_driver
 from pyvirtio.connect.in_process import InProcessTransport
-from pyvirtio.devices.ninep import LONGEST_TAG, MOUNT_TAG, NineP, SharedFolder
+from pyvirtio.devices.ninep import LONGEST_TAG, MOUNT_TAG, Config, NineP, SharedFolder, tagged
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.ninep import NinePDriver
-from pyvirtio.errors import LocalError
+from pyvirtio.errors import LocalError, ProvisionError
 from pyvirtio.ninep import Objects
 from pyvirtio.ninep.messages import pack, unpack
 from pyvirtio.ninep.structures import Open
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from pyvirtio.vm.launch import default_builder
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, ORDINARY
 
 if TYPE_CHECKING:
@@ -48,6 +49,23 @@ class Raw(Driver):
 
 
 # In this process.
+
+
+def test_the_configuration_space_is_that_of_linux():
+    try:
+        kernel = default_builder().provision.kernel("x86_64")
+    except ProvisionError as error:
+        pytest.skip(f"no headers of Linux can be provisioned here: {error}")
+    assert kernel.headers is not None
+    header = next(kernel.headers.parent.glob("linux-headers-*-common/include/uapi/linux/virtio_9p.h"))
+    text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
+    assert re.findall(r"#define VIRTIO_9P_(\w+)\s+(\d+)", text) == [("MOUNT_TAG", str(MOUNT_TAG.bit_length() - 1))]
+    body = re.search(r"struct virtio_9p_config \{(.*?)\}", text, re.DOTALL)
+    assert body
+    assert re.findall(r"(\w+)\s+(\w+)(\[\])?;", body[1]) == [("__virtio16", "tag_len", ""), ("__u8", "tag", "[]")]
+    config = tagged("name")
+    assert config.pack() == b"\x04\0name"
+    assert Config.nbytes == type(config).offset_of("tag")
 
 
 @pytest.mark.parametrize("tag", ["t", "some name", "ä" * 100, "x" * LONGEST_TAG])

@@ -294,6 +294,14 @@ def lose_what_has_no_name(guest: Guest, server: ServerProcess, folder: Path) -> 
     assert does(guest, "cat /n/file; echo") == ["another"]
 
 
+def unplug_in_use(guest: Guest, monitor: qmp.Monitor) -> None:
+    """Linux's driver lets go of a device that is taken away once nothing of it is mounted any more."""
+    monitor.execute("device_del", id="files")
+    assert does(guest, "cat /n/file; echo") == ["another"]
+    does(guest, "kill $(pidof sleep); umount -l /n")  # lazily, for the program behind that pipe may still be ending
+    does(guest, "timeout 60 sh -c 'until [ ! -e /sys/bus/virtio/devices/virtio0 ]; do usleep 10000; done'")
+
+
 def test_a_mount_survives_dying_workers_changed_code_and_a_machine_that_pauses(
     tmp_path: Path, rng: random.Random
 ) -> None:
@@ -304,7 +312,9 @@ def test_a_mount_survives_dying_workers_changed_code_and_a_machine_that_pauses(
     with contextlib.closing(SharedFolder(folder, "shared")) as like_it:
         description = like_it.description()
     with served(f"{source}:Mine,path={folder},tag=shared", "--reload") as server:
-        config = prepared(VhostUserDevice.of(description, Path(server.path)), extra=qmp.options(monitor_path))
+        device = replace(VhostUserDevice.of(description, Path(server.path)), bus="port0", name="files")
+        port = ("-device", "pcie-root-port,id=port0,chassis=1,slot=1")
+        config = prepared(device, extra=(*qmp.options(monitor_path), *port))
         with Guest(config) as guest, qmp.monitor(monitor_path) as monitor, unremarkable(guest):
 
             def change_code() -> None:
@@ -324,6 +334,7 @@ def test_a_mount_survives_dying_workers_changed_code_and_a_machine_that_pauses(
             assert does(guest, f"cd /n && {SUMS}") == sums(folder)
             does(guest, f"cd / && umount /n && {mount('shared', '/n')}")
             lose_what_has_no_name(guest, server, folder)
+            unplug_in_use(guest, monitor)
         assert server.lines("[device-reloaded]") >= 2
         assert not server.lines("[request-failed]")
         assert not server.lines("[method-failed]")
