@@ -137,6 +137,7 @@ def test_vm_factorial_says_what_the_guest_could_not_do():
         (("vm", "run", "--file", "/missing/file", "--", "true"), 1, "/missing/file"),
         (("vm", "run", "--module", "virtio_blc", "--", "true"), 1, "virtio_blk"),
         (("vm", "run", "--arch", "um", "--device", "factorial", "--", "true"), 1, "driver"),
+        (("vm", "run", "--for", "crosvm", "--", "true"), 2, "--print"),
         (("vm", "run", "--print", "--for", "crosvm", "--device", "factorial"), 1, "crosvm"),
     ],
 )

@@ -144,6 +144,8 @@ def run_command(options: argparse.Namespace) -> int:
     """Run a command in a guest, and return its exit status."""
     if options.print:
         return _print(options)
+    if options.monitor != "qemu":
+        options.parser.error("--for says what --print prints; add --print")
     if not options.command:
         options.parser.error("say what to run: -- COMMAND; `pyvirtio vm shell` is for typing commands")
     return _run(options, options.devices, _command(options), sys.stdout.buffer).returncode
