@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from pyvirtio.errors import LocalError, ProvisionError
+from pyvirtio.provision.cache import Cache
 from pyvirtio.vm.guest_packages import GuestPackages
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.machine import find_machine
-from pyvirtio.vm.module_build import module_key, tool_environment
+from pyvirtio.vm.module_build import build_module, module_key, tool_environment
 from pyvirtio.vm.qemu import find_qemu
 from tests.support.debian import FakeMachine
 
@@ -47,6 +48,20 @@ def test_a_module_is_named_by_what_it_is_made_of(tmp_path: Path) -> None:
     second = module_key(kernel, sources)
     (sources / "driver.c").write_text("two")
     assert len({first, second, module_key(kernel, sources)}) == 3
+
+
+def test_a_build_that_fails_for_the_compilers_age_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, sources, headers = tmp_path / "bin/make", tmp_path / "sources", tmp_path / "headers"
+    for folder in (make.parent, sources, headers / "include/config"):
+        folder.mkdir(parents=True)
+    make.write_text("#!/bin/sh\necho 'driver.c:1: error: unknown option' >&2; exit 2\n")
+    make.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{make.parent}:/usr/bin:/bin")
+    kernel = Kernel(tmp_path / "vmlinuz", "7.3", headers=headers)
+    for version, said in ((140200, "built with gcc-14"), (120200, "does not build:")):
+        (headers / "include/config/auto.conf").write_text(f"CONFIG_X=y\nCONFIG_GCC_VERSION={version}\n")
+        with pytest.raises(ProvisionError, match=rf"{said}.*\n  \| driver.c:1: error: unknown option"):
+            build_module(Cache(tmp_path / "cache"), kernel, "x86_64", sources, toolchain=lambda: tmp_path)
 
 
 def test_a_build_does_not_inherit_what_make_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,16 @@ def test_a_kernel_is_found_among_its_packages(tree: Path) -> None:
         Kernel.unpacked(tree / "usr")
 
 
+def test_an_image_among_the_modules_is_found(tree: Path) -> None:
+    """Debian has it there from 7 on."""
+    (tree / "boot/vmlinuz-6.12.1-cloud").unlink()
+    folder = tree / "usr/lib/modules/7.3.4-cloud"
+    folder.mkdir(parents=True)
+    (folder / "vmlinuz").write_bytes(BANNER)
+    kernel = Kernel.unpacked(tree)
+    assert (kernel.release, kernel.image, kernel.modules) == ("7.3.4-cloud", folder / "vmlinuz", folder)
+
+
 def test_a_kernel_that_the_user_names(tree: Path, tmp_path: Path) -> None:
     given = Kernel.given(tree / "boot/vmlinuz-6.12.1-cloud", native=False)
     assert given.modules == tree / "lib/modules/6.12.1-cloud"
@@ -82,7 +92,7 @@ def test_a_kernel_that_the_user_names(tree: Path, tmp_path: Path) -> None:
 def test_headers_find_each_other_where_they_were_unpacked(tmp_path: Path) -> None:
     makefile = tmp_path / "usr/src/linux-headers-6.1-cloud/Makefile"
     makefile.parent.mkdir(parents=True)
-    makefile.write_text("include /usr/src/linux-headers-6.1-common/Makefile\n")
+    makefile.write_text("KBUILD_OUTPUT=/usr/src/x\ninclude /usr/src/linux-headers-6.1-common/Makefile\n")
     relocate(tmp_path)
     here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
-    assert makefile.read_text() == f"include {here}../linux-headers-6.1-common/Makefile\n"
+    assert makefile.read_text() == f"KBUILD_OUTPUT={here}../x\ninclude {here}../linux-headers-6.1-common/Makefile\n"

@@ -21,7 +21,7 @@ from pyvirtio.errors import GuestError, LocalError
 from pyvirtio.host.serve import backend_at
 from pyvirtio.vm.launch import GuestOptions, LaunchConfig, default_builder
 from pyvirtio.vm.machine import VhostUserDevice
-from pyvirtio.vm.running import RUN_LIMIT, Guest, Result, Wires
+from pyvirtio.vm.running import RUN_LIMIT, Guest, Result, Wires, exit_on_sigterm
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,6 +129,7 @@ class guest:  # noqa: N801  # used as a statement: `with guest(device) as machin
     def prepared(self) -> Iterator[LaunchConfig | UmlConfig]:
         """Serve the devices while the block lasts; it gets what the guest is to be started with."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(exit_on_sigterm())  # a back-end is a process
             folder, attached = self._attached(stack)
             for position, device in self._own():
                 served = stack.enter_context(serving(device, str(folder / f"{position}.sock")))

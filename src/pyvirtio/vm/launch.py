@@ -179,6 +179,10 @@ class GuestBuilder:
         """
         ids = [device.id for device in devices]
         kernel = self.kernel(options, ids)
+        if options.arch == ARCH and self._sources(options, ids):
+            raise LocalError(
+                "no driver can be built for user-mode Linux, whose package has no headers; leave --arch um out"
+            )
         built = [path for sources in self._sources(options, ids) for path in self.drivers(options, kernel, sources)]
         known = [bound_ids(Module(path.stem, path.read_bytes())) for path in built]
         for words in undriven(ids, [number for numbers in known for number in numbers]):

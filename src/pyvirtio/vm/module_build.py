@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -104,10 +105,21 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
         if says_no_room(done.stderr):
             raise no_room(root)
         complaint = "\n".join(f"  | {line}" for line in done.stderr.splitlines()[-30:])
-        raise ProvisionError(f"the module in {sources} does not build:\n{complaint}")
+        raise ProvisionError(f"the module in {sources} does not build{_other_compiler(headers)}:\n{complaint}")
     for module in work.rglob("*.ko"):
         shutil.copyfile(module, folder / module.name)
     shutil.rmtree(work)
+
+
+def _other_compiler(headers: Path) -> str:
+    """Return, where the kernel was built by a newer compiler than ours, what that means."""
+    config = headers / "include/config/auto.conf"
+    found = (
+        re.search(r"^CONFIG_GCC_VERSION=(\d+)\d{4}$", config.read_text(), re.MULTILINE) if config.is_file() else None
+    )
+    if not found or int(found[1]) <= int(COMPILER.removeprefix("gcc-")):
+        return ""
+    return f", for the kernel was built with gcc-{found[1]} and drivers are built with {COMPILER}; take an older kernel"
 
 
 def tool_environment(tools: Path) -> dict[str, str]:
