@@ -210,6 +210,7 @@ class guest:  # noqa: N801  # used as a statement: `with guest(device) as machin
         self, stack: contextlib.ExitStack | contextlib.AsyncExitStack
     ) -> tuple[Path, dict[int, VhostUserDevice]]:
         """Return a folder for sockets, and the devices that are not objects to be served, by their positions."""
+        self._servings.clear()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvirtio-")))
         attached = {}
         for position, one in enumerate(self._devices):
