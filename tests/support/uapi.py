@@ -24,7 +24,7 @@ import pytest
 from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, default_root, digest
 from pyvirtio.provision.packages import Registry
-from pyvirtio.vm.guest_packages import COMPILER, EMULATOR, GuestPackages, prune
+from pyvirtio.vm.guest_packages import EMULATOR, TOOLCHAINS, GuestPackages, prune
 from pyvirtio.vm.module_build import tool_environment
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     Numbers = Mapping[str, int | type[enum.Enum]]
 
+GCC = min(TOOLCHAINS)
 HEADERS = "linux-libc-dev"
 
 
@@ -56,7 +57,7 @@ class Uapi:
 
         packages = GuestPackages(registry)
         root = registry.cache.entry("uapi", digest(EMULATOR.name, HEADERS), make)
-        return cls(root / "usr/include", packages.toolchain(platform.machine()))
+        return cls(root / "usr/include", packages.toolchain(platform.machine(), GCC))
 
     def differences(
         self,
@@ -101,7 +102,16 @@ class Uapi:
         source = f"#include <{header}>\nunsigned long long values[] = {{ {', '.join(expressions)} }};\n"
         done = subprocess.run(
             [
-                *(str(self.tools / "usr/bin" / COMPILER), "-S", "-xc", "-", "-o", "-", "-ffreestanding", "-nostdinc"),
+                *(
+                    str(self.tools / "usr/bin" / f"gcc-{GCC}"),
+                    "-S",
+                    "-xc",
+                    "-",
+                    "-o",
+                    "-",
+                    "-ffreestanding",
+                    "-nostdinc",
+                ),
                 *("-fno-zero-initialized-in-bss", f"-I{self.headers}", f"-I{architecture}", f"-I{own}"),
             ],
             input=source,

@@ -30,6 +30,7 @@ def provision_folder(tmp_path: Path, probe: str) -> Path:
     root = tmp_path / "provisioned"
     for folder in ("usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/bin"):
         (root / folder).mkdir(parents=True)
+    (root / "usr/lib/x86_64-linux-gnu/libc.so.6").touch()
     loader = root / "usr/lib64/ld-linux-x86-64.so.2"
     loader.write_text(f"#!/bin/sh\n{probe}\n")
     loader.chmod(0o755)

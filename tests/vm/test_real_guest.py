@@ -182,6 +182,13 @@ def test_two_guests_and_an_event_loop() -> None:
     assert len(set(outputs)) == 2
 
 
+@pytest.mark.parametrize("version", ["6.12", "7"])
+def test_a_driver_from_source_and_a_stock_one_in_newer_kernels(version: str) -> None:
+    with guest("factorial", Entropy(), kernel_version=version) as machine, unremarkable(machine):
+        assert machine.run("uname -r").stdout.startswith(f"{version}.")
+        assert machine.run("factorial 5; head -c 4 /dev/hwrng").stdout == f"5! = 120\n{PATTERN[:4].decode()}"
+
+
 def test_a_failure_in_the_block_shows_the_console() -> None:
     def use() -> None:
         with guest(arch="um") as machine:

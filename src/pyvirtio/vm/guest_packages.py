@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pyvirtio.errors import LocalError
 from pyvirtio.provision.cache import digest
+from pyvirtio.provision.own_libraries import use_own_libraries
 from pyvirtio.provision.packages import DEBIAN_NAMES, Registry, Suites, native_architecture
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.qemu import STARTER, write_starters
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EMULATOR = Suites("trixie", backports=True)
 GUEST = Suites("bookworm")  # python and busybox in the guest, and the compiler for its modules
 KERNELS = {"6.1": GUEST, "6.12": Suites("bookworm", backports=True), "7": Suites("trixie", backports=True)}
+# What the tools to build modules with need, where they are newer than this machine may be.
+BUILD_LIBRARIES = {"7": ("libc6", "libelf1t64", "zlib1g", "libzstd1")}
 FLAVOURS = {"cloud": "-cloud", "full": ""}  # what stands for them in the names of packages
 
 EMULATORS = ("qemu-system-x86", "qemu-system-arm")
@@ -40,10 +43,11 @@ PROGRAMS = (
     "zlib1g",
 )
 STANDARD_LIBRARY = f"lib{PYTHON}-stdlib"  # a guest gets single files of it
-COMPILER = "gcc-12"
+# By the version of gcc: where it comes from. A kernel is built with the first that is not older than its own.
+TOOLCHAINS = {12: GUEST, 14: Suites("trixie")}
 COMPILERS = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}  # how Debian names cross compilers
-# The compiler's packages depend on these, but building a kernel module does not; the tools run with the C
-# library of this machine.
+# The compiler's packages depend on these, but building a kernel module does not. Tools of the release that this
+# project knows as the oldest run with the C library of this machine; newer ones bring theirs.
 NOT_FOR_KERNELS = ("libc6", "lib*san*", "libstdc++*", "libgprofng*", "lib*-cross", "libquadmath*", "libitm*")
 # Folders in packages that nothing here reads.
 PRUNED = (
@@ -107,9 +111,12 @@ class GuestPackages:
                 *(self._parts(suites, image, r"linux-(base-\d|binary-|modules-)", architecture)),
                 *(self._parts(suites, headers, r"linux-(headers|kbuild)-", architecture)),
             ]
+            parts += BUILD_LIBRARIES.get(version, ())
             self.registry.unpack(suites, [f"{image}:{architecture}", f"{headers}:{architecture}", *parts], folder)
             prune(folder)
             relocate(folder)
+            if version in BUILD_LIBRARIES:
+                use_own_libraries(folder, ["usr/lib/linux-kbuild-*"])
             Kernel.unpacked(folder)  # what has none is not to be kept
 
         return Kernel.unpacked(self.registry.cache.entry("kernel", _kernel_key(arch, version, flavour), make))
@@ -158,20 +165,28 @@ class GuestPackages:
         key = digest(GUEST.name, architecture, *PROGRAMS, STANDARD_LIBRARY)
         return self.registry.cache.entry("programs", key, make)
 
-    def toolchain(self, arch: str) -> Path:
-        """Return the folder with make, and with a compiler on this machine for kernel modules of `arch`."""
-        architecture, native = DEBIAN_NAMES[arch], native_architecture()
+    def toolchain(self, arch: str, gcc: int) -> Path:
+        """Return the folder with make, and with a compiler on this machine for kernel modules of `arch`.
+
+        `gcc` is one of the versions in `TOOLCHAINS`.
+        """
+        architecture, native, suites = DEBIAN_NAMES[arch], native_architecture(), TOOLCHAINS[gcc]
         cross = f"-{COMPILERS[architecture]}" if architecture != native else ""
-        packages = (f"{COMPILER}{cross}", "make", "libelf1")
+        own_libraries = suites is not GUEST
+        packages = (f"gcc-{gcc}{cross}", "make", *(() if own_libraries else ("libelf1",)))
 
         def make(folder: Path) -> None:
             def unwanted(name: str) -> bool:
+                if own_libraries and name == "libc6":
+                    return False
                 return any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_FOR_KERNELS)
 
-            self.registry.unpack(GUEST, packages, folder, dependencies=True, unwanted=unwanted)
+            self.registry.unpack(suites, packages, folder, dependencies=True, unwanted=unwanted)
             prune(folder)
+            if own_libraries:
+                use_own_libraries(folder, ["usr/bin", "usr/libexec"])
 
-        key = digest(GUEST.name, native, *packages, *NOT_FOR_KERNELS)
+        key = digest(suites.name, native, *packages, *NOT_FOR_KERNELS)
         return self.registry.cache.entry("toolchain", key, make)
 
     def _newest(self, suites: Suites, package: str, architecture: str) -> str:
@@ -204,4 +219,5 @@ def relocate(folder: Path) -> None:
 
 
 def _kernel_key(arch: str, version: str, flavour: str) -> str:
-    return digest(KERNELS[version].name if version in KERNELS else "", arch, version, flavour)
+    libraries = BUILD_LIBRARIES.get(version, ())
+    return digest(KERNELS[version].name if version in KERNELS else "", arch, version, flavour, *libraries)

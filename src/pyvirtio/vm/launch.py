@@ -162,7 +162,7 @@ class GuestBuilder:
             kernel,
             options.arch,
             sources,
-            toolchain=lambda: provision.toolchain(options.arch),
+            toolchain=lambda gcc: provision.toolchain(options.arch, gcc),
             progress=self.progress,
         )
         return tuple(sorted(built.glob("*.ko")))

@@ -16,7 +16,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, digest, no_room, says_no_room
 from pyvirtio.provision.packages import DEBIAN_NAMES
 from pyvirtio.provision.progress import Progress, Silent
-from pyvirtio.vm.guest_packages import COMPILER, COMPILERS
+from pyvirtio.vm.guest_packages import COMPILERS, TOOLCHAINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def build_module(
     arch: str,
     sources: Path,
     *,
-    toolchain: Callable[[], Path],
+    toolchain: Callable[[int], Path],
     progress: Progress | None = None,
 ) -> Path:
     """Return the folder with the modules (``*.ko``) built from the folder `sources`, which has a Kbuild file.
@@ -46,7 +46,7 @@ def build_module(
         kernel: what it is built for.
         arch: the architecture of the kernel.
         sources: C files, headers and Kbuild, in folders of their own as well.
-        toolchain: called for the folder with make and the compiler, if something has to be built.
+        toolchain: called for the folder with make and a version of gcc, if something has to be built.
         progress: where the build is reported.
 
     Raises:
@@ -58,12 +58,12 @@ def build_module(
             f"the headers of kernel {kernel.release} are missing, so no driver can be built for it; "
             "install them, or leave --kernel out"
         )
-    headers = kernel.headers
+    headers, gcc = kernel.headers, compiler_for(kernel.headers)
 
     def make(folder: Path) -> None:
-        tools = toolchain()
+        tools = toolchain(gcc)
         with (progress or Silent()).step(f"building the guest's driver for {kernel.release}"):
-            _build(headers, arch, sources, tools=tools, folder=folder, root=cache.root)
+            _build(headers, arch, sources, gcc, tools=tools, folder=folder, root=cache.root)
 
     return cache.entry("module", module_key(kernel, sources), make)
 
@@ -73,7 +73,7 @@ def module_key(kernel: Kernel, sources: Path) -> str:
     symbols = kernel.headers / "Module.symvers" if kernel.headers else None
     parts: list[str | bytes] = [
         kernel.release,
-        COMPILER,
+        f"gcc-{compiler_for(kernel.headers)}" if kernel.headers else "",
         *SETTINGS,
         symbols.read_bytes() if symbols and symbols.is_file() else b"",
     ]
@@ -82,7 +82,22 @@ def module_key(kernel: Kernel, sources: Path) -> str:
     return digest(*parts)
 
 
-def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path, root: Path) -> None:
+def compiler_for(headers: Path) -> int:
+    """Return the version of gcc to build with: the first that is not older than the kernel's own, or the newest."""
+    own = _built_with(headers)
+    return next((version for version in TOOLCHAINS if version >= own), max(TOOLCHAINS))
+
+
+def _built_with(headers: Path) -> int:
+    """Return the version of gcc with which the kernel was built; 0 where that is not known."""
+    config = headers / "include/config/auto.conf"
+    found = (
+        re.search(r"^CONFIG_GCC_VERSION=(\d+)\d{4}$", config.read_text(), re.MULTILINE) if config.is_file() else None
+    )
+    return int(found[1]) if found else 0
+
+
+def _build(headers: Path, arch: str, sources: Path, gcc: int, *, tools: Path, folder: Path, root: Path) -> None:
     work = folder / "build"
     for path in _sources(sources):
         target = work / path.relative_to(sources)
@@ -91,7 +106,7 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
     cross = "" if arch == platform.machine() else f"{COMPILERS[DEBIAN_NAMES[arch]]}-"
     command = [
         *("make", "-C", str(headers), f"M={work}", f"ARCH={KERNEL_ARCH[arch]}"),
-        *(f"CROSS_COMPILE={cross}", f"CC={cross}{COMPILER}", *SETTINGS, "modules"),
+        *(f"CROSS_COMPILE={cross}", f"CC={cross}gcc-{gcc}", *SETTINGS, "modules"),
     ]
     done = subprocess.run(
         command,
@@ -105,26 +120,25 @@ def _build(headers: Path, arch: str, sources: Path, *, tools: Path, folder: Path
         if says_no_room(done.stderr):
             raise no_room(root)
         complaint = "\n".join(f"  | {line}" for line in done.stderr.splitlines()[-30:])
-        raise ProvisionError(f"the module in {sources} does not build{_other_compiler(headers)}:\n{complaint}")
+        raise ProvisionError(f"the module in {sources} does not build{_too_old(headers, gcc)}:\n{complaint}")
     for module in work.rglob("*.ko"):
         shutil.copyfile(module, folder / module.name)
     shutil.rmtree(work)
 
 
-def _other_compiler(headers: Path) -> str:
+def _too_old(headers: Path, gcc: int) -> str:
     """Return, where the kernel was built by a newer compiler than ours, what that means."""
-    config = headers / "include/config/auto.conf"
-    found = (
-        re.search(r"^CONFIG_GCC_VERSION=(\d+)\d{4}$", config.read_text(), re.MULTILINE) if config.is_file() else None
-    )
-    if not found or int(found[1]) <= int(COMPILER.removeprefix("gcc-")):
+    own = _built_with(headers)
+    if own <= gcc:
         return ""
-    return f", for the kernel was built with gcc-{found[1]} and drivers are built with {COMPILER}; take an older kernel"
+    return f", for the kernel was built with gcc-{own} and drivers are built with gcc-{gcc}; take an older kernel"
 
 
 def tool_environment(tools: Path) -> dict[str, str]:
     """Return the environment in which the programs of an unpacked toolchain run."""
     libraries = [path for base in ("usr/lib", "lib") for path in sorted((tools / base).glob("*-linux-gnu"))]
+    if any((folder / "libc.so.6").exists() for folder in libraries):
+        libraries = []  # the tools find their own, and programs of this machine must not
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "KBUILD_"))}
     return {
         **inherited,

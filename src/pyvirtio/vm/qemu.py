@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyvirtio.errors import ProvisionError
+from pyvirtio.provision.own_libraries import loader_and_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,8 +96,7 @@ def write_starters(root: Path, programs: str = "qemu-system-*", firmware: str = 
     Raises:
         ProvisionError: the packages are not complete.
     """
-    loader = _one(root, "usr/lib*/**/ld-linux-*.so.*")
-    libraries = _one(root, "usr/lib/*-linux-gnu")
+    loader, libraries = loader_and_libraries(root)
     (root / STARTERS).mkdir()
     for emulator in sorted((root / "usr/bin").glob(programs)):
         script = root / STARTERS / emulator.name
@@ -148,11 +148,3 @@ def _shortcoming(qemu: Qemu, machine: Machine) -> str:
     if not version:
         return "does not run"
     return f"(version {version}) has no {machine.device}"
-
-
-def _one(root: Path, pattern: str) -> Path:
-    """Return the only path below `root`, relative to it, that fits."""
-    found = sorted(root.glob(pattern))
-    if not found:
-        raise ProvisionError(f"{root} holds no {pattern}; remove that folder, and it is provisioned again")
-    return found[0].relative_to(root)
