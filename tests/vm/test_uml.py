@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyvirtio.errors import LocalError
+from pyvirtio import vm
+from pyvirtio.errors import LocalError, ProvisionError
 from pyvirtio.vm import VhostUserDevice
 from pyvirtio.vm.kernel import Kernel
 from pyvirtio.vm.running import Wires
 from pyvirtio.vm.uml import UmlConfig
 from tests.support import disk
+from tests.support.entropy import Entropy
 from tests.support.guests import guest, unremarkable
 
 DEVICE = VhostUserDevice(Path("/nowhere"), id=2, queues=1, size=128, config_size=8)
@@ -52,6 +55,32 @@ def test_it_leaves_nothing_and_reports_its_kernel() -> None:
         machine.power_off()
 
 
+@pytest.mark.guest
+def test_a_cancelled_task_ends_its_guest() -> None:
+    """At once, whatever the guest is doing; that nothing is left behind is checked for every test."""
+
+    async def use(when_up: asyncio.Event) -> None:
+        async with vm.guest(disk.Disk(), arch="um") as machine:
+            when_up.set()
+            await machine.run("sleep 1000")
+
+    async def cancel() -> None:
+        up = asyncio.Event()
+        task = asyncio.ensure_future(use(up))
+        done, _ = await asyncio.wait([task, waiting := asyncio.ensure_future(up.wait())], return_when="FIRST_COMPLETED")
+        waiting.cancel()
+        if task in done:
+            task.result()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(asyncio.wait_for(cancel(), 120))
+    except (LocalError, ProvisionError) as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
+
+
 def test_its_command_line_names_each_device(tmp_path: Path) -> None:
     config = UmlConfig(Kernel(tmp_path / "linux.uml", "6.1"), tmp_path, [DEVICE, replace(DEVICE, id=3)])
     words = config.command(Wires("/proc/self/fd/7", tmp_path, commands=8, end="abc"))
@@ -71,6 +100,15 @@ def test_a_path_that_its_command_line_cannot_hold_is_refused(tmp_path: Path) -> 
         config.command(Wires("/proc/self/fd/7", tmp_path))
 
 
+@pytest.mark.guest
+def test_a_device_without_a_driver_is_refused() -> None:
+    with pytest.raises(LocalError, match="no driver for the entropy source"), guest(Entropy(), arch="um"):
+        pass
+    with pytest.raises(LocalError, match="no driver can be built"), guest("factorial", arch="um"):
+        pass
+
+
+@pytest.mark.guest
 def test_what_only_qemu_has_is_refused() -> None:
     with pytest.raises(LocalError, match="without QEMU"), guest(arch="um", transport="mmio"):
         pass
