@@ -13,8 +13,8 @@ import pytest
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.server import Server, server
-from pyvirtio.server.listener import listen
 from pyvirtio.system import log
+from pyvirtio.system.listener import listen
 from pyvirtio.transport import Outgoing
 from tests.support.hosts import FakeHost
 

@@ -17,8 +17,8 @@ import contextlib
 from pyvirtio.errors import LocalError
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.server import Server
-from pyvirtio.server.listener import listen
 from pyvirtio.system import log
+from pyvirtio.system.listener import listen
 from pyvirtio.vhost_user.backend import BackendSession
 
 TYPE_CHECKING = False

@@ -63,7 +63,7 @@ def serve(
 
 
 def _sockets(exits: contextlib.ExitStack, where: str | int) -> tuple[socket.socket | None, socket.socket | None]:
-    from pyvirtio.server.listener import inherited, listen  # a back-end of a connection does without
+    from pyvirtio.system.listener import inherited, listen  # a back-end of a connection does without
 
     if isinstance(where, str):
         return exits.enter_context(listen(where)), None

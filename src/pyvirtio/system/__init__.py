@@ -1,1 +1,1 @@
-"""What Linux offers and Python does not wrap: eventfds, memory files, and descriptors over Unix sockets."""
+"""What Linux offers and Python does not wrap: eventfds, memory files, descriptors over Unix sockets, listeners."""

@@ -23,9 +23,9 @@ from copy import copy
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.files import map_file
 from pyvirtio.server import Server
-from pyvirtio.server.listener import listen
 from pyvirtio.spec.features import Feature
 from pyvirtio.system.eventfd import drain, signal
+from pyvirtio.system.listener import listen
 from pyvirtio.testing.raw_device import RawDevice
 from pyvirtio.transport import Completion, DeviceHost
 from pyvirtio.vhost_user.backend import BackendSession

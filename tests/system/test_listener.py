@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio.errors import LocalError
-from pyvirtio.server import listener
-from pyvirtio.server.listener import inherited, listen
+from pyvirtio.system import listener
+from pyvirtio.system.listener import inherited, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
