@@ -11,12 +11,16 @@ from pyvirtio.errors import LocalError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from typing import Protocol
+
+    Make = Callable[[int], bytes]
+    """Makes a message for a buffer of so many bytes; one of no bytes is none."""
 
     class Outlet(Protocol):
         """The running queue behind a port."""
 
-        def deliver(self, data: bytes, *, whole: bool) -> int | None:
+        def deliver(self, data: bytes | Make, *, whole: bool, least: int = 0) -> int | None:
             """Write ``data`` into the driver's next buffer; return the bytes written, or None without a buffer."""
             ...
 
@@ -66,6 +70,17 @@ class OutgoingPort:
         if self._line or self._deliver(message, whole=True) is None:
             await self._send_in_line(message, whole=True)
 
+    async def send_fitting(self, make: Make, *, least: int = 1) -> bool:
+        """Send one message that is made for its buffer: ``make(room)`` returns at most ``room`` bytes.
+
+        It is called once there is a buffer, and so late that it can choose what is worth sending by then. Where it
+        returns no bytes, nothing is sent and the buffer is kept. Buffers of fewer than ``least`` bytes are returned
+        empty. Return whether something was sent.
+        """
+        if not self._line and (written := self._deliver(make, whole=True, least=least)) is not None:
+            return written > 0
+        return await self._send_in_line(make, whole=True, least=least) > 0
+
     async def write(self, data: bytes) -> None:
         """Send bytes of a stream, in as many buffers of the driver as they take; no message comes in between."""
         if stream := self._checked(data):
@@ -80,26 +95,26 @@ class OutgoingPort:
         message = self._checked(data)
         return not self._line and self._deliver(message, whole=True) is not None
 
-    async def _send_in_line(self, data: bytes, *, whole: bool) -> None:
-        """Send ``data``, piece by piece unless ``whole``, once those who came before are done."""
-        place, rest = _Place(), memoryview(data)
+    async def _send_in_line(self, data: bytes | Make, *, whole: bool, least: int = 0) -> int:
+        """Send ``data``, piece by piece unless ``whole``, once those who came before are done; return its bytes."""
+        place, sent = _Place(), 0
         self._line.append(place)
         try:
             while True:
-                piece = data if whole else bytes(rest[:MOST_AT_ONCE])
-                written = self._deliver(piece, whole=whole) if self._line[0] is place else None
+                piece = data if whole or callable(data) else bytes(memoryview(data)[sent : sent + MOST_AT_ONCE])
+                written = self._deliver(piece, whole=whole, least=least) if self._line[0] is place else None
                 if written is None:
                     await place.wait()
                     continue
-                rest = rest[written:]
-                if not rest:
-                    return
+                sent += written
+                if whole or callable(data) or sent == len(data):
+                    return sent
         finally:
             self._line.remove(place)
             self.refilled()  # for whoever is next
 
-    def _deliver(self, data: bytes, *, whole: bool) -> int | None:
-        return self._outlet.deliver(data, whole=whole) if self._outlet else None
+    def _deliver(self, data: bytes | Make, *, whole: bool, least: int = 0) -> int | None:
+        return self._outlet.deliver(data, whole=whole, least=least) if self._outlet else None
 
     def _checked(self, data: object) -> bytes:
         if not isinstance(data, (bytes, bytearray, memoryview)):

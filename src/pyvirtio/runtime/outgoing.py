@@ -7,7 +7,8 @@ from pyvirtio.runtime.service import QueueService, QueueState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.device.outgoing import OutgoingPort
+    from pyvirtio.device.outgoing import Make, OutgoingPort
+    from pyvirtio.ring import Chain
     from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.runtime.service import Interrupter, Surroundings
 
@@ -28,42 +29,63 @@ class OutgoingService(QueueService):
             self._push(unfinished)
         port.connect(self)
 
-    def deliver(self, data: bytes, *, whole: bool) -> int | None:
+    def deliver(self, data: bytes | Make, *, whole: bool, least: int = 0) -> int | None:
         """Write ``data``, or as much as there is room for, into the driver's next buffer and give that back.
 
-        Return the bytes written, or None where the driver has provided no buffer; then it is asked to kick.
+        Return the bytes written, or None where the driver has provided no buffer of ``least`` bytes; then it is asked
+        to kick. ``data`` may be made for the buffer; where it then is empty, the buffer stays the driver's.
 
         Raises:
             LocalError: ``whole`` data does not fit; the buffer stays the driver's.
         """
-        queue = self.queue
         try:
-            while self.state is QueueState.SERVING:
-                if not (chains := queue.pop(1)):
-                    if not queue.enable_kicks():
-                        return None
-                    continue
-                chain = chains[0]
+            while (chain := self._next_buffer()) is not None:
                 room: int = chain.room
-                if chain.error or (not room and data):
+                if chain.error or room < least or (not room and data):
                     self.report_once(
-                        "buffer-refused", f"a buffer that cannot be used is returned empty: {chain.error or 'no room'}"
+                        "buffer-refused",
+                        f"a buffer that cannot be used is returned empty: {chain.error or f'{room} bytes of room'}",
                     )
-                    self._push(chains)
+                    self._push([chain])
                     continue
-                if whole and len(data) > room:
-                    if not queue.unpop(chain):
-                        self._push(chains)
+                message = self._made(data, chain) if callable(data) else data
+                if callable(data) and not message:
+                    self._keep(chain)
+                    return 0
+                if whole and len(message) > room:
+                    self._keep(chain)
                     raise LocalError(
-                        f"a message of {len(data)} bytes does not fit into the driver's buffer of {room}; "
+                        f"a message of {len(message)} bytes does not fit into the driver's buffer of {room}; "
                         "send less at once, or use write, which splits"
                     )
-                chain.write(data[:room])
-                self._push(chains)
-                return min(len(data), room)
+                chain.write(message[:room])
+                self._push([chain])
+                return min(len(message), room)
         except RingError as error:
             self._break(error)
         return None
+
+    def _next_buffer(self) -> Chain | None:
+        """Return the driver's next buffer, or None where there is none; then it is asked to kick."""
+        while self.state is QueueState.SERVING:
+            if chains := self.queue.pop(1):
+                return chains[0]
+            if not self.queue.enable_kicks():
+                break
+        return None
+
+    def _made(self, make: Make, chain: Chain) -> bytes:
+        """Return the message for a buffer; where it cannot be made, the buffer stays the driver's."""
+        try:
+            return make(chain.room)
+        except BaseException:
+            self._keep(chain)
+            raise
+
+    def _keep(self, chain: Chain) -> None:
+        """Let the driver's next buffer be this one again."""
+        if not self.queue.unpop(chain):
+            self._push([chain])
 
     def _serve(self, now: int, deadline: int) -> None:  # noqa: ARG002  # it takes no time
         self._port.refilled()
