@@ -177,6 +177,14 @@ class Device:
         asyncio. A device that has it is served by one worker, unless it says that it is `stateless`.
         """
 
+    def queue_started(self, index: int, *, resumed: bool) -> None:
+        """Do what is to be done when the driver's queue ``index`` starts; override it.
+
+        With ``resumed`` the driver goes on with a queue that it has used: the machine was paused or migrated, or this
+        instance takes over from one whose process died. Without it the driver is a new one, which knows nothing of
+        what was before: a guest that is rebooted, or that binds its driver again, need not reset the device.
+        """
+
     def config_written(self) -> None:
         """Do what is to be done when a driver wrote the configuration space; override it."""
 

@@ -269,8 +269,15 @@ class DeviceRunner(DeviceHost):
         self._ready.add(index)
         if journal.was_used:
             service.interrupt()
+        self._tell_started(index, resumed=journal.was_used or setup.position != 0)
         self._runs.start(self.device)
         self.wake_loop()
+
+    def _tell_started(self, index: int, *, resumed: bool) -> None:
+        try:
+            self.device.queue_started(index, resumed=resumed)
+        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue runs
+            self.report("method-failed", f"queue_started failed: {error!r}", error)
 
     def _new_service(self, setup: QueueSetup, journal: Journal) -> QueueService:
         queue = device_queue(setup, self._memory.table, journal=journal)
