@@ -157,7 +157,7 @@ def test_answers_in_any_order_on_two_queues(client: Client, transport: Mortal):
 def test_answers_that_are_there_already_need_no_interrupt(client: Client, transport: Mortal):
     async def main() -> list[object]:
         tickets = client.bytes_.submit_all([b"a", b"b", b"c"], room=1)
-        transport.wait(0, 0)  # no interrupt is pending
+        transport.wait((0,), 0)  # no interrupt is pending
         echo(transport.devices[0])
         return await outcomes(await begun(*tickets))
 
@@ -309,7 +309,7 @@ def test_an_interrupt_is_asked_for_whenever_something_may_come(awaited: bool):
         client.bytes_.submit(b"x", room=1)
         answer_one(transport, heads)
         client.bytes_.reap()  # which asks for no interrupt
-        transport.wait(0, 0)
+        transport.wait((0,), 0)
         tickets = client.bytes_.submit_all([b"x"] * 30, room=1)
         tasks = await begun(*tickets) if awaited else []
         for _ in tickets:

@@ -854,7 +854,7 @@ def test_D28_requests_before_the_queue_starts_are_served_after():
         assert raw.reap() == []
         transport.kick(0)
         assert raw.reap() == [(head, 4)]
-        assert transport.wait(0, 0)
+        assert transport.wait((0,), 0)
     finally:
         transport.close()
 

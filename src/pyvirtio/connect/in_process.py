@@ -22,7 +22,7 @@ from pyvirtio.transport import DriverTransport, FileRegion
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyvirtio.device import Device
     from pyvirtio.runtime.loop import Attachment
@@ -117,21 +117,18 @@ class InProcessTransport(DriverTransport):
             while self.runner.step():
                 pass
 
-    def wait(self, index: int, timeout: float | None) -> bool:
+    def wait(self, indexes: Sequence[int], timeout: float | None) -> bool:
         """Wait for an interrupt. Where the device has no coroutines, what is not there now never comes."""
-        if self._interrupted(index):
+        if self._interrupted(indexes):
             return True
         if self._own_loop is not None:
-            return self._run_loop(lambda: self._interrupted(index), timeout)
+            return self._run_loop(lambda: self._interrupted(indexes), timeout)
         if self._loop is not None:
             raise LocalError("the device runs in this event loop, which a blocking wait would stop; await the ticket")
         return False
 
-    def _interrupted(self, index: int) -> bool:
-        try:
-            return bool(os.eventfd_read(self._fds[index]))
-        except BlockingIOError:
-            return False
+    def _interrupted(self, indexes: Sequence[int]) -> bool:
+        return True in [_take(self._fds[index]) for index in indexes]
 
     def _run_loop(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Run the loop of our own until ``condition`` holds, which is looked at after each of its rounds."""
@@ -216,6 +213,14 @@ class InProcessTransport(DriverTransport):
             os.close(fd)
         self._fds.clear()
         self._kick_fds.clear()
+
+
+def _take(fd: int) -> bool:
+    """Return whether an eventfd was signalled since the last call."""
+    try:
+        return bool(os.eventfd_read(fd))
+    except BlockingIOError:
+        return False
 
 
 def _loop_for(device: Device) -> tuple[asyncio.AbstractEventLoop | None, asyncio.AbstractEventLoop | None]:

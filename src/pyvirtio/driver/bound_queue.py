@@ -241,19 +241,7 @@ class BoundQueue:
             NoAnswer: ``timeout`` seconds are over.
             DeviceError: the device broke a rule, or is gone.
         """
-        self._check()
-        if not self.ring.enable_interrupts():
-            try:
-                interrupted = self.transport.wait(self.index, timeout)
-            except DeviceError as error:
-                self._watch.end(error)
-                return  # what came before the end has been reaped; whoever still waits meets the error
-            if not interrupted:
-                raise NoAnswer(
-                    "the device has not answered in time; look at its log, or wait longer. "
-                    f"The ring:\n{self.ring.describe()}"
-                )
-        self.reap()
+        wait_for_any((self,), timeout)
 
     def offer_again(self) -> None:
         """Reap what a device that is gone has returned, and offer the rest to its successor."""
@@ -313,6 +301,31 @@ class BoundQueue:
     def _check(self) -> None:
         if self._over is not None:
             raise self._over.again()
+
+
+def wait_for_any(queues: tuple[BoundQueue, ...], timeout: float | None) -> None:
+    """Wait until the device has returned something on one of ``queues``, which are one driver's, and reap them.
+
+    Raises:
+        NoAnswer: ``timeout`` seconds are over.
+        DeviceError: the device broke a rule, or is gone.
+    """
+    first = queues[0]
+    for queue in queues:
+        queue._check()
+    if True not in [queue.ring.enable_interrupts() for queue in queues]:
+        try:
+            interrupted = first.transport.wait(tuple(queue.index for queue in queues), timeout)
+        except DeviceError as error:
+            first._watch.end(error)
+            return  # what came before the end has been reaped; whoever still waits meets the error
+        if not interrupted:
+            raise NoAnswer(
+                "the device has not answered in time; look at its log, or wait longer. "
+                f"The ring:\n{first.ring.describe()}"
+            )
+    for queue in queues:
+        queue.reap()
 
 
 def _parts(request: Struct | Data, data: tuple[Data, ...]) -> list[bytes | memoryview]:

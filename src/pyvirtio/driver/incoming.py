@@ -33,6 +33,12 @@ class Incoming:
     def __iter__(self) -> Self:
         return self
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next one can be taken without waiting."""
+        self._queue.reap()
+        return bool(self._arrived)
+
     def __next__(self) -> Any:
         self._queue.reap()
         while not self._arrived:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 
@@ -25,12 +26,13 @@ class EventfdSet(dict[int, int]):
         """Signal it once."""
         os.eventfd_write(self[index], 1)
 
-    def take(self, index: int) -> bool:
-        """Return whether it was signalled since the last call."""
-        try:
-            return bool(os.eventfd_read(self[index]))
-        except BlockingIOError:
-            return False
+    def take(self, *indexes: int) -> bool:
+        """Return whether one of these queues' was signalled since the last call."""
+        taken = False
+        for index in indexes:
+            with contextlib.suppress(BlockingIOError):
+                taken |= bool(os.eventfd_read(self[index]))
+        return taken
 
     def close(self) -> None:
         """Close them all; may be called twice."""

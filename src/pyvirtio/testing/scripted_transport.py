@@ -104,9 +104,9 @@ class ScriptedTransport(DriverTransport):
         self._script(self.devices[index])
         self.call(index)
 
-    def wait(self, index: int, timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
-        """Take an interrupt; nothing ever comes later."""
-        return self._interrupts.take(index)
+    def wait(self, indexes: Sequence[int], timeout: float | None) -> bool:  # noqa: ARG002  # nobody to wait for
+        """Take interrupts; nothing ever comes later."""
+        return self._interrupts.take(*indexes)
 
     def interrupt_fd(self, index: int) -> int:
         """Return the eventfd that `call` writes."""

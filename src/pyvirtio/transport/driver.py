@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyvirtio.memory import MemoryTable
     from pyvirtio.memory.arena import Arena
@@ -51,8 +51,8 @@ class DriverTransport(ABC):
         """Notify the device that there is something on a queue."""
 
     @abstractmethod
-    def wait(self, index: int, timeout: float | None) -> bool:
-        """Wait until the device interrupts for a queue; return False when ``timeout`` seconds are over.
+    def wait(self, indexes: Sequence[int], timeout: float | None) -> bool:
+        """Wait until the device interrupts for one of these queues; return False when ``timeout`` seconds are over.
 
         Raises:
             DeviceError: the device is gone.

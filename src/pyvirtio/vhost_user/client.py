@@ -52,7 +52,7 @@ class VhostUserTransport(DriverTransport):
         self._connection = FrontendConnection(sock, first_answer)
         self._interrupts = EventfdSet()
         self._kicks = EventfdSet()
-        self._polls: dict[int, select.poll] = {}
+        self._polls: dict[Sequence[int], select.poll] = {}
         self._features = 0
         self._queues: int | None = None
         self._memory_fd = -1
@@ -143,9 +143,6 @@ class VhostUserTransport(DriverTransport):
         index = setup.index
         setup.kick_fd = self._kicks.add(index)
         setup.interrupt_fd = self._interrupts.add(index)
-        self._polls[index] = poll = select.poll()
-        poll.register(setup.interrupt_fd, select.POLLIN)
-        poll.register(self.hangup_fd(), select.POLLIN)
 
     def _announce(self, setup: QueueSetup) -> None:
         index = setup.index
@@ -169,15 +166,22 @@ class VhostUserTransport(DriverTransport):
         """Write the queue's kick eventfd."""
         self._kicks.signal(index)
 
-    def wait(self, index: int, timeout: float | None) -> bool:
-        """Wait for the queue's interrupt eventfd; the back-end's own messages are answered meanwhile."""
-        poll = self._polls[index]
+    def wait(self, indexes: Sequence[int], timeout: float | None) -> bool:
+        """Wait for an interrupt eventfd of the queues; the back-end's own messages are answered meanwhile."""
+        poll = self._polls.get(indexes) or self._new_poll(indexes)
         deadline = None if timeout is None else time.monotonic() + timeout
         while poll.poll(None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)):
-            if self._interrupts.take(index):
+            if self._interrupts.take(*indexes):
                 return True
             self.process_events()
         return False
+
+    def _new_poll(self, indexes: Sequence[int]) -> select.poll:
+        self._polls[indexes] = poll = select.poll()
+        for index in indexes:
+            poll.register(self._interrupts[index], select.POLLIN)
+        poll.register(self.hangup_fd(), select.POLLIN)
+        return poll
 
     def interrupt_fd(self, index: int) -> int:
         """Return the queue's interrupt eventfd."""
