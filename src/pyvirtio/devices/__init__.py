@@ -12,4 +12,5 @@ SHIPPED = {
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
     "sound": "pyvirtio.devices.sound:Sound",
+    "vsock": "pyvirtio.devices.vsock:Vsock",
 }
