@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path  # noqa: TC003  # the options of a device are what its annotations say
 from typing import Any
@@ -26,8 +27,8 @@ from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
 from pyvirtio.errors import LocalError
 from pyvirtio.spec.struct import Struct, le64
 from pyvirtio.system.listener import listen
-from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Connection, Endpoint, Header, Stream
-from pyvirtio.vsock.packets import HOST_CID, MOST_PAYLOAD, Event, EventId, Op, check_cid, check_port
+from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Connection, Endpoint, Header, Ledger, Stream
+from pyvirtio.vsock.packets import FIRST_PORT, HOST_CID, MOST_PAYLOAD, Event, EventId, Op, check_cid, check_port
 from pyvirtio.vsock.relay import close, relay
 
 STREAM, NO_IMPLIED_STREAM = 1 << 0, 1 << 2  # feature bits (5.10.3)
@@ -35,6 +36,9 @@ RX, TX, EVENT = range(3)  # indexes of the queues (5.10.2)
 
 TAKEOVER_TIME = 5.0
 """The seconds that the socket at the path may still belong to a worker that this one replaces."""
+
+EVENT_TIME = 0.5
+"""The seconds that a driver has to provide a buffer for an event."""
 
 Service = Callable[[Stream], Awaitable[object]]
 """Serves one connection of the guest's, which is closed when it returns."""
@@ -55,28 +59,35 @@ class Vsock(Device):
     features = STREAM | NO_IMPLIED_STREAM
     rx = OutgoingQueue(size=128)
     tx = Queue(size=128)
-    event = OutgoingQueue(size=16)
+    event = OutgoingQueue(size=128)
 
     def __init__(self, cid: int = 3, path: Path | None = None) -> None:
         self.config = Config(check_cid(cid))
         self.services: dict[int, Service] = {}
         self._path = path
         self._speaks = asyncio.Event()
-        self._endpoint = Endpoint(HOST_CID, cid, self._offered, self._speaks.set)
+        # Not the ports of a process before this one, whose connections the guest may have still.
+        first_port = FIRST_PORT + int.from_bytes(os.urandom(4), "little") % FIRST_PORT
+        self._endpoint = Endpoint(HOST_CID, cid, self._offered, self._speaks.set, first_port=first_port)
         self._resumed: dict[int, bool] = {}
-        self._is_new, self._has_lost = True, False
+        self._is_new = True
+        self._lost: list[tuple[int, int]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def queue_started(self, index: int, *, resumed: bool) -> None:
         """Find out whether the driver knows the connections that are here, and no others."""
         self._resumed[index] = resumed
         if self._resumed.keys() >= {RX, TX}:
-            if not self._resumed.pop(RX) | self._resumed.pop(TX):
+            resumed = self._resumed.pop(RX) | self._resumed.pop(TX)
+            if not resumed:
                 self._endpoint.forget_all()
-            elif self._is_new:  # the driver has connections to a process that is gone
-                self._has_lost = True
-                self._speaks.set()
-            self._is_new = False
+            if self._is_new:
+                self._is_new = False
+                self._endpoint.ledger = ledger = Ledger(self.lasting)
+                if resumed:  # the driver knows connections of the process before this one
+                    self._lost = ledger.take()
+                    self._speaks.set()
+                ledger.take()
 
     @tx.stream
     def transmit(self, reader: Reader, _writer: Writer) -> None:
@@ -93,13 +104,26 @@ class Vsock(Device):
                 await self._listen(self._path, stack)
             while True:
                 await self._speaks.wait()
-                if self._has_lost:
-                    self._has_lost = False
-                    self._begin(self.event.send(Event(EventId.TRANSPORT_RESET).pack()))
+                if self._lost is not None:
+                    self._begin(self._reset(self._lost))
+                    self._lost = None
                 if not await self.rx.send_fitting(self._endpoint.next_packet, least=Header.nbytes):
                     self._speaks.clear()
 
+    async def _reset(self, lost: list[tuple[int, int]]) -> None:
+        """Tell the driver that its connections are no more: all at once (5.10.6.7), or one by one.
+
+        QEMU's vhost-user-vsock keeps the event queue to itself. And where the process before this one ran on another
+        machine, nobody here knows what connections it had.
+        """
+        try:
+            async with asyncio.timeout(EVENT_TIME):
+                await self.event.send(Event(EventId.TRANSPORT_RESET).pack())
+        except TimeoutError:
+            self._endpoint.reset_unknown(lost)
+
     async def _end(self) -> None:
+        self._endpoint.ledger = None  # what the guest is not told of here is left to whoever follows
         self._endpoint.forget_all()
         for task in self._tasks:
             task.cancel()

@@ -6,7 +6,8 @@ clock: packets go in, packets come out, and whoever uses a `Connection` hears th
 
 from pyvirtio.vsock.connection import BUFFER, Connection, State
 from pyvirtio.vsock.endpoint import MOST_CONNECTIONS, Endpoint
+from pyvirtio.vsock.ledger import Ledger
 from pyvirtio.vsock.packets import Header
 from pyvirtio.vsock.stream import Stream
 
-__all__ = ["BUFFER", "MOST_CONNECTIONS", "Connection", "Endpoint", "Header", "State", "Stream"]
+__all__ = ["BUFFER", "MOST_CONNECTIONS", "Connection", "Endpoint", "Header", "Ledger", "State", "Stream"]

@@ -9,7 +9,9 @@ from pyvirtio.vsock.packets import FIRST_PORT, LAST_PORT, Header, Op, Type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from pyvirtio.vsock.ledger import Ledger
 
 MOST_CONNECTIONS = 2048
 """The most connections of one end. Each may hold `pyvirtio.vsock.connection.BUFFER` bytes that its peer sent."""
@@ -25,10 +27,12 @@ class Endpoint:
     """The end with the address ``cid`` of a device's connections; at the other end is ``peer_cid``.
 
     ``offered`` is called with each connection that the peer asks for; it, or somebody later, accepts or resets it.
-    ``wake`` is called when there is something to say.
+    ``wake`` is called when there is something to say. ``first_port`` is the first that a connection begins from, and
+    ``most`` the most connections.
 
     Attributes:
         connections: those that are not closed, by local port and peer's port.
+        ledger: where they are noted for whoever comes after this process; None where nobody does.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Endpoint:
         offered: Callable[[Connection], object],
         wake: Callable[[], object],
         *,
+        first_port: int = FIRST_PORT,
         most: int = MOST_CONNECTIONS,
     ) -> None:
         self.cid = cid
@@ -45,12 +50,13 @@ class Endpoint:
         self.connections: dict[tuple[int, int], Connection] = {}
         self._offered = offered
         self._wake = wake
+        self.ledger: Ledger | None = None
         self._most = most
         self._unread: set[Connection] = set()
         """Connections that are closed, and hold what somebody has not read."""
         self._resets: deque[Header] = deque()
         self._speaking: dict[Connection, None] = {}  # a set that remembers the order
-        self._next_port = FIRST_PORT
+        self._next_port = first_port
 
     # Connections.
 
@@ -75,6 +81,8 @@ class Endpoint:
 
     def _add(self, connection: Connection) -> Connection:
         self.connections[connection.local_port, connection.peer_port] = connection
+        if self.ledger is not None:
+            self.ledger.add((connection.local_port, connection.peer_port))
         return connection
 
     def forget_all(self) -> None:
@@ -83,6 +91,12 @@ class Endpoint:
             connection.forget()
         self._resets.clear()
         self._speaking.clear()
+
+    def reset_unknown(self, ports: Iterable[tuple[int, int]]) -> None:
+        """Reset connections that are not here, each by its local port and the peer's, because their process is gone."""
+        for local_port, peer_port in ports:
+            if (local_port, peer_port) not in self.connections:
+                self._reset(Header(self.cid, self.peer_cid, local_port, peer_port, op=Op.RST))
 
     # What the peer says.
 
@@ -142,6 +156,8 @@ class Endpoint:
         key = connection.local_port, connection.peer_port
         if self.connections.get(key) is connection:
             del self.connections[key]
+            if self.ledger is not None:
+                self.ledger.discard(key)
             if connection.owes_reset:
                 self._reset(self._header(connection, Op.RST))
         if connection.received:
