@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from pyvirtio.driver import Driver, RequestQueue
+from pyvirtio.driver import Driver, RequestQueue, wait_for_any
 from pyvirtio.errors import DeviceError, LocalError, NoAnswer
 from pyvirtio.spec.struct import Struct, le16
 from pyvirtio.testing import ScriptedTransport
@@ -158,3 +158,18 @@ def test_closing_the_driver_ends_the_iteration(client: Client, sender: Sender):
             await anext(incoming)
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_one_can_wait_for_several_queues_and_see_what_came(transport: ScriptedTransport, client: Client):
+    packets, events = client.packets.incoming(room=8), client.events.incoming()
+    transport.wait((0, 1), 0)  # no interrupt is pending
+    with pytest.raises(NoAnswer):
+        wait_for_any((client.packets, client.events), 0)
+    assert not packets.ready
+    Sender(transport, 1).send(Event(3, 4).pack())
+    wait_for_any((client.packets, client.events), 0)
+    assert (packets.ready, events.ready) == (False, True)
+    assert next(events) == Event(3, 4)
+    client.close()
+    with pytest.raises(LocalError):
+        wait_for_any((client.packets, client.events), 0)

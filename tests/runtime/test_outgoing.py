@@ -317,3 +317,44 @@ def test_each_of_several_queues_has_a_port_of_its_own():
             assert [list(scene.reap(index).values()) for index in (0, 1)] == [[b"zero"], [b"one"]]
 
     in_loop(main)
+
+
+def test_a_message_is_made_for_its_buffer_when_there_is_one():
+    rooms: list[int] = []
+
+    def make(room: int) -> bytes:
+        rooms.append(room)
+        return bytes(min(room, 100))
+
+    async def main() -> None:
+        async with Scene(Speaker()) as scene:
+            (task,) = (asyncio.create_task(port_of(scene.start()).send_fitting(make, least=10)),)
+            await rounds()
+            assert rooms == []
+            heads = offer(scene, 9, 64, 4096)
+            assert await task
+            assert await port_of(scene).send_fitting(make, least=10)
+            assert scene.reap() == {heads[0]: b"", heads[1]: bytes(64), heads[2]: bytes(100)}
+            assert rooms == [64, 4096]
+            assert scene.counts == {"buffer-refused": 1}
+
+    in_loop(main)
+
+
+def test_a_message_that_comes_to_nothing_leaves_the_buffer_to_the_next():
+    def fail(room: int) -> bytes:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with Scene(Speaker()) as scene:
+            (head,) = offer(scene.start(), 64)
+            assert not await port_of(scene).send_fitting(lambda _room: b"")
+            with pytest.raises(ZeroDivisionError):
+                await port_of(scene).send_fitting(fail)
+            with pytest.raises(LocalError):
+                await port_of(scene).send_fitting(lambda room: bytes(room + 1))
+            assert scene.reap() == {}
+            await port_of(scene).send(b"hello")
+            assert scene.reap() == {head: b"hello"}
+
+    in_loop(main)

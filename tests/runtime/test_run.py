@@ -243,3 +243,47 @@ def test_an_instance_that_a_reset_replaces_is_closed_after_its_run_has_ended():
         assert [device.seen for device in devices] == [["begins", "ends", "closed"]] * 2
 
     in_loop(main)
+
+
+class Starting(Device):
+    """Notes what it hears of the queues that start."""
+
+    device_id = 63
+    requests = Queue(size=16, count=2)
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, bool]] = []
+        self.fails = False
+
+    @requests.stream
+    def answer(self, reader: Reader, writer: Writer) -> None:
+        """Answer with nothing."""
+
+    def queue_started(self, index: int, *, resumed: bool) -> None:
+        self.heard.append((index, resumed))
+        if self.fails:
+            raise ValueError("as it was told to")
+
+
+def test_a_device_hears_whether_the_driver_of_a_queue_is_one_that_it_knows():
+    device = Starting()
+    with Scene(device) as scene:
+        scene.start(0).start(1)
+        assert device.heard == [(0, False), (1, False)]
+        scene.submit(b"x")
+        assert scene.stop(0).result == 1
+        scene.start(0, position=1)
+        assert device.heard[2:] == [(0, True)]
+        after = Starting()
+        with Scene(after, before=scene) as following:
+            following.start(0)
+            assert after.heard == [(0, True)], "a process before this one ran the queue"
+
+
+def test_a_queue_runs_although_the_device_fails_when_it_hears_of_it():
+    device = Starting()
+    device.fails = True
+    with Scene(device) as scene:
+        scene.start().submit(b"x")
+        assert len(scene.reap()) == 1
+        assert scene.events == ["method-failed"]

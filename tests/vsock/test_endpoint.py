@@ -67,7 +67,8 @@ def test_what_belongs_to_no_connection_is_reset(op: int):
 
 def test_a_rst_is_never_answered():
     end = End()
-    for changes in ({}, {"type": 9}, {"dst_cid": 99}, {"src_cid": 99}):
+    strange: list[dict[str, Any]] = [{}, {"type": 9}, {"dst_cid": 99}, {"src_cid": 99}]
+    for changes in strange:
         end.receive(Op.RST, **changes)
     assert end.said() == []
 
