@@ -18,28 +18,22 @@ from pyvirtio.vsock.connection import MOST_UNSENT
 from pyvirtio.vsock.endpoint import MOST_RESETS
 from pyvirtio.vsock.packets import Event, Op, Shutdown
 from tests.support.runner import Scene, in_loop, until
+from tests.support.vsock import GUEST, HOST, LIES, Talk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-GUEST, HOST = 7, 2
 ROOM = 4096
 EVENT = 2
 
 
-class Guest(Scene[Vsock]):
+class Guest(Scene[Vsock], Talk):
     """A guest that says any packet, and reads those of the device when a test wants it to."""
 
-    def say(self, op: int, port: int = 1000, *, to: int = 80, payload: bytes = b"", **changes: Any) -> None:
-        """Send a packet; its credit is large."""
-        fields = {"src_cid": GUEST, "dst_cid": HOST, "src_port": port, "dst_port": to, "buf_alloc": 1 << 30}
-        header = Header(**{"len": len(payload), "op": op, **fields, **changes})
-        self.send(header.pack() + payload)
-
-    def send(self, data: bytes) -> None:
-        """Send bytes as a packet, and see them taken."""
-        self.submit(data, room=0, index=TX)
+    def send(self, *packets: bytes) -> None:
+        """Send bytes as packets, and see them taken."""
+        self.submit(*packets, room=0, index=TX)
         self.serve()
         assert set(self.reap(TX).values()) == {b""}
 
@@ -365,38 +359,6 @@ def test_what_cannot_be_is_refused(tmp_path: Path):
 
 # Guests that break the rules. Each returns what the device says to it, and the device goes on.
 
-CREDIT = BUFFER // 4
-LIES = {
-    "a header that is cut": (lambda d: d.send(b"x" * (Header.nbytes - 1)), []),
-    "no bytes": (lambda d: d.send(b"\0"), []),
-    "an unknown operation": (lambda d: d.say(99), [Op.RST]),
-    "no operation": (lambda d: d.say(Op.INVALID), [Op.RST]),
-    "data without a connection": (lambda d: d.say(Op.RW, 5, payload=b"x"), [Op.RST]),
-    "credit without a connection": (lambda d: d.say(Op.CREDIT_REQUEST, 5), [Op.RST]),
-    "an answer to nothing": (lambda d: d.say(Op.RESPONSE, 5), [Op.RST]),
-    "a length beyond the packet": (lambda d: d.say(Op.RW, payload=b"x", len=2), [Op.RST]),
-    "a length of 4 GiB": (lambda d: d.say(Op.RW, payload=b"x", len=0xFFFFFFFF), [Op.RST]),
-    "more than the credit": (lambda d: [d.say(Op.RW, payload=bytes(CREDIT)) for _ in range(5)], [Op.RST]),
-    "a second request": (lambda d: d.say(Op.REQUEST), [Op.RST]),
-    "a second response": (lambda d: d.say(Op.RESPONSE), [Op.RST]),
-    "data after the end": (
-        lambda d: [d.say(Op.SHUTDOWN, flags=Shutdown.SEND), d.say(Op.RW, payload=b"x")],
-        [Op.RST],
-    ),
-    "somebody else's CID": (lambda d: d.say(Op.RW, src_cid=8, payload=b"x"), []),
-    "a CID with upper bits": (lambda d: d.say(Op.RW, src_cid=GUEST | 1 << 40, payload=b"x"), []),
-    "a CID that is nobody's": (lambda d: d.say(Op.REQUEST, 5, dst_cid=9), [Op.RST]),
-    "the CID of all": (lambda d: d.say(Op.REQUEST, 5, dst_cid=0xFFFFFFFF), [Op.RST]),
-    "an unknown type": (lambda d: d.say(Op.REQUEST, 5, type=9), [Op.RST]),
-    "messages, which were not offered": (lambda d: d.say(Op.REQUEST, 5, type=2), [Op.RST]),
-    "shutdown flags that do not exist": (lambda d: d.say(Op.SHUTDOWN, flags=0xFFFFFFF0), []),
-    "no shutdown flags": (lambda d: d.say(Op.SHUTDOWN, flags=0), []),
-    "a RST for nobody": (lambda d: d.say(Op.RST, 5), []),
-    "a port that is any": (lambda d: d.say(Op.REQUEST, 0xFFFFFFFF, to=0xFFFFFFFF), [Op.RST]),
-    "more forwarded than was sent": (lambda d: d.say(Op.CREDIT_UPDATE, fwd_cnt=0xFFFF0000), []),
-    "no credit at all": (lambda d: d.say(Op.CREDIT_UPDATE, buf_alloc=0), []),
-}
-
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.usefixtures("engine")
@@ -424,7 +386,7 @@ def test_a_guest_that_breaks_the_rules_is_reset_and_others_go_on(lie: str):
     in_loop(main)
 
 
-def test_a_hundred_thousand_requests_are_bounded():
+def test_twenty_thousand_requests_are_bounded():
     """The guest never reads an answer, and lets none of its connections be."""
 
     async def sit(stream: Stream) -> None:
@@ -432,7 +394,7 @@ def test_a_hundred_thousand_requests_are_bounded():
 
     async def main() -> None:
         async with guest(with_service(sit)) as driver:
-            for start in range(0, 100_000, 32):
+            for start in range(0, 20_000, 32):
                 packets = [Header(GUEST, HOST, start + n, 80, op=Op.REQUEST).pack() for n in range(32)]
                 driver.submit(*packets, room=0, index=TX)
                 driver.runner.step()

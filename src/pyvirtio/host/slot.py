@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 START_TIME = 30.0
 """The seconds that loading a device may take."""
 
+LEAVE_TIME = 1.0
+"""The seconds that a worker has to end by itself when the keeper ends."""
+
 LONGEST_PAUSE = 1.0
 """The seconds between two starts of a worker that dies at once, at most."""
 
@@ -247,8 +250,17 @@ class WorkerSlot:
         """Whether its workers crash again and again without getting anything done."""
         return self.worker.crashed and self._crashes >= MAXIMUM_STRIKES
 
-    def close(self) -> None:
-        """End its processes at once."""
+    def leave(self) -> float:
+        """Tell the worker to end in good order, so that the device can close what it holds; return until when."""
+        if self.serves:
+            self.worker.go(ProcessState.LEAVING)
+            self.worker.ask("leave")
+        return time.monotonic() + LEAVE_TIME
+
+    def close(self, deadline: float) -> None:
+        """End its processes at once, but for a worker that was told to leave: that has until ``deadline``."""
+        while self.worker.state is ProcessState.LEAVING and self.worker.wait(max(0.0, deadline - time.monotonic())):
+            self._read(self.worker)
         for process in (self.worker, self.replacement):
             if process is not None and process.state is not ProcessState.REAPED:
                 process.reap()

@@ -276,9 +276,9 @@ class Supervisor(DeviceHost):
             slot.reload()
 
     def close(self) -> None:
-        """End all workers."""
-        for slot in self._slots:
-            slot.close()
+        """End all workers, in good order if they do not take long."""
+        for slot, deadline in [(slot, slot.leave()) for slot in self._slots]:
+            slot.close(deadline)
         for queue in self._queues.values():
             queue.journal.close()
         self._queues.clear()
