@@ -17,59 +17,19 @@ from pyvirtio.devices.vsock import EVENT, RX, TX
 from pyvirtio.drivers.vsock import VsockDriver
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
-from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Header
+from pyvirtio.vsock import BUFFER, Header
 from pyvirtio.vsock.packets import Op
 from tests.support.vhost import until, worker_of
-from tests.support.vsock import GUEST, HOST, LIES, Talk
+from tests.support.vsock import GUEST, HOST, LIES, Talk, digest, program, shout
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pyvirtio.testing.served import ServerProcess
 
 ROOM = 4096
-
-
-def answer(sock: socket.socket, reply: Callable[[bytes], bytes]) -> None:
-    with sock:
-        while data := sock.recv(1 << 16):
-            sock.sendall(reply(data))
-
-
-@contextlib.contextmanager
-def program(path: Path, port: int, serve: Callable[[socket.socket], None] | None = None) -> Iterator[socket.socket]:
-    """Listen as a program of the host; `serve` has each connection in a thread, or nobody takes them."""
-    place, threads = f"{path}_{port}", list[threading.Thread]()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(place)
-        listener.listen(MOST_CONNECTIONS)
-
-        def accept() -> None:
-            assert serve is not None
-            while True:
-                try:
-                    sock, _ = listener.accept()
-                except OSError:
-                    return
-                threads.append(threading.Thread(target=serve, args=(sock,)))
-                threads[-1].start()
-
-        if serve is not None:
-            threads.append(threading.Thread(target=accept))
-            threads[0].start()
-        try:
-            yield listener
-        finally:
-            os.unlink(place)
-            listener.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join()
-
-
-def shout(sock: socket.socket) -> None:
-    answer(sock, bytes.upper)
 
 
 class Guest(Talk):
@@ -152,13 +112,6 @@ def test_a_hundred_thousand_requests_cost_no_more_memory_than_the_first_thousand
 
 def test_a_driver_and_programs_of_the_host_in_both_directions(tmp_path: Path, rng: random.Random):
     path, data = tmp_path / "v", rng.randbytes(3_000_000)
-
-    def digest(sock: socket.socket) -> None:
-        with sock:
-            seen = hashlib.sha256()
-            while piece := sock.recv(1 << 16):
-                seen.update(piece)
-            sock.sendall(seen.digest())
 
     with (
         served(f"vsock,cid={GUEST},path={path}") as server,

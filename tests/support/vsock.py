@@ -1,14 +1,20 @@
-"""What a guest says to a socket device, right or wrong, whichever way it reaches the device."""
+"""What a guest says to a socket device, right or wrong, whichever way it goes; and programs of the host."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
-from pyvirtio.vsock import BUFFER, Header
+from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Header
 from pyvirtio.vsock.packets import Op, Shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 GUEST, HOST = 7, 2
 
@@ -63,3 +69,62 @@ LIES: dict[str, tuple[Callable[[Talk], object], list[Op]]] = {
     "no credit at all": (lambda d: d.say(Op.CREDIT_UPDATE, buf_alloc=0), []),
 }
 """Guests that break the rules, who are connected from port 1000 to port 80, and what the device says to each."""
+
+
+# Programs of the host.
+
+
+def answer(sock: socket.socket, reply: Callable[[bytes], bytes]) -> None:
+    """Answer each piece that comes, until the other end is gone."""
+    with sock, contextlib.suppress(ConnectionError):
+        while data := sock.recv(1 << 16):
+            sock.sendall(reply(data))
+
+
+@contextlib.contextmanager
+def program(path: Path, port: int, serve: Callable[[socket.socket], None] | None = None) -> Iterator[socket.socket]:
+    """Listen as a program of the host; ``serve`` has each connection in a thread, or nobody takes them."""
+    place, threads = f"{path}_{port}", list[threading.Thread]()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen(MOST_CONNECTIONS)
+
+        def accept() -> None:
+            assert serve is not None
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=serve, args=(sock,)))
+                threads[-1].start()
+
+        if serve is not None:
+            threads.append(threading.Thread(target=accept))
+            threads[0].start()
+        try:
+            yield listener
+        finally:
+            os.unlink(place)
+            listener.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+
+
+def digest(sock: socket.socket) -> None:
+    """Answer the whole of what comes with its checksum."""
+    with sock, contextlib.suppress(ConnectionError):
+        seen = hashlib.sha256()
+        while piece := sock.recv(1 << 16):
+            seen.update(piece)
+        sock.sendall(seen.digest())
+
+
+def echo(sock: socket.socket) -> None:
+    """Answer with what comes."""
+    answer(sock, bytes)
+
+
+def shout(sock: socket.socket) -> None:
+    """Answer in capital letters."""
+    answer(sock, bytes.upper)

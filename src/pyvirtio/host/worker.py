@@ -132,7 +132,8 @@ class Worker:
         import asyncio
 
         self._loop.serve(self._runner)
-        self._loop.run_until_complete(asyncio.gather(*self._runner.close(), return_exceptions=True))
+        if tasks := self._runner.close():
+            self._loop.run_until_complete(asyncio.wait(tasks))
         self._loop.close()
 
     def _end(self) -> None:

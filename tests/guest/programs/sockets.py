@@ -56,6 +56,14 @@ def send(length, port):
         print("same" if receive(sock, 32) == digest.digest() else "different", length)
 
 
+def flood(port):
+    """Send without end."""
+    with connected(port) as sock:
+        print("connected", flush=True)
+        while True:
+            sock.sendall(bytes(PIECE))
+
+
 def take(port):
     """Accept a connection, receive to its end, and send the checksum back."""
     with listening(port) as listener:
@@ -91,7 +99,7 @@ def echo(port):
                 data = socks[fd].recv(PIECE)
                 if data:
                     socks[fd].sendall(data)
-            except OSError:
+            except OSError:  # the other end is gone
                 data = b""
             if not data:
                 poll.unregister(fd)
@@ -99,24 +107,21 @@ def echo(port):
 
 
 def hold(port):
-    """Have a connection open, and say how it ends."""
+    """Have a connection open, and say what came before it ended."""
     with connected(port) as sock:
         print("connected", flush=True)
-        try:
-            print("ended", len(receive(sock, 1 << 40)))
-        except OSError as error:
-            print("ended", errno.errorcode.get(error.errno or 0))
+        print("ended", len(receive(sock, 1 << 40)))
 
 
 def attempt(port):
     """Say what comes of a connection."""
-    try:
-        with connected(port) as sock:
-            sock.sendall(b"hello")
-            print("connected", receive(sock, 5))
-    except OSError as error:
-        print("failed", errno.errorcode.get(error.errno or 0))
+    with connected(port) as sock:
+        sock.sendall(b"hello")
+        print("connected", receive(sock, 5).decode())
 
 
 doing, *numbers = sys.argv[1:]
-globals()[doing](*map(int, numbers))
+try:
+    globals()[doing](*map(int, numbers))
+except OSError as error:
+    print("failed", errno.errorcode.get(error.errno or 0))
