@@ -280,3 +280,12 @@ def test_lasting_memory_survives_the_worker_and_not_a_reset():
             queue.start()
             assert ask(queue, COUNT) == [1]
             assert frontend.tell(R.RESET_DEVICE)
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("Closing", "closed\n"), ("Stubborn", "")])
+def test_a_device_is_closed_when_the_keeper_ends_unless_that_takes_long(tmp_path: Path, kind: str, outcome: str):
+    record = tmp_path / "record"
+    record.touch()
+    with served(odd(kind), environment={"ODD_RECORD": str(record)}) as server:
+        assert server.end() == 0
+    assert record.read_text() == outcome

@@ -58,6 +58,21 @@ class Unrepeatable(Odd):
     repeatable = False
 
 
+class Closing(Odd):
+    """Notes that it is closed."""
+
+    def close(self) -> None:
+        with open(os.environ["ODD_RECORD"], "a", encoding="ascii") as record:
+            record.write("closed\n")
+
+
+class Stubborn(Odd):
+    """Never comes to the end of being closed."""
+
+    def close(self) -> None:
+        _hang(self)
+
+
 class Four(Device):
     """Four queues; an answer is the double of its request."""
 

@@ -37,6 +37,9 @@ RX, TX, EVENT = range(3)  # indexes of the queues (5.10.2)
 TAKEOVER_TIME = 5.0
 """The seconds that the socket at the path may still belong to a worker that this one replaces."""
 
+PACKETS_AT_ONCE = 64
+"""The most packets that are sent before anything else has its turn."""
+
 EVENT_TIME = 0.5
 """The seconds that a driver has to provide a buffer for an event."""
 
@@ -107,8 +110,11 @@ class Vsock(Device):
                 if self._lost is not None:
                     self._begin(self._reset(self._lost))
                     self._lost = None
-                if not await self.rx.send_fitting(self._endpoint.next_packet, least=Header.nbytes):
-                    self._speaks.clear()
+                for _ in range(PACKETS_AT_ONCE):
+                    if not await self.rx.send_fitting(self._endpoint.next_packet, least=Header.nbytes):
+                        self._speaks.clear()
+                        break
+                await asyncio.sleep(0)
 
     async def _reset(self, lost: list[tuple[int, int]]) -> None:
         """Tell the driver that its connections are no more: all at once (5.10.6.7), or one by one.

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0
 """The seconds that a call waits for the other end unless told otherwise."""
 
-BUFFERS = 32
-"""The buffers that the device has for packets."""
-
-ROOM = Header.nbytes + MOST_PAYLOAD
+BUFFERS, ROOM = 32, 1 << 14
+"""How many buffers the device has for packets, and the bytes of each."""
 
 
 class VsockDriver(Driver):
@@ -141,7 +139,7 @@ class VsockDriver(Driver):
             self._send()
 
     def _send(self) -> None:
-        while packet := self._endpoint.next_packet(ROOM):
+        while packet := self._endpoint.next_packet(Header.nbytes + MOST_PAYLOAD):
             # The header has a buffer of its own: no device needs that (VIRTIO 1.4, 2.7.4.1), but some rely on it.
             self._sent.append(self.tx.submit(packet[: Header.nbytes], packet[Header.nbytes :], room=0))
             while self._sent and self._sent[0].done:
