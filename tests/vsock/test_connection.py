@@ -164,6 +164,15 @@ def test_an_end_in_good_order_from_here():
     assert (one.state, one.was_reset) == (State.CLOSED, False)
 
 
+@pytest.mark.parametrize("how", [Op.RST, Op.SHUTDOWN])
+def test_what_never_reached_the_peer_is_known(how: Op):
+    one = connection(State.ESTABLISHED)
+    one.send(b"sent")
+    assert said(one) == [Op.CREDIT_REQUEST]
+    one.receive(header(how, flags=BOTH), b"")
+    assert (one.lost, one.unsent, one.state) == (True, 0, State.CLOSED)
+
+
 def test_an_end_in_good_order_from_there_comes_behind_the_data():
     one = connection(State.ESTABLISHED)
     one.receive(header(Op.RW, 5), b"hello")

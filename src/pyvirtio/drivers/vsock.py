@@ -168,16 +168,13 @@ class VsockSocket:
             NoAnswer: it has taken nothing for ``timeout`` seconds.
         """
         connection, rest = self.connection, memoryview(data)
-        while True:
+        while (rest or connection.unsent) and (connection.may_send or connection.unsent):
             rest = rest[connection.send(rest) :]
             left = connection.unsent
-            if not left and not rest:
-                self._driver.turn()
-                return self._check()
-            self._driver.wait(lambda left=left: connection.unsent < left or not connection.may_send, timeout)  # type: ignore[misc]  # a lambda's defaults
-            self._check()
-            if not connection.may_send:
-                raise BrokenPipeError("the other end reads no more")
+            self._driver.wait(lambda left=left: connection.unsent < left, timeout)  # type: ignore[misc]  # a lambda's defaults
+        self._check()
+        if rest or connection.lost:
+            raise BrokenPipeError("the other end reads no more")
 
     def receive(self, limit: int = MOST_PAYLOAD, *, timeout: float | None = TIMEOUT) -> bytes:
         """Return up to ``limit`` bytes, as soon as some are there; none where no more will come; raises as `send`."""

@@ -52,6 +52,7 @@ class Connection:
         speaks: called when the connection has something to say.
         was_reset: whether it ended by a reset, so that data may be lost, and not as both sides wanted.
         shut: what we will not do any more; peer_shut: what the peer said that it will not do.
+        lost: whether bytes that `send` took never reached the peer, as far as is known here.
         unsent: the bytes that wait to be sent; received: those that wait to be read.
     """
 
@@ -61,7 +62,7 @@ class Connection:
         self.state = state
         self.changed: Callable[[], object] = lambda: None
         self.speaks = speaks
-        self.was_reset = False
+        self.was_reset = self.lost = False
         self.shut = self.peer_shut = Shutdown(0)
         self.unsent = self.received = 0
         self._unsent: deque[memoryview] = deque()
@@ -185,8 +186,7 @@ class Connection:
         """Take note of a hint, which is permanent; flags that do not exist say nothing."""
         self.peer_shut |= Shutdown(header.flags & BOTH)
         if self.peer_shut & Shutdown.RECEIVE:
-            self._unsent.clear()
-            self.unsent = 0
+            self._drop_unsent()
         self._end_if_drained()
 
     def _answer_credit(self, _header: Header, _payload: bytes) -> None:
@@ -275,10 +275,14 @@ class Connection:
         self._owed = [last_word] if last_word else []
         if was_reset:
             self._drop_received()
-        self._unsent.clear()
-        self.unsent = 0
+        self._drop_unsent()
         self.speaks(self)
         self.changed()
+
+    def _drop_unsent(self) -> None:
+        self.lost |= bool(self.unsent)
+        self._unsent.clear()
+        self.unsent = 0
 
     def _drop_received(self) -> None:
         self._received.clear()

@@ -61,17 +61,15 @@ class Stream:
             BrokenPipeError: the other end reads no more, or this end said that it would send no more.
         """
         connection, rest = self._connection, memoryview(data)
-        while rest:
+        while rest and not connection.lost:
             await self._until(lambda: bool(connection.room) or not connection.may_send)
-            self._check_sending()
+            if not connection.may_send:
+                break
             rest = rest[connection.send(rest) :]
         await self._until(lambda: not connection.unsent)
-        self._check_sending()
-
-    def _check_sending(self) -> None:
-        if self._connection.was_reset:
+        if connection.was_reset:
             raise ConnectionResetError(f"the connection from port {self.peer_port} was reset")
-        if not self._connection.may_send:
+        if rest or connection.lost:
             raise BrokenPipeError(f"nothing can be sent to port {self.peer_port} any more")
 
     def write_eof(self) -> None:
