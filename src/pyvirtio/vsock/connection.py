@@ -1,7 +1,7 @@
 """One connection as a state machine: it takes packets and gives packets, and knows neither sockets nor clocks.
 
-A connection is in one of the states of `State`, and `ON_PACKET` says what each operation does in each of them. What is
-not in that table breaks the protocol, and the connection is reset.
+A connection is in one of the states of `State`, `TRANSITIONS` says how it leaves each of them, and `ON_PACKET` what each
+operation does there. What is not in that table breaks the protocol, and the connection is reset.
 
 **Credit** (VIRTIO 1.4, 5.10.6.3). Each side says in every packet how large its buffer is (``buf_alloc``) and how much
 of what came has left it (``fwd_cnt``), so the other side knows how much it may send. Memory is bounded on both sides
@@ -43,6 +43,16 @@ class State(Enum):
     CLOSED = "closed"
 
 
+TRANSITIONS = {
+    State.OFFERED: {State.ESTABLISHED, State.CLOSED},
+    State.REQUESTED: {State.ESTABLISHED, State.CLOSED},
+    State.ESTABLISHED: {State.CLOSING, State.CLOSED},
+    State.CLOSING: {State.CLOSED},
+    State.CLOSED: set(),
+}
+"""The states that may follow each state."""
+
+
 class Connection:
     """A connection between ``local_port`` here and ``peer_port`` there.
 
@@ -73,12 +83,16 @@ class Connection:
         self._peer_buffer = self._peer_forwarded = 0
         self._forwarded = self._announced = 0  # fwd_cnt, and as the peer knows it
 
+    def _go(self, state: State) -> None:
+        assert state in TRANSITIONS[self.state], (self.state, state)
+        self.state = state
+
     # What its user does.
 
     def accept(self) -> None:
         """Accept a connection that the peer asked for."""
         if self.state is State.OFFERED:
-            self.state = State.ESTABLISHED
+            self._go(State.ESTABLISHED)
             self._owe(Op.RESPONSE)
 
     @property
@@ -130,7 +144,7 @@ class Connection:
         if self.state is State.ESTABLISHED and flags & ~self.shut:
             self.shut |= flags
             if self.shut == BOTH:
-                self.state = State.CLOSING
+                self._go(State.CLOSING)
                 self._drop_received()
             self._owe(Op.SHUTDOWN)
             self._end_if_drained()
@@ -170,7 +184,7 @@ class Connection:
         self._peer_buffer, self._peer_forwarded = header.buf_alloc, header.fwd_cnt
 
     def _established(self, _header: Header, _payload: bytes) -> None:
-        self.state = State.ESTABLISHED
+        self._go(State.ESTABLISHED)
 
     def _take(self, header: Header, payload: bytes) -> None:
         """Take data, unless the peer sends more than it may, or less than it says, or said that it would not."""
@@ -270,7 +284,7 @@ class Connection:
             self._end(Op.RST, was_reset=False)
 
     def _end(self, last_word: Op | None = None, *, was_reset: bool) -> None:
-        self.state = State.CLOSED
+        self._go(State.CLOSED)
         self.was_reset = was_reset
         self._owed = [last_word] if last_word else []
         if was_reset:
