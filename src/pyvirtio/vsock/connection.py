@@ -1,7 +1,7 @@
 """One connection as a state machine: it takes packets and gives packets, and knows neither sockets nor clocks.
 
-A connection is in one of the states of `State`, `TRANSITIONS` says how it leaves each of them, and `ON_PACKET` what each
-operation does there. What is not in that table breaks the protocol, and the connection is reset.
+A connection is in one of the states of `State`. `TRANSITIONS` says how it leaves each of them, and `ON_PACKET` what an
+operation does there; what is not in that table breaks the protocol, and the connection is reset.
 
 **Credit** (VIRTIO 1.4, 5.10.6.3). Each side says in every packet how large its buffer is (``buf_alloc``) and how much
 of what came has left it (``fwd_cnt``), so the other side knows how much it may send. Memory is bounded on both sides
