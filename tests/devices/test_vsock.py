@@ -279,9 +279,10 @@ def test_a_guest_that_does_not_read_holds_a_program_up(tmp_path: Path):
     in_loop(main)
 
 
-def test_a_service_that_fails_resets_its_connection_alone():
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_a_service_that_fails_resets_its_connection_alone(kind: type[Exception]):
     async def fail(stream: Stream) -> None:
-        raise OSError(f"as it was told to, for {await stream.read()!r}")
+        raise kind(f"as it was told to, for {await stream.read()!r}")
 
     async def main() -> None:
         device = with_service(fail)

@@ -44,7 +44,7 @@ EVENT_TIME = 0.5
 """The seconds that a driver has to provide a buffer for an event."""
 
 Service = Callable[[Stream], Awaitable[object]]
-"""Serves one connection of the guest's, which is closed when it returns."""
+"""Serves one connection of the guest's, which is closed when it returns, and cut off when it raises."""
 
 
 class Config(Struct):
@@ -52,7 +52,7 @@ class Config(Struct):
 
 
 class Vsock(Device):
-    """The guest's sockets. ``cid`` is the guest's address; without ``path`` there are only services in Python.
+    """Sockets between a guest and its host. ``cid`` is the guest's address; without ``path`` there are services alone.
 
     Attributes:
         services: what answers a port of the host's in place of a Unix socket; it runs in the event loop of the device.
@@ -87,10 +87,10 @@ class Vsock(Device):
             if self._is_new:
                 self._is_new = False
                 self._endpoint.ledger = ledger = Ledger(self.lasting)
+                lost = ledger.take()
                 if resumed:  # the driver knows connections of the process before this one
-                    self._lost = ledger.take()
+                    self._lost = lost
                     self._speaks.set()
-                ledger.take()
 
     @tx.stream
     def transmit(self, reader: Reader, _writer: Writer) -> None:
