@@ -182,3 +182,28 @@ def test_a_program_that_does_not_read_holds_a_driver_up(tmp_path: Path):
                 driver.turn()
                 assert total < 64 * BUFFER
             assert memory_of(worker_of(server)) < before + (4 << 20)
+
+
+def test_code_that_is_reloaded_takes_the_path_over_and_resets_what_was_connected(tmp_path: Path):
+    path, source = tmp_path / "v", tmp_path / "mine.py"
+    text = "from pyvirtio.devices.vsock import Vsock\n\n\nclass Mine(Vsock):\n    pass\n"
+    source.write_text(text)
+    with (
+        served(f"{source}:Mine,cid={GUEST},path={path}", "--reload") as server,
+        program(path, 82, shout),
+        open_driver(VsockDriver, f"vhost-user:{server.path}") as driver,
+    ):
+        driver.listen(5)
+        for number in (1, 2):
+            sock = driver.connect(82)
+            sock.send(b"hello")
+            assert sock.receive() == b"HELLO"
+            source.write_text(f"{text}#{number}")
+            server.wait_for("[device-reloaded]", count=number)
+            with pytest.raises(ConnectionResetError):
+                sock.receive()
+            with socket.socket(socket.AF_UNIX) as host:
+                until(lambda host=host: host.connect_ex(str(path)) == 0)  # type: ignore[misc]  # a lambda's defaults
+                host.sendall(b"CONNECT 5\n")
+                driver.accept(5)
+                assert host.recv(3) == b"OK "

@@ -195,8 +195,17 @@ def test_workers_that_die_under_load(tmp_path: Path) -> None:
         assert said(guest, f"many 1000 {ECHO}") == "1000"
 
 
+def is_let_go(monitor: qmp.Monitor, chardev: str) -> bool:
+    """Remove the connection of a device that was pulled out; return False while QEMU holds it."""
+    try:
+        monitor.execute("chardev-remove", id=chardev)
+    except RuntimeError:
+        return False
+    return True
+
+
 def test_sockets_under_qemu_s_own_front_end(tmp_path: Path) -> None:
-    """A machine that pauses and reboots; and a front-end that keeps the event queue to itself."""
+    """A machine that pauses and reboots, and a device that is pulled out; a front-end that keeps the event queue."""
     path, monitor_path = tmp_path / "v", tmp_path / "m"
     guest_options = GuestOptions(accel="tcg")
     with (
@@ -208,12 +217,13 @@ def test_sockets_under_qemu_s_own_front_end(tmp_path: Path) -> None:
         builder = default_builder()
         try:
             probe = DeviceProbe(builder.qemu(guest_options), builder.machine(guest_options), builder.cache)
-            device = replace(device, frontend=probe.frontend(device.id))
+            device = replace(device, frontend=probe.frontend(device.id), bus="port0", name="sockets")
             config = builder.prepare(guest_options, [device], modules=[MODULE])
         except ProvisionError as error:
             pytest.skip(f"nothing can be provisioned here: {error}")
         assert device.frontend.pci == "vhost-user-vsock-pci"
-        extra = (*qmp.options(monitor_path), "-action", "reboot=reset")
+        port = ("-device", "pcie-root-port,id=port0,chassis=1,slot=1")
+        extra = (*port, *qmp.options(monitor_path), "-action", "reboot=reset")
         config = replace(config, overlay=overlay(), extra=extra)
         with Guest(config) as guest, qmp.monitor(monitor_path) as monitor:
             with unremarkable(guest):
@@ -248,3 +258,17 @@ def test_sockets_under_qemu_s_own_front_end(tmp_path: Path) -> None:
                 assert said(guest, f"echo {GUESTS}") == "listening"
                 with greeted(connected(path)) as host:
                     assert echoes(host, b"after the reboot")
+
+                    guest.send(f"sockets hold {ECHO}")
+                    guest.wait_for("connected")
+                    monitor.execute("device_del", id="sockets")
+                    assert guest.result(IMPATIENCE).lines[0] in ("ended 0", *CUT_OFF)
+                    assert guest.run(f"while ls {DRIVER} | grep -q virtio; do usleep 10000; done").status == 0
+                    until(lambda: is_let_go(monitor, "sockets-socket"))
+                    address = {"type": "unix", "data": {"path": str(device.socket)}}
+                    socket_of_it = {"type": "socket", "data": {"addr": address, "server": False}}
+                    monitor.execute("chardev-add", id="again", backend=socket_of_it)
+                    monitor.execute("device_add", driver=device.frontend.pci, id="again", chardev="again", bus="port0")
+                    assert guest.run(f"until ls {DRIVER} | grep -q virtio; do usleep 10000; done").status == 0
+                    assert is_over(host), "the driver is a new one"
+                    assert said(guest, f"attempt {ECHO}") == "connected hello"
