@@ -33,7 +33,7 @@ from tests.support.devices.parity import Config, Number
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -275,9 +275,9 @@ def test_an_answer_whose_interrupt_died_with_the_backend_ends_a_wait(monkeypatch
         thread.start()
         wait = driver.transport.wait
 
-        def waits(index: int, timeout: float | None) -> bool:
+        def waits(indexes: Sequence[int], timeout: float | None) -> bool:
             waiting.set()  # the driver has looked at the ring, and will look only after an interrupt
-            return wait(index, timeout)
+            return wait(indexes, timeout)
 
         monkeypatch.setattr(driver.transport, "wait", waits)
         assert ticket.result(timeout=60) == b"a"

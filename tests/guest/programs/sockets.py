@@ -85,6 +85,9 @@ def echo(port):
     print("listening", flush=True)
     if os.fork():
         return
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):  # whoever waits for the end of what this says need not wait for the program
+        os.dup2(nowhere, fd)
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     socks = {}
