@@ -52,7 +52,9 @@ class Config(Struct):
 
 
 class Vsock(Device):
-    """Sockets between a guest and its host. ``cid`` is the guest's address; without ``path`` there are services alone.
+    """Sockets between a guest and its host, against Unix sockets or functions.
+
+    ``cid`` is the guest's address; without ``path`` there are services in Python alone.
 
     Attributes:
         services: what answers a port of the host's in place of a Unix socket; it runs in the event loop of the device.
