@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,12 +22,17 @@ from tests.support.vsock import GUEST, digest, program, shout
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.guest
 
 PACKAGES = Packages(Suites("forky"), ("libgcc-s1",), ("vhost-device-vsock",))  # Debian 14; 13 has not got it
 HOST_PORT, GUEST_PORT = 81, 5
+
+
+def listens(path: Path) -> bool:
+    """Return whether somebody listens on a socket, without connecting: a back-end would take that for its front-end."""
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(words[-1] == str(path) and words[3] == "00010000" for words in sockets)
 
 
 @contextlib.contextmanager
@@ -38,7 +44,7 @@ def driven(path: Path) -> Iterator[VsockDriver]:
         stack.callback(place.unlink, missing_ok=True)
         stack.callback(path.unlink, missing_ok=True)
         stack.enter_context(peers.running("usr/bin/vhost-device-vsock", *options))
-        until(place.exists)
+        until(lambda: listens(place))
         yield stack.enter_context(open_driver(VsockDriver, f"vhost-user:{place}"))
 
 
