@@ -13,11 +13,11 @@ import pytest
 
 from pyvirtio.devices.vsock import RX, TX, Vsock
 from pyvirtio.errors import LocalError
-from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Header, Stream
+from pyvirtio.vsock import BUFFER, MOST_CONNECTIONS, Connection, Header, Stream
 from pyvirtio.vsock.connection import MOST_UNSENT
 from pyvirtio.vsock.endpoint import MOST_RESETS
 from pyvirtio.vsock.packets import Event, Op, Shutdown
-from tests.support.runner import Scene, in_loop, until
+from tests.support.runner import Scene, in_loop, rounds, until
 from tests.support.vsock import GUEST, HOST, LIES, Talk
 
 if TYPE_CHECKING:
@@ -226,55 +226,57 @@ def test_a_refused_program_is_shown_the_door_and_a_function_hears_of_it(tmp_path
     in_loop(main)
 
 
+@contextlib.asynccontextmanager
+async def meeting(path: Path) -> AsyncIterator[tuple[Guest, Connection, socket.socket]]:
+    """Connect a guest with a program of the host; yield the guest, the device's connection and the program's socket."""
+    async with guest(Vsock(GUEST, path)) as driver:
+        with listener(path) as sock:
+            await driver.connect()
+            (connection,) = driver.device._endpoint.connections.values()
+            with await accepted(sock) as host:
+                yield driver, connection, host
+
+
 def test_a_program_that_does_not_read_holds_the_guest_up(tmp_path: Path):
     """What is not read waits in the kernel's socket and in one buffer, and the guest hears of no credit."""
 
     async def main() -> None:
-        path, loop = tmp_path / "v", asyncio.get_running_loop()
-        async with guest(Vsock(GUEST, path)) as driver:
-            with listener(path) as sock:
-                await driver.connect()
-                (connection,) = driver.device._endpoint.connections.values()
-                with await accepted(sock) as host:
-                    sent = forwarded = looks = 0
-                    driver.offer(32, room=Header.nbytes)
-                    while looks < 200:  # as long as nothing changes
-                        looks += 1
-                        await asyncio.sleep(0)
-                        for header, _ in driver.heard():
-                            forwarded, looks = header.fwd_cnt, 0
-                        if BUFFER - (sent - forwarded) >= 30_000:
-                            driver.say(Op.RW, payload=bytes(30_000))
-                            sent, looks = sent + 30_000, 0
-                    assert sent < 8 * BUFFER
-                    assert connection.received <= BUFFER
-                    received = 0
-                    while received < sent:
-                        received += len(await loop.sock_recv(host, 1 << 20))
-                    await until(lambda: connection.forwarded == sent)
-                    assert driver.heard()[-1][0].op == Op.CREDIT_UPDATE
+        async with meeting(tmp_path / "v") as (driver, connection, host):
+            sent = forwarded = looks = 0
+            driver.offer(32, room=Header.nbytes)
+            while looks < 200:  # as long as nothing changes
+                looks += 1
+                await asyncio.sleep(0)
+                for header, _ in driver.heard():
+                    forwarded, looks = header.fwd_cnt, 0
+                if BUFFER - (sent - forwarded) >= 30_000:
+                    driver.say(Op.RW, payload=bytes(30_000))
+                    sent, looks = sent + 30_000, 0
+            assert sent < 8 * BUFFER
+            assert connection.received <= BUFFER
+            received = 0
+            while received < sent:
+                received += len(await asyncio.get_running_loop().sock_recv(host, 1 << 20))
+            await until(lambda: connection.forwarded == sent)
+            assert driver.heard()[-1][0].op == Op.CREDIT_UPDATE
 
     in_loop(main)
 
 
 def test_a_guest_that_does_not_read_holds_a_program_up(tmp_path: Path):
     async def main() -> None:
-        path, loop = tmp_path / "v", asyncio.get_running_loop()
-        async with guest(Vsock(GUEST, path)) as driver:
-            with listener(path) as sock:
-                await driver.connect()
-                (connection,) = driver.device._endpoint.connections.values()
-                with await accepted(sock) as host:
-                    total = 4_000_000
-                    sender = asyncio.create_task(loop.sock_sendall(host, bytes(total)))
-                    await asyncio.sleep(0.2)
-                    assert not sender.done(), "so much fits nowhere"
-                    assert connection.unsent <= MOST_UNSENT
-                    received = 0
-                    while received < total:
-                        received += len((await driver.hear())[0][1])
-                    assert received == total
-                    await sender
+        async with meeting(tmp_path / "v") as (driver, connection, host):
+            total = 4_000_000
+            sender = asyncio.create_task(asyncio.get_running_loop().sock_sendall(host, bytes(total)))
+            await until(lambda: connection.unsent == MOST_UNSENT)
+            await rounds(200)
+            assert not sender.done(), "so much fits nowhere"
+            assert connection.unsent == MOST_UNSENT
+            received = 0
+            while received < total:
+                received += len((await driver.hear())[0][1])
+            assert received == total
+            await sender
 
     in_loop(main)
 
