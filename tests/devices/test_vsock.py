@@ -329,11 +329,12 @@ def test_connections_of_a_dead_process_are_reset(event: bool):
 
     async def main() -> None:
         dead = with_service()
+        dead.kept_memory = memoryview(bytearray(dead.kept_size))
         async with guest(dead) as before:
             await before.connect(1)
             await before.connect(2)
             device = with_service()
-            device.lasting[:] = dead.lasting  # as it was when that process died
+            device.kept_memory = memoryview(bytearray(dead.kept_memory))  # as it was when that process died
             async with Guest(device, before=before) as driver:
                 driver.start(RX).start(TX)
                 if event:

@@ -20,7 +20,7 @@ from pyvirtio.testing.frontend import RawFrontend, RawQueue, SharedMemory
 from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.client import VhostUserTransport
-from tests.support.odd_devices import CHANGE, COUNT, CRASH, EXIT, HANG, KNOB, PID, RAISE, Config, Number
+from tests.support.odd_devices import CHANGE, CRASH, EXIT, HANG, KNOB, PID, RAISE, Config, Number
 from tests.support.vhost import ask, driven, fds_at_rest, idle_fds, is_running, odd, pack, unpack, until, worker_of
 
 if TYPE_CHECKING:
@@ -261,25 +261,6 @@ def test_without_polling_a_worker_sleeps():
     with served("factorial") as server, driven(server) as queue:
         assert unpack(queue.ask(Request(5).pack())) == [120]
         until(lambda: queue.rings.used[split.FLAGS] == 0)
-
-
-def test_lasting_memory_survives_the_worker_and_not_a_reset():
-    with served(odd()) as server, driven(server) as queue:
-        assert ask(queue, COUNT, COUNT) == [1, 2]
-        for count in (3, 4):
-            pid = worker_of(server)
-            os.kill(pid, signal.SIGKILL)
-            until(partial(is_buried, server, pid))
-            assert ask(queue, COUNT) == [count]
-        assert queue.frontend.tell(R.RESET_DEVICE)
-    with served(odd()) as server, RawFrontend(server.path) as frontend, SharedMemory() as memory:
-        frontend.negotiate()
-        frontend.share(memory)
-        for _ in range(2):
-            queue = frontend.queue(memory)
-            queue.start()
-            assert ask(queue, COUNT) == [1]
-            assert frontend.tell(R.RESET_DEVICE)
 
 
 @pytest.mark.parametrize(("kind", "outcome"), [("Closing", "closed\n"), ("Stubborn", "")])

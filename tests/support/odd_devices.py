@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # What a device is told to do. Any other number is answered with its double.
-EXIT, CRASH, RAISE, HANG, WAIT, KNOB, STATE, CHANGE, FLOOD, PID, COUNT = range(1_000_000, 1_000_011)
+EXIT, CRASH, RAISE, HANG, WAIT, KNOB, STATE, CHANGE, FLOOD, PID = range(1_000_000, 1_000_010)
 
 
 class Number(Struct):
@@ -119,12 +119,6 @@ def _flood(device: Odd) -> int:
     return 3000
 
 
-def _count(device: Odd) -> int:
-    """Count such requests, whoever answers them."""
-    device.lasting[0] += 1
-    return device.lasting[0]
-
-
 ACTIONS: dict[int, Callable[[Any], int]] = {
     EXIT: _exit,
     CRASH: _crash,
@@ -136,7 +130,6 @@ ACTIONS: dict[int, Callable[[Any], int]] = {
     CHANGE: _change,
     FLOOD: _flood,
     PID: lambda _device: os.getpid(),
-    COUNT: _count,
 }
 
 

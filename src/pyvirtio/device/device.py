@@ -30,10 +30,6 @@ MAXIMUM_ID = 63
 """The largest virtio id that has a PCI device id (VIRTIO 1.4, 4.1.2)."""
 
 
-LASTING = 1 << 16
-"""The bytes of `Device.lasting`; those that nobody writes cost nothing."""
-
-
 class _Config:
     """The configuration space of a device as an attribute: on an instance, assigning to it tells the driver."""
 
@@ -62,8 +58,6 @@ class Device:
             as hung; None where it may take any time.
         stateless: whether its instances share nothing but what is outside the process. Then several workers may serve
             it although it has a `run`, and each of them has one.
-        lasting: memory that a worker finds as its predecessor left it, however that one ended; zeros at first, and
-            after a reset. A device that is served by several workers has one for each.
         executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
         logs: whether somebody reads what `info` logs; False before.
@@ -113,7 +107,6 @@ class Device:
         device._logger = None
         device._ports = {}
         device._own_executor = None
-        device._lasting = None
         return device
 
     negotiated: int
@@ -124,7 +117,6 @@ class Device:
     _logger: Any
     _ports: dict[AnyQueue, list[OutgoingPort]]
     _own_executor: Executor | None
-    _lasting: memoryview | None
 
     # What it is.
 
@@ -159,17 +151,6 @@ class Device:
         if queue not in self._ports:
             self._ports[queue] = [OutgoingPort(queue.name) for declared in self.each_queue() if declared is queue]
         return self._ports[queue]
-
-    @property
-    def lasting(self) -> memoryview:
-        """Memory that outlives this process; see the class."""
-        if self._lasting is None:  # nobody outlives it here
-            self._lasting = memoryview(bytearray(LASTING))
-        return self._lasting
-
-    @lasting.setter
-    def lasting(self, memory: memoryview) -> None:
-        self._lasting = memory
 
     @property
     def is_async(self) -> bool:

@@ -61,6 +61,7 @@ class Vsock(Device):
     """
 
     device_id = 19
+    kept_size = 1 << 16  # bytes, for the ledger
     features = STREAM | NO_IMPLIED_STREAM
     rx = OutgoingQueue(size=128)
     tx = Queue(size=128)
@@ -88,7 +89,7 @@ class Vsock(Device):
                 self._endpoint.forget_all()
             if self._is_new:
                 self._is_new = False
-                self._endpoint.ledger = ledger = Ledger(self.lasting)
+                self._endpoint.ledger = ledger = Ledger(self.kept_memory or memoryview(bytearray(self.kept_size)))
                 lost = ledger.take()
                 if resumed:  # the driver knows connections of the process before this one
                     self._lost = lost

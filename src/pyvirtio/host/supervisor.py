@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 import select
 import time
 
-from pyvirtio.device.device import LASTING
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.hosted_queue import HostedQueue
 from pyvirtio.host.kept_memory import KeptMemory
@@ -67,7 +65,7 @@ class Supervisor(DeviceHost):
 
     def _start(self, workers: int) -> None:
         """Start the first worker, learn from it what the device is, and start the others."""
-        first = self._new_slot(0)
+        first = WorkerSlot(0, self._new_worker, self)
         self._slots.append(first)
         self._await_ready(first)
         if workers > 1 and self._needs_one_worker:
@@ -77,21 +75,17 @@ class Supervisor(DeviceHost):
             )
         # A worker without a queue would only wait.
         for number in range(1, min(workers, len(self.description.queue_sizes))):
-            self._slots.append(self._new_slot(number))
+            self._slots.append(WorkerSlot(number, self._new_worker, self))
         for slot in self._slots[1:]:
             self._await_ready(slot)
 
-    def _new_slot(self, number: int) -> WorkerSlot:
-        lasting = memoryview(mmap.mmap(-1, LASTING))  # of this process, so that it outlives its workers
-        return WorkerSlot(number, lambda changed: self._new_worker(lasting, changed=changed), self)
-
-    def _new_worker(self, lasting: memoryview, *, changed: bool) -> WorkerProcess:
+    def _new_worker(self, changed: bool) -> WorkerProcess:
         """Start a worker that runs the code of the others, or ``changed`` code from the files."""
         spec, device_id, sources = self._spec, self._device_id, None if changed else self._sources
         busy_poll_us = self._busy_poll_us
         return WorkerProcess(
             lambda channel, heartbeat: run_worker(
-                channel, heartbeat, lasting, lambda: DeviceLoader(spec, device_id, sources), busy_poll_us
+                channel, heartbeat, lambda: DeviceLoader(spec, device_id, sources), busy_poll_us
             ),
             self._life_line,
         )

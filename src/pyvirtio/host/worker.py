@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 def run_worker(
     channel: Channel,
     heartbeat: memoryview,
-    lasting: memoryview,
     new_loader: Callable[[], DeviceLoader],
     busy_poll_us: int,
 ) -> None:
     """Load the device, introduce it to the keeper, and serve until the keeper says otherwise."""
     try:
         loader = new_loader()
-        worker = Worker(channel, heartbeat, lasting, loader, busy_poll_us)
+        worker = Worker(channel, heartbeat, loader, busy_poll_us)
     except LocalError as error:
         channel.send("failed", why=str(error), usage=isinstance(error, UsageError))
         return
@@ -52,12 +51,8 @@ def run_worker(
 class Worker:
     """Runs the queues that the keeper hands over."""
 
-    def __init__(
-        self, channel: Channel, heartbeat: memoryview, lasting: memoryview, loader: DeviceLoader, busy_poll_us: int
-    ) -> None:
+    def __init__(self, channel: Channel, heartbeat: memoryview, loader: DeviceLoader, busy_poll_us: int) -> None:
         device = loader.new_device()
-        device.lasting = lasting
-        self._loader = loader
         self._channel = channel
         self._patience = device.patience
         self._needs_one_worker = device.needs_one_worker
@@ -71,7 +66,7 @@ class Worker:
             log.warning,
             loop=self._loop,
             new_journal=lambda setup: self._files.pop(setup.index)(),
-            renew=self._renew,
+            renew=loader.new_device,
             stuck=_die,
             heartbeat=heartbeat,
             busy_poll_us=busy_poll_us,
@@ -90,14 +85,6 @@ class Worker:
             "reset": self._reset,
             "leave": self._leave,
         }
-
-    def _renew(self) -> Device:
-        """Make the device that follows after a reset."""
-        lasting = self._runner.device.lasting
-        lasting[:] = bytes(len(lasting))
-        device = self._loader.new_device()
-        device.lasting = lasting
-        return device
 
     @staticmethod
     def _new_loop(device: Device, heartbeat: memoryview) -> RunnerLoop | None:
