@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -55,6 +55,21 @@ class Erratic(Block):
         self._begun = 0
         self._gather = 0
         self._gathered = asyncio.Event()
+        storage = self._storage
+        storage.read_into = self._worn(storage.read_into)  # type: ignore[method-assign]  # a disk that ages
+        storage.write_from = self._worn(storage.write_from)  # type: ignore[method-assign]  # as above
+
+    def _worn(self, transfer: Any) -> Any:
+        async def meet(stream: Any, length: int, offset: int) -> int:
+            sector = offset // 512
+            if sector in self.stuck:
+                await asyncio.Event().wait()
+            if sector in self.bad:
+                raise OSError(f"sector {sector} is worn out")
+            number: int = await transfer(stream, length, offset)
+            return number
+
+        return meet
 
     def gather(self, number: int) -> None:
         """Let no further request end before so many are in progress."""
@@ -73,20 +88,6 @@ class Erratic(Block):
             await super().serve(reader, writer)
         finally:
             self.ended.append(number)
-
-    async def _read(self, sector: int, reader: Reader, writer: Writer) -> None:
-        await self._meet(sector)
-        await super()._read(sector, reader, writer)
-
-    async def _write(self, sector: int, reader: Reader, writer: Writer) -> None:
-        await self._meet(sector)
-        await super()._write(sector, reader, writer)
-
-    async def _meet(self, sector: int) -> None:
-        if sector in self.stuck:
-            await asyncio.Event().wait()
-        if sector in self.bad:
-            raise OSError(f"sector {sector} is worn out")
 
 
 # Eight at once, a megabyte each, past the guest's cache.

@@ -24,6 +24,6 @@ def open_storage(source: Path | str | ByteObject, *, readonly: bool = False, dir
     """
     if not isinstance(source, (Path, str)):
         return ObjectStorage(source, readonly=readonly)
-    from pyvirtio.storage.files import FileStorage
+    from pyvirtio.storage.files import DirectStorage, FileStorage
 
-    return FileStorage(Path(source), readonly=readonly, direct=direct)
+    return (DirectStorage if direct else FileStorage)(Path(source), readonly=readonly)

@@ -12,9 +12,14 @@ from pyvirtio.system import allocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+    from typing import TypeVar
 
     from pyvirtio.device import Reader, Writer
+
+    Stream = TypeVar("Stream")
+    Transfer = Callable[[Stream, int, int], Awaitable[int]]
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 512, 65536
 """The sizes of blocks that are tried where the page cache is bypassed, in bytes."""
@@ -24,38 +29,24 @@ BOUNCE = 1 << 16
 
 
 class FileStorage:
-    """A file or a block device; see `pyvirtio.storage.Storage`. With ``direct`` the page cache is bypassed."""
+    """A file or a block device; see `pyvirtio.storage.Storage`.
 
-    def __init__(self, path: Path, *, readonly: bool, direct: bool) -> None:
-        access = os.O_RDONLY if readonly else os.O_RDWR
-        self._fd = os.open(path, access | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+    Its content goes through the host's page cache; `DirectStorage` bypasses that.
+    """
+
+    FLAGS = 0
+    block_size = SMALLEST_BLOCK
+
+    def __init__(self, path: Path, *, readonly: bool) -> None:
+        self._fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC | self.FLAGS)
         self._file = File(self._fd)
-        self._direct = direct
-        self.block_size = _block_size(self._fd) if direct else SMALLEST_BLOCK
+        # The file's own methods: one that forwards would take as long as a request.
+        self.read_into: Transfer[Writer] = self._file.read_into
+        self.write_from: Transfer[Reader] = self._file.write_from
 
     def size(self) -> int:
         """Return how many bytes there are now."""
         return os.lseek(self._fd, 0, os.SEEK_END)
-
-    async def read_into(self, writer: Writer, length: int, offset: int) -> None:
-        """Read ``length`` bytes into the request's next room."""
-        try:
-            number = await self._file.read_into(writer, length, offset)
-        except OSError as error:
-            if not self._is_misaligned(error):
-                raise
-            number = await self._read_copies(writer, length, offset)
-        if number != length:
-            raise OSError(errno.EIO, f"the file ends at {offset + number}, {length - number} bytes too early")
-
-    async def write_from(self, reader: Reader, length: int, offset: int) -> None:
-        """Write the request's next ``length`` bytes."""
-        try:
-            await self._file.write_from(reader, length, offset)
-        except OSError as error:
-            if not self._is_misaligned(error):
-                raise
-            await self._write_copies(reader, length, offset)
 
     async def sync(self) -> None:
         """End only when everything written before is on the medium."""
@@ -81,10 +72,41 @@ class FileStorage:
         for start in range(offset, offset + length, BOUNCE):
             self._write_all(_aligned(min(BOUNCE, offset + length - start)), start)
 
-    # O_DIRECT, where the guest's memory does not lie as the host needs it, which no driver has to know.
+    def _write_all(self, data: memoryview, offset: int) -> None:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._fd, data[written:], offset + written)
 
-    def _is_misaligned(self, error: OSError) -> bool:
-        return self._direct and error.errno == errno.EINVAL
+
+class DirectStorage(FileStorage):
+    """A file or a block device whose content goes past the host's page cache (O_DIRECT).
+
+    Where the guest's memory does not lie as the host needs it for that, which no driver has to know, content is copied.
+    """
+
+    FLAGS = os.O_DIRECT
+
+    def __init__(self, path: Path, *, readonly: bool) -> None:
+        super().__init__(path, readonly=readonly)
+        self.block_size = _block_size(self._fd)
+        self.read_into, self.write_from = self._read_into, self._write_from
+
+    async def _read_into(self, writer: Writer, length: int, offset: int, /) -> int:
+        try:
+            return await self._file.read_into(writer, length, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return await self._read_copies(writer, length, offset)
+
+    async def _write_from(self, reader: Reader, length: int, offset: int, /) -> int:
+        try:
+            return await self._file.write_from(reader, length, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        await self._write_copies(reader, length, offset)
+        return length
 
     async def _read_copies(self, writer: Writer, length: int, offset: int) -> int:
         done = 0
@@ -102,11 +124,6 @@ class FileStorage:
             buffer = _aligned(min(BOUNCE, offset + length - start))
             buffer[:] = reader.read(len(buffer))
             await asyncio.to_thread(self._write_all, buffer, start)
-
-    def _write_all(self, data: memoryview, offset: int) -> None:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._fd, data[written:], offset + written)
 
 
 def _block_size(fd: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pyvirtio.device import Reader, Writer
 
 
@@ -23,11 +25,14 @@ class Storage(Protocol):
     def size(self) -> int:
         """Return how many bytes there are now; files grow and shrink."""
 
-    async def read_into(self, writer: Writer, length: int, offset: int) -> None:
-        """Read ``length`` bytes into the request's next room; raises OSError where they cannot be read."""
+    def read_into(self, writer: Writer, length: int, offset: int, /) -> Awaitable[int]:
+        """Read ``length`` bytes into the request's next room; await the number that came.
 
-    async def write_from(self, reader: Reader, length: int, offset: int) -> None:
-        """Write the request's next ``length`` bytes; raises OSError where they cannot be written."""
+        There are fewer only at the end of the content. Raises OSError where they cannot be read.
+        """
+
+    def write_from(self, reader: Reader, length: int, offset: int, /) -> Awaitable[int]:
+        """Write the request's next ``length`` bytes, all of them; raises OSError where they cannot be written."""
 
     async def sync(self) -> None:
         """End only when everything written before is on the medium; raises OSError where it may not be."""
