@@ -189,6 +189,16 @@ def test_a_driver_from_source_and_a_stock_one_in_newer_kernels(version: str) -> 
         assert machine.run("factorial 5; head -c 4 /dev/hwrng").stdout == f"5! = 120\n{PATTERN[:4].decode()}"
 
 
+def test_what_ends_in_the_background_takes_nothing_from_the_next_command() -> None:
+    long = "x" * 3900
+    with guest() as machine:
+        for _ in range(3):
+            ends = "n=0; while [ $((n+=1)) -le 300 ]; do usleep ${n}000 >/dev/null & done"  # one each millisecond
+            assert machine.run(ends).returncode == 0
+            for _ in range(5):
+                assert machine.run(["echo", long]).lines == [long]
+
+
 def test_a_failure_in_the_block_shows_the_console() -> None:
     def use() -> None:
         with guest(arch="um") as machine:
