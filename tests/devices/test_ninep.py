@@ -16,13 +16,12 @@ from pyvirtio.connect.in_process import InProcessTransport
 from pyvirtio.devices.ninep import LONGEST_TAG, MOUNT_TAG, Config, NineP, SharedFolder, tagged
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.ninep import NinePDriver
-from pyvirtio.errors import LocalError, ProvisionError
+from pyvirtio.errors import LocalError
 from pyvirtio.ninep import Objects
 from pyvirtio.ninep.messages import pack, unpack
 from pyvirtio.ninep.structures import Open
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
-from pyvirtio.vm.launch import default_builder
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, ORDINARY
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from pyvirtio.testing.frontend import RawQueue
     from pyvirtio.testing.served import ServerProcess
+    from tests.support.uapi import Uapi
 
 CONTENT = b"content"
 
@@ -51,21 +51,15 @@ class Raw(Driver):
 # In this process.
 
 
-def test_the_configuration_space_is_that_of_linux():
-    try:
-        kernel = default_builder().provision.kernel("x86_64")
-    except ProvisionError as error:
-        pytest.skip(f"no headers of Linux can be provisioned here: {error}")
-    assert kernel.headers is not None
-    header = next(kernel.headers.parent.glob("linux-headers-*-common/include/uapi/linux/virtio_9p.h"))
-    text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
-    assert re.findall(r"#define VIRTIO_9P_(\w+)\s+(\d+)", text) == [("MOUNT_TAG", str(MOUNT_TAG.bit_length() - 1))]
-    body = re.search(r"struct virtio_9p_config \{(.*?)\}", text, re.DOTALL)
-    assert body
-    assert re.findall(r"(\w+)\s+(\w+)(\[\])?;", body[1]) == [("__virtio16", "tag_len", ""), ("__u8", "tag", "[]")]
+@pytest.mark.guest  # it needs what is provisioned for guests
+def test_the_configuration_space_is_that_of_linux(uapi: Uapi):
+    header, structure = "linux/virtio_9p.h", "virtio_9p_config"
+    bits = {"VIRTIO_9P_MOUNT_TAG": MOUNT_TAG}
+    assert not uapi.differences(header, structs={Config: structure}, bits=bits)
+    assert re.findall(r"\bVIRTIO_9P_\w+", (uapi.headers / header).read_text()) == list(bits)
     config = tagged("name")
+    assert uapi.evaluate(header, [f"__builtin_offsetof(struct {structure}, tag)"]) == [type(config).offset_of("tag")]
     assert config.pack() == b"\x04\0name"
-    assert Config.nbytes == type(config).offset_of("tag")
 
 
 @pytest.mark.parametrize("tag", ["t", "some name", "ä" * 100, "x" * LONGEST_TAG])

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,10 @@ from pyvirtio import serving
 from pyvirtio.devices.block import Block
 from pyvirtio.testing.served import served
 from pyvirtio.vm import VhostUserDevice
-from tests.support.guests import guest, pause, unremarkable
+from tests.support.guests import disturbing, guest, pause, unremarkable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
 
     from pyvirtio.device import Reader, Writer
 
@@ -136,27 +134,6 @@ def test_requests_overlap_and_failures_are_io_errors(tmp_path: Path, rng: random
             device.bad = device.stuck = set()
             assert transfers(1000) == transfers(2000) == [True, True, True]
         machine.power_off()
-
-
-@contextlib.contextmanager
-def disturbing(*disturbances: Callable[[], object]) -> Iterator[list[int]]:
-    """Do these in turn, one each half second, while the block runs; yield a list of how often each was done."""
-    done = [0] * len(disturbances)
-    is_over = threading.Event()
-
-    def disturb() -> None:
-        while not is_over.wait(0.5):
-            number = done.index(min(done))
-            disturbances[number]()
-            done[number] += 1
-
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        yield done
-    finally:
-        is_over.set()
-        thread.join()
 
 
 # Eight writers at once; then what they wrote is read back from the disk, and not from the guest's memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from pyvirtio import vm
 from pyvirtio.errors import ProvisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyvirtio.vm import Guest
     from pyvirtio.vm.guests import Attachable
@@ -44,3 +45,24 @@ def pause(machine: Guest) -> None:
     machine.stop()
     assert machine.monitor.execute("query-status")["status"] == "paused"
     machine.cont()
+
+
+@contextlib.contextmanager
+def disturbing(*disturbances: Callable[[], object], interval: float = 0.5) -> Iterator[list[int]]:
+    """Do these in turn, one every ``interval`` seconds, while the block runs; yield how often each was done."""
+    done = [0] * len(disturbances)
+    is_over = threading.Event()
+
+    def disturb() -> None:
+        while not is_over.wait(interval):
+            number = done.index(min(done))
+            disturbances[number]()
+            done[number] += 1
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield done
+    finally:
+        is_over.set()
+        thread.join()
