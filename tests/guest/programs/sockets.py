@@ -123,8 +123,13 @@ def attempt(port):
         print("connected", receive(sock, 5).decode())
 
 
-doing, *numbers = sys.argv[1:]
-try:
-    globals()[doing](*map(int, numbers))
-except OSError as error:
-    print("failed", errno.errorcode.get(error.errno or 0))
+def main(doing, *numbers):
+    """Do one of these."""
+    try:
+        globals()[doing](*map(int, numbers))
+    except OSError as error:
+        print("failed", errno.errorcode.get(error.errno or 0))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
