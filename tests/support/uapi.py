@@ -67,6 +67,8 @@ class Uapi:
         bits: Numbers | None = None,
         numbers: Numbers | None = None,
         newer: Collection[str] = (),
+        renamed: Mapping[str, str] | None = None,
+        beginnings: Collection[type[Struct]] = (),
     ) -> list[str]:
         """Return a line for everything in which ours is not what ``header`` says.
 
@@ -78,10 +80,14 @@ class Uapi:
             numbers: numbers, by the name of the constant. In both, an enumeration stands for its members, and its key
                 for the beginning of their names.
             newer: fields and constants that the headers do not know yet, by their names in C.
+            renamed: what C calls fields that VIRTIO's text, and so ours, calls otherwise.
+            beginnings: those of our structures that are the beginning of Linux's only.
         """
         expected: dict[str, int] = {}
         for ours, theirs in (structs or {}).items():
-            expected |= _of_structure(ours, theirs, newer)
+            expected |= _of_structure(ours, theirs, newer, renamed or {})
+            if ours in beginnings:
+                del expected[f"sizeof(struct {theirs})"]
         expected |= {f"1ull << {name}": value for name, value in _single(bits or {}) if name not in newer}
         expected |= {name: value for name, value in _single(numbers or {}) if name not in newer}
         found = self.evaluate(header, list(expected))
@@ -128,11 +134,13 @@ class Uapi:
         return values
 
 
-def _of_structure(ours: type[Struct], theirs: str, newer: Collection[str]) -> dict[str, int]:
+def _of_structure(
+    ours: type[Struct], theirs: str, newer: Collection[str], renamed: Mapping[str, str]
+) -> dict[str, int]:
     """Return what C has to say of a structure: expressions, and the values that they have here."""
     expected = {f"sizeof(struct {theirs})": ours.nbytes}
     for name in ours().as_dict():
-        if (c_name := name.rstrip("_")) in newer:
+        if (c_name := renamed.get(name, name.rstrip("_"))) in newer:
             expected[f"sizeof(struct {theirs})"] -= ours.size_of(name)
             continue
         expected[f"__builtin_offsetof(struct {theirs}, {c_name})"] = ours.offset_of(name)
