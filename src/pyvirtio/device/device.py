@@ -60,6 +60,7 @@ class Device:
             it although it has a `run`, and each of them has one.
         executor: where `offload` sends work, unless told otherwise; by default threads of this process.
         negotiated: the features that driver and device agreed on; 0 before.
+        running: the indexes of the queues that run now; in a worker, those that it serves.
         logs: whether somebody reads what `info` logs; False before.
         kept_size: the bytes of memory that the device wants to outlive the worker in which it runs.
         kept_memory: that memory, zero at first and after a reset; None where there is none, as in one's own process.
@@ -100,6 +101,7 @@ class Device:
         """Make a device that works even if its own constructor does not call this class's."""
         device = super().__new__(cls)
         device.negotiated = 0
+        device.running = set()
         device._config = cls._first_config
         device._tell_config = None
         device.logs = False
@@ -110,6 +112,7 @@ class Device:
         return device
 
     negotiated: int
+    running: set[int]
     _config: Struct | None
     _tell_config: Callable[[bytes], None] | None
     logs: bool

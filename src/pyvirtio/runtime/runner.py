@@ -265,6 +265,7 @@ class DeviceRunner(DeviceHost):
             return
         self._services[index] = service
         self._setups[index] = setup
+        self.device.running.add(index)
         self._kicks.watch(index, setup.kick_fd)
         self._ready.add(index)
         if journal.was_used:
@@ -328,6 +329,7 @@ class DeviceRunner(DeviceHost):
     def _forget(self, index: int, service: QueueService) -> None:
         if self._services.get(index) is service:
             del self._services[index], self._setups[index]
+            self.device.running.discard(index)
             self._ready.discard(index)
             self._awake.discard(index)
 
