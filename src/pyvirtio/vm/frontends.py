@@ -131,7 +131,7 @@ FRONTENDS = {
         "2.1",
         ConfigSource.QEMU,
         repeated=("rx", "tx"),
-        options="rx_queue_size={size},tx_queue_size={size}",
+        options="mq=on,rx_queue_size={size},tx_queue_size={size}",
         wrapper=("-netdev", "vhost-user,queues={count}"),
         link="netdev",
         fields=(("mac", _hardware_address),),

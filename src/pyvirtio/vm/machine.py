@@ -181,7 +181,9 @@ class Machine:
         address = {"type": "unix", "data": {"path": str(device.socket)}}
         backend = {"type": "socket", "data": {"addr": address, "server": False}}
         add: list[Command] = [("chardev-add", {"id": f"{device.name}-socket", "backend": backend})]
-        remove: list[Command] = [("chardev-remove", {"id": f"{device.name}-socket"})]
+        remove: list[Command] = []
+        if "-netdev" not in words:  # one of these takes its character device along when it goes
+            remove.append(("chardev-remove", {"id": f"{device.name}-socket"}))
         for plug, unplug, value in parts:
             add.append(("human-monitor-command", {"command-line": f"{plug} {value}"}))
             remove.append((unplug, {"id": _id(value)}))

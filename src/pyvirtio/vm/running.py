@@ -241,8 +241,9 @@ class Guest:
         """Give a device back that was unplugged; its back-end has to be listening. The guest finds it soon after."""
         add, _ = self.config.hot(position)
         for command, arguments in add:
-            if complaint := self.monitor.execute(command, arguments):
-                raise GuestError(f"QEMU does not take the device: {complaint}")
+            said = self.monitor.execute(command, arguments) or ""
+            if complaints := [line for line in said.splitlines() if not line.startswith("warning: ")]:
+                raise GuestError("QEMU does not take the device: " + "\n".join(complaints))
 
     def wait_off(self, timeout: float = OFF_LIMIT) -> int:
         """Wait until the guest has switched itself off; return the emulator's exit status."""
