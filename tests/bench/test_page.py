@@ -64,6 +64,7 @@ def test_the_project_has_a_place_for_every_table():
         "start",
         "guest",
         "fio",
+        "net",
         "boot",
         "waiting",
         "kick",

@@ -17,7 +17,7 @@ from pyvirtio_bench import storage, suite
 from pyvirtio_bench.picture import figures
 from pyvirtio_bench.programs import Programs
 from pyvirtio_bench.runs import Schedule
-from pyvirtio_bench.tables import block, boot, echo, factorial, flatness, guest, memory, start, waiting
+from pyvirtio_bench.tables import block, boot, echo, factorial, flatness, guest, memory, net, start, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +114,14 @@ def test_guest(bench: Bench):
     [table] = guest.measure(replace(bench, runner=replace(bench.runner, schedule=Schedule(0.05, 1))))
     assert [row[1] for row in table.rows] == ["1", "4"] * (len(table.rows) // 2)
     assert all(min(float(row[3]), float(row[4])) > 0 for row in table.rows)
+
+
+@pytest.mark.guest
+def test_the_network(bench: Bench):
+    [table] = net.measure(replace(bench, runner=replace(bench.runner, schedule=Schedule(0.25, 1))))
+    assert goals_of(table) == list(net.GOALS.values())
+    assert [row[-1] for row in table.rows if row[-1]] == [*3 * ["QEMU"], "user-mode Linux"]
+    assert all(float(row[3]) > 0 for row in table.rows if row[3])
 
 
 def test_other_lines_of_the_guest_do_not_matter():
