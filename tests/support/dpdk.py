@@ -17,6 +17,7 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, default_root, digest
 from pyvirtio.provision.packages import Registry, Suites
 from pyvirtio.vm.guest_packages import prune
+from tests.support.peers import Peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,14 +57,13 @@ def icmp_echo(socket: Path, mac: str) -> Iterator[subprocess.Popen[str]]:
     folder = root()
     libraries = next((folder / "usr/lib").glob("*-linux-gnu"))
     first, second, *_ = sorted(os.sched_getaffinity(0))
-    command = [
-        *(str(next(folder.glob("usr/lib*/ld-linux-*.so.*"))), "--library-path", str(libraries)),
-        str(folder / "usr/bin/dpdk-testpmd"),
+    command = Peers(folder).command(
+        "usr/bin/dpdk-testpmd",
         *(word for name in DRIVERS for word in ("-d", str(next(libraries.glob(f"dpdk/pmds-*/librte_{name}.so.*"))))),
         *("-l", f"{first},{second}", "--no-huge", "-m", MEMORY, "--no-pci", "--no-telemetry", "--no-shconf"),
         f"--vdev=net_virtio_user0,path={socket},mac={mac},queues=1",
         *("--", "--forward-mode=icmpecho", "--auto-start", "--total-num-mbufs=2048", "--no-mlockall"),
-    ]
+    )
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, text=True)
         assert process.stdin is not None

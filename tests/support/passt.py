@@ -15,38 +15,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.errors import ProvisionError
-from pyvirtio.provision.cache import Cache, default_root, digest
-from pyvirtio.provision.packages import Registry, Suites
+from pyvirtio.provision.packages import Suites
+from tests.support.peers import Packages, Peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SUITES = Suites("trixie")
-PACKAGE = "passt"
+PACKAGES = Packages(Suites("trixie"), ("passt",), ())
 GUEST, GATEWAY = "10.0.2.15", "10.0.2.2"
 OPTIONS = (
     *("--foreground", "--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
     *("--tcp-ports", "none", "--udp-ports", "none", "--no-dhcp", "--no-dhcpv6", "--no-ra", "--no-ndp"),
     *("--runas", f"{os.getuid()}:{os.getgid()}"),
 )
-
-
-def command() -> list[str]:
-    """Return how it is started, with the C library that it was made for; skip the test where it cannot be had."""
-    registry = Registry(Cache(default_root()))
-
-    def make(folder: Path) -> None:
-        registry.unpack(SUITES, [PACKAGE], folder, dependencies=True)
-
-    try:
-        root = registry.cache.entry(PACKAGE, digest(SUITES.name, PACKAGE), make)
-    except ProvisionError as error:
-        pytest.skip(f"passt cannot be provisioned here: {error}")
-    libraries = next((root / "usr/lib").glob("*-linux-gnu"))
-    loader = next(root.glob("usr/lib*/ld-linux-*.so.*"))
-    return [str(loader), "--library-path", str(libraries), str(root / "usr/bin" / PACKAGE)]
 
 
 @contextlib.contextmanager
@@ -56,7 +38,10 @@ def passt(path: Path, *options: str) -> Iterator[None]:
         pytest.skip("this machine has no network tools")
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [*command(), *OPTIONS, "--socket", str(path), *options], stdin=subprocess.DEVNULL, stderr=said, text=True
+            Peers.of(PACKAGES).command("usr/bin/passt", *OPTIONS, "--socket", str(path), *options),
+            stdin=subprocess.DEVNULL,
+            stderr=said,
+            text=True,
         )
 
         def words() -> str:

@@ -44,7 +44,8 @@ class Packages:
 
         def make(folder: Path) -> None:
             registry.unpack(self.suites, self.whole, folder, dependencies=True)
-            registry.unpack(self.suites, self.alone, folder)
+            if self.alone:
+                registry.unpack(self.suites, self.alone, folder)
             prune(folder)
 
         return registry.cache.entry("peers", digest(self.suites.name, *self.whole, "", *self.alone), make)
