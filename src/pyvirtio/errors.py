@@ -15,6 +15,7 @@
     │   ├── DeviceError        ... and it is the device
     │   │   └── NoAnswer       ... which has not answered in time (also a TimeoutError)
     │   └── ProtocolError      ... in a message of vhost-user or vfio-user
+    ├── NotNow                 a device cannot take a request yet; it stays on the ring
     ├── ProvisionError         QEMU, a kernel or a package is not available
     └── GuestError             a virtual machine did not do what it should
 
@@ -109,6 +110,18 @@ class NoAnswer(DeviceError, TimeoutError):
 
 class ProtocolError(PeerError):
     """A message that the protocol does not allow here."""
+
+
+class NotNow(VirtioError):
+    """A device's method raises it to take no request now: it has done nothing of the one that it was given.
+
+    The request waits, for any time, and with it all that follow on its queue, until the device calls
+    `Device.resume`. A stop of the queue gives it back to the ring. That is for a plain method: an ``async def`` can
+    wait by itself, and fails its request if it raises this; see `Queue` for requests that are *held*.
+    """
+
+    def __init__(self, message: str = "the device takes no request now") -> None:
+        super().__init__(message)
 
 
 class ProvisionError(VirtioError):

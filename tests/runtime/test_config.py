@@ -13,6 +13,7 @@ from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import LocalError
 from pyvirtio.runtime import ConfigSpace
 from pyvirtio.spec.struct import Struct, be16, le16, le32
+from pyvirtio.testing.served import served
 from tests.support.runner import Scene
 
 
@@ -305,3 +306,39 @@ def test_any_patience_above_zero_is_possible_and_so_is_none(patience: float | No
     device = Network(1)
     device.patience = patience
     assert device.description()
+
+
+# What a device changes in answer to a driver's write.
+
+
+class Selecting(Knobs):
+    """Shows ten times the knob in its state."""
+
+    def config_written(self) -> None:
+        super().config_written()
+        self.update_config(state=10 * self.config.knob)
+
+
+class SelectingDriver(KnobsDriver):
+    pass
+
+
+def test_a_driver_reads_the_answer_to_what_it_wrote_and_is_not_interrupted():
+    with Scene(Selecting()) as scene:
+        scene.start()
+        scene.runner.write_config(0, (7).to_bytes(2, "little"))
+        assert Config.unpack(scene.runner.read_config(0, Config.nbytes)).state == 70
+        assert scene.changes == 0
+        scene.device.update_config(state=1)
+        assert scene.changes == 1
+
+
+def test_a_driver_reads_the_answer_over_a_socket_too(tmp_path):
+    path = str(tmp_path / "s")
+    with served(f"{__file__}:Selecting") as server, open_driver(SelectingDriver, f"vhost-user:{server.path}") as driver:
+        for knob in (3, 4, 3):
+            driver.write_config(knob=knob)
+            assert driver.read_config().as_dict()["state"] == 10 * knob
+    with serving(Selecting(), path), open_driver(SelectingDriver, f"vhost-user:{path}") as driver:
+        driver.write_config(knob=5)
+        assert driver.read_config().as_dict()["state"] == 50

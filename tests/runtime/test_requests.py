@@ -674,7 +674,7 @@ def test_a_turn_of_a_queue_that_stops_ends_although_its_ring_is_not_empty():
     served = RawQueue(raw, device)  # on a clock that hardly moves
     raw.make_available(raw.request(Number(1).pack(), room=4))
     (chain,) = served.queue.pop()
-    served.service._waiting.append(chain)
+    served.service._waiting.chains.append(chain)
     raw.make_available(raw.request(Number(2).pack(), room=4))
     raw.set_avail_ring(0, 15)
     stopped = served.service.stop()

@@ -104,6 +104,7 @@ class Device:
         device.running = set()
         device._config = cls._first_config
         device._tell_config = None
+        device._tell_resumed = None
         device.logs = False
         device.kept_memory = None
         device._logger = None
@@ -115,6 +116,7 @@ class Device:
     running: set[int]
     _config: Struct | None
     _tell_config: Callable[[bytes], None] | None
+    _tell_resumed: Callable[[int], None] | None
     logs: bool
     kept_memory: memoryview | None
     _logger: Any
@@ -152,8 +154,23 @@ class Device:
     def ports(self, queue: OutgoingQueue) -> list[OutgoingPort]:
         """Return the ports of an outgoing queue: as many as it is declared for."""
         if queue not in self._ports:
-            self._ports[queue] = [OutgoingPort(queue.name) for declared in self.each_queue() if declared is queue]
+            self._ports[queue] = [OutgoingPort(queue.name) for _ in self._indexes(queue)]
         return self._ports[queue]
+
+    def _indexes(self, queue: AnyQueue) -> list[int]:
+        return [index for index, declared in enumerate(self.each_queue()) if declared is queue]
+
+    def number_of(self, index: int) -> int:
+        """Return the number of the queue ``index`` among those that are declared by one `Queue` or `OutgoingQueue`."""
+        return self._indexes(self.each_queue()[index]).index(index)
+
+    def resume(self, queue: Queue, number: int = 0) -> None:
+        """Take requests again from a queue whose method raised `NotNow`; where none did, that changes nothing.
+
+        ``number`` is that of the queue among those of the same declaration.
+        """
+        if self._tell_resumed is not None:
+            self._tell_resumed(self._indexes(queue)[number])
 
     @property
     def is_async(self) -> bool:
@@ -189,7 +206,10 @@ class Device:
         """
 
     def config_written(self) -> None:
-        """Do what is to be done when a driver wrote the configuration space; override it."""
+        """Do what is to be done when a driver wrote the configuration space; override it.
+
+        What it changes there is the answer to what the driver wrote: the driver reads it next, and is not interrupted.
+        """
 
     def close(self) -> None:
         """Release what the device holds; override it. It is called when the device is reset or its process ends."""
@@ -226,7 +246,7 @@ class Device:
 
     def retire(self) -> None:
         """Release what belongs to this instance; the runtime calls this when it is done with it."""
-        self._tell_config = None
+        self._tell_config = self._tell_resumed = None
         try:
             self.close()
         finally:
@@ -242,11 +262,12 @@ class Device:
         if self._logger is not None:
             self._logger.info(message, *map(_printable, values))
 
-    # The configuration space.
+    def attach(self, tell_config: Callable[[bytes], None], tell_resumed: Callable[[int], None]) -> None:
+        """Say whom to tell a new content of the configuration space, and the index of a queue that is resumed."""
+        self._tell_config = tell_config
+        self._tell_resumed = tell_resumed
 
-    def attach_config(self, tell: Callable[[bytes], None]) -> None:
-        """Say whom to tell when the device itself changes its configuration space."""
-        self._tell_config = tell
+    # The configuration space.
 
     def load_config(self, data: bytes | bytearray) -> None:
         """Take over the content of the configuration space, as the driver left it."""

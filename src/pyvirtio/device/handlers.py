@@ -42,6 +42,23 @@ def is_generator(method: Any) -> bool:
     return bool(_flags(method) & (_CO_GENERATOR | _CO_ASYNC_GENERATOR))
 
 
+def numbered(method: Callable[..., Any], number: int) -> Callable[[Reader, Writer], Any]:
+    """Return a ``stream`` method that knows its queue: one with a third parameter is given ``number``."""
+    function = getattr(method, "__func__", method)
+    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+        function = wrapped
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_argcount - hasattr(method, "__self__") < 3:
+        return method
+    if is_async(method):
+
+        async def answer_later(reader: Reader, writer: Writer) -> None:
+            await method(reader, writer, number)
+
+        return answer_later
+    return lambda reader, writer: method(reader, writer, number)
+
+
 def stream_handler(method: Callable[[Reader, Writer], Any]) -> Handler:
     """Return the handler for a method that takes a `Reader` and a `Writer`."""
     if is_async(method):

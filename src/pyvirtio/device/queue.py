@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyvirtio.device.device import Device
     from pyvirtio.device.handlers import Handler
     from pyvirtio.device.outgoing import OutgoingPort
-    from pyvirtio.device.streams import Writer
+    from pyvirtio.device.streams import Reader, Writer
     from pyvirtio.spec.struct import Struct
 
     Method = TypeVar("Method", bound=Callable[..., Any])
@@ -94,7 +94,11 @@ class Queue(AnyQueue):
         return self._declare("each", method, instead_of="stream")
 
     def stream(self, method: Method) -> Method:
-        """Let ``method(self, reader, writer)`` answer: bytes in, bytes out; ``async def`` as for `each`."""
+        """Let ``method(self, reader, writer)`` answer: bytes in, bytes out; ``async def`` as for `each`.
+
+        Where there are several equal queues, a third parameter of the method takes the number of the request's queue
+        among them, from 0 on.
+        """
         return self._declare("stream", method, instead_of="each")
 
     def batch(self, method: Method) -> Method:
@@ -157,11 +161,16 @@ class Queue(AnyQueue):
     def _answering(self) -> str:
         return self.methods.get("each") or self.methods.get("stream", "")
 
-    def handler(self, device: object) -> Handler:
-        """Return what has ``device`` answer a chain."""
+    def stream_method(self, device: object, number: int) -> Callable[[Reader, Writer], Any] | None:
+        """Return the ``stream`` method of ``device`` for the queue ``number`` of this declaration, if there is one."""
+        name = self.methods.get("stream")
+        return handlers.numbered(getattr(device, name), number) if name else None
+
+    def handler(self, device: object, number: int = 0) -> Handler:
+        """Return what has ``device`` answer a chain of the queue ``number`` of this declaration."""
+        if (stream := self.stream_method(device, number)) is not None:
+            return handlers.stream_handler(stream)
         method = getattr(device, self._answering)
-        if "stream" in self.methods:
-            return handlers.stream_handler(method)
         assert self.request is not None
         assert self.response is not None
         return handlers.typed_handler(method, self.request, self.response)

@@ -35,7 +35,7 @@ REPORTS = {
     "failed": ("why", "usage"),  # it cannot be
     "done": ("number", "result"),  # a command was carried out
     "broken": ("queue",),  # a queue is not served any more
-    "config": ("changes",),  # the device changed its configuration space
+    "config": ("changes", "notify"),  # the device changed its configuration space; whether the driver is to be told
 }
 """What a worker tells the keeper."""
 

@@ -319,7 +319,7 @@ class Supervisor(DeviceHost):
             changes = [(at, byte) for at, byte in fields["changes"] if at < len(self.config)]
             self.config.apply(changes)
             self._give_changes(changes, by_driver=False, exclude=slot)
-            if self.events is not None:
+            if fields["notify"] and self.events is not None:
                 self.events.config_changed()
         elif kind == "broken" and (queue := self._queues.get(fields["queue"])) is not None:
             self._break(queue)

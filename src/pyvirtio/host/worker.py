@@ -145,7 +145,7 @@ class Worker:
 
     def config_changed(self) -> None:
         """Report it to the keeper, which notifies the driver and the other workers."""
-        self._channel.send("config", changes=self._runner.config_changes)
+        self._channel.send("config", changes=self._runner.config_changes, notify=True)
 
     # What the keeper says. `done` acknowledges it.
 
@@ -227,7 +227,8 @@ class Worker:
 
     def _load_config(self, done: Done, _fds: list[int], changes: list[tuple[int, int]], by_driver: bool) -> None:
         self._runner.config.apply(changes)
-        self._runner.load_config(by_driver=by_driver)
+        if answer := self._runner.load_config(by_driver=by_driver):
+            self._channel.send("config", changes=answer, notify=False)
         done(None)
 
     def _reset(self, done: Done, fds: list[int]) -> None:

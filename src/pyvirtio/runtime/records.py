@@ -86,9 +86,23 @@ class RecordDispatcher:
             return self._queue.pop_records(self._most, *self._sizes)
         return self._queue.pop_records(MAX_SINGLE, *self._sizes) if self.calls else None
 
-    def is_batch(self, number: int) -> bool:
-        """Return whether the batch method is to answer ``number`` records."""
-        return self._batch is not None and number >= self._fewest and not self._pauses
+    def take(self, now: int, report: Callable[[str, str, Exception], object] | None) -> RecordBatch | None:
+        """Return records that are to be answered one by one, perhaps none; None where what waits comes otherwise.
+
+        Those that come first are left to the batch method where that pays. If it fails, which ``report`` is told, all
+        of them are answered again one by one: without ``report``, for what must not be done twice, it is not called.
+        """
+        batch, self.open = self.open, None
+        if batch is not None or (batch := self.pop()) is None:
+            return batch
+        if report and self._batch is not None and len(batch) >= self._fewest and not self._pauses:
+            try:
+                self.answer_batch(batch, now)
+            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
+                self.back_off()
+                text = f"the device's batch method failed, requests are answered singly: {error!r}"
+                report("method-failed", text, error)
+        return batch
 
     def answer_batch(self, batch: RecordBatch, began: int) -> None:
         """Have the batch method answer records, and others that wait behind them; some may be left in the batch.

@@ -3,6 +3,8 @@
 A request is in one of four places: on the ring; *waiting*, popped and not begun; *running*, inside the device's
 method; *answered*, and pushed at the end of the turn. What waits can be given back to the ring, what runs cannot.
 
+A plain method that raises `NotNow` puts its request back to what waits; nothing is begun until the queue is resumed.
+
 After a worker died, what was in flight waits again. A request that was running then has a strike against it, and is
 begun alone: if the worker dies once more, it is known whose fault it was.
 """
@@ -10,13 +12,14 @@ begun alone: if the worker dies once more, it is known whose fault it was.
 from __future__ import annotations
 
 from pyvirtio.device.handlers import StillInUse, accept_outcome, write_outcome
-from pyvirtio.device.streams import open_streams
-from pyvirtio.errors import PeerError
+from pyvirtio.errors import NotNow, PeerError
 from pyvirtio.ring.queue import record_queue, stream_queue
+from pyvirtio.runtime.failures import StruckOut, TookTooLong, WasHeld, write_failure
 from pyvirtio.runtime.in_progress import ANY_TIME, InProgress, Running
 from pyvirtio.runtime.records import RecordDispatcher
 from pyvirtio.runtime.service import SERVING, TIME_SLICE_NS, UNBROKEN, QueueService
 from pyvirtio.runtime.streams import CoroutineDispatcher, StreamDispatcher
+from pyvirtio.runtime.waiting import Waiting
 from pyvirtio.transport import MAXIMUM_STRIKES
 
 TYPE_CHECKING = False
@@ -39,18 +42,6 @@ MAX_CALLS = 32768
 """The most requests that an engine answers by itself before anything else has its turn; time ends it before."""
 
 
-class StruckOut(Exception):
-    """A request ended its worker too often."""
-
-
-class TookTooLong(Exception):
-    """A request took longer than the device's patience."""
-
-
-class WasHeld(Exception):
-    """A request was held when its queue stopped, and its method did not answer it."""
-
-
 class RequestService(QueueService):
     """Serves one queue of requests by the device's method."""
 
@@ -66,21 +57,20 @@ class RequestService(QueueService):
     ) -> None:
         super().__init__(index, queue, notifier, around)
         self._declared = declared
-        self._handler: Handler = declared.handler(device)
+        number = device.number_of(index)
+        self._handler: Handler = declared.handler(device, number)
         self._failure = declared.failure(device)
         self._device = device
-        self._repeated: set[int] = set()
-        """The heads of requests that a dead worker may have given to the method."""
         self._repeatable = device.repeatable if declared.repeatable is None else declared.repeatable
         self._held = declared.held
         self._limit = declared.size
         self._tasks = tasks if declared.is_async(device) else None
         # What an author's code may raise; with coroutines also that what it awaited was cancelled.
         self._failures = (Exception, self._tasks.cancelled) if self._tasks else (Exception,)
-        self._waiting: list[Chain] = []
-        self._alone: list[Chain] = []
+        self._waiting = Waiting()
         self._runs_alone = False
         self._holds = False
+        self._is_paused = False
         self._by_chains = 0  # requests that are taken as chains before the engine steps coroutines again
         self._running = InProgress(
             self._tasks.loop if self._tasks else None,
@@ -95,8 +85,8 @@ class RequestService(QueueService):
         if (records := record_queue(queue)) is not None and RecordDispatcher.suits(declared, device):
             self._records = RecordDispatcher(records, declared, device, self._clock, TIME_SLICE_NS)
         streams = stream_queue(queue)
-        self._streams = StreamDispatcher.suiting(streams, declared, device, self._clock)
-        self._coroutines = CoroutineDispatcher.suiting(streams, declared, device, self._clock, self._tasks)
+        self._streams = StreamDispatcher.suiting(streams, declared, device, number, self._clock)
+        self._coroutines = CoroutineDispatcher.suiting(streams, declared, device, number, self._clock, self._tasks)
         if self._coroutines:
             self._running.parking = self._coroutines.queue
             from weakref import WeakMethod  # slow to import
@@ -107,14 +97,8 @@ class RequestService(QueueService):
 
     def _take_over_unfinished(self) -> None:
         """Take what a dead worker had popped: what has strikes against it is begun alone, or fails."""
-        unfinished, self.queue.unfinished = self.queue.unfinished, []
-        for chain in unfinished:
-            strikes = self.queue.journal.strikes(chain.head)
-            if strikes >= (MAXIMUM_STRIKES if self._repeatable else 1):
-                self._fail(chain, StruckOut(f"the request at descriptor {chain.head} ended its worker {strikes} times"))
-            else:
-                (self._alone if strikes else self._waiting).append(chain)
-                self._repeated.add(chain.head)
+        for chain, strikes in self._waiting.take_over(self.queue, MAXIMUM_STRIKES if self._repeatable else 1):
+            self._fail(chain, StruckOut(f"the request at descriptor {chain.head} ended its worker {strikes} times"))
         if self._answered:
             self._push_answered()
 
@@ -123,19 +107,24 @@ class RequestService(QueueService):
     def _serve(self, now: int, deadline: int) -> None:
         # What must not be done twice is published before the next is begun.
         deadline = deadline if self._repeatable else 0
+        if self._is_paused:
+            if self.state is not SERVING:
+                self._give_back(fail_suspects=True)
+            return
         if self._runs_alone:
             return
-        takes_more = self.state is SERVING and not (self._waiting or self._alone)
+        waiting = self._waiting
+        takes_more = self.state is SERVING and not waiting
         steps_more = takes_more and self._by_chains <= 0
         if self._coroutines and not steps_more and self._coroutines.is_ready():
             self._step_coroutines(self._coroutines, 0, deadline)
-        if self._alone:
+        if waiting.alone:
             if not self._running:
-                self._serve_chains([self._alone.pop(0)], now, 0)
+                waiting.alone[:0] = self._serve_chains([waiting.alone.pop(0)], now, 0)
                 self._runs_alone = bool(self._running)
             return
         if not takes_more:
-            chains = self._waiting
+            chains = waiting.chains
         elif (
             (self._records and self._serve_records(self._records, now, deadline))
             or (self._streams and self._serve_streams(self._streams, deadline))
@@ -146,7 +135,7 @@ class RequestService(QueueService):
             chains = self.queue.pop(min(MAX_POP, self._limit - len(self._running)))
             self._by_chains -= len(chains)
         if chains:
-            self._waiting = self._serve_chains(chains, now, deadline)
+            waiting.chains = self._serve_chains(chains, now, deadline)
 
     def _serve_chains(self, chains: list[Chain], now: int, deadline: int) -> list[Chain]:
         """Begin chains until ``deadline``, at least one; push what is answered; return what was not begun."""
@@ -157,7 +146,9 @@ class RequestService(QueueService):
 
     def has_more(self) -> bool:
         """Return whether there is a request that can be begun now."""
-        if self._runs_alone or self._alone:
+        if self._is_paused:
+            return self.state is not SERVING and bool(self._waiting)
+        if self._runs_alone or self._waiting.alone:
             return not self._running or bool(self._coroutines and self._coroutines.is_ready())
         if self._waiting or (self._records and self._records.open):
             return True
@@ -168,17 +159,20 @@ class RequestService(QueueService):
     def _begin_some(self, chains: list[Chain], now: int, deadline: int) -> int:
         """Begin chains until ``deadline``, at least one; return how many. A method that waits goes on in its task."""
         journal, clock, handler, answered = self.queue.journal, self._clock, self._handler, self._answered
-        tasks = self._tasks
+        tasks, repeated = self._tasks, self._waiting.repeated
         done = 0
         for chain in chains:
             journal.begin(chain.head, now)
-            repeats = self._device.repeats = chain.head in self._repeated
+            repeats = self._device.repeats = chain.head in repeated
             try:
                 if chain.error:
                     raise chain.error
                 work = handler(chain)
                 slot = None if tasks is None or work is None else tasks.begin(work)
             except self._failures as error:
+                if isinstance(error, NotNow) and self._pause(chain):
+                    self._device.repeats = False
+                    break
                 self._fail(chain, error)
             else:
                 if slot is None:
@@ -186,7 +180,7 @@ class RequestService(QueueService):
                 else:
                     self._goes_on(Running(chain, now, slot))
             if repeats:
-                self._repeated.discard(chain.head)
+                repeated.discard(chain.head)
                 self._device.repeats = False
             done += 1
             now = clock()
@@ -200,22 +194,12 @@ class RequestService(QueueService):
 
     def _serve_records(self, records: RecordDispatcher, now: int, deadline: int) -> bool:
         """Answer some records; return False where what waits does not come as records."""
-        batch, fresh, records.open = records.open, records.open is None, None
-        if batch is None and (batch := records.pop()) is None:
+        if (batch := records.take(now, self.report_once if self._repeatable else None)) is None:
             return False
-        # A batch that fails is answered again, one by one: nothing for what must not be done twice.
-        if fresh and self._repeatable and records.is_batch(len(batch)):
-            try:
-                records.answer_batch(batch, now)
-            except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
-                records.back_off()
-                self.report_once(
-                    "method-failed", f"the device's batch method failed, requests are answered singly: {error!r}", error
-                )
         if len(batch) and records.calls:
             self._call_each(records, batch, deadline)
         elif len(batch):
-            self._waiting = [batch.take() for _ in range(len(batch))]
+            self._waiting.chains = [batch.take() for _ in range(len(batch))]
         if not records.is_useful:
             self._records = None
         self._interrupt_if_wanted()
@@ -244,7 +228,10 @@ class RequestService(QueueService):
         try:
             answer(chain, *outcome)
         except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
-            self._fail(chain, error)
+            if isinstance(error, NotNow) and self._pause(chain):
+                self._waiting.chains.insert(0, chain)
+            else:
+                self._fail(chain, error)
         else:
             self._answered.append(chain)
         self._push_answered()
@@ -264,6 +251,23 @@ class RequestService(QueueService):
             self._running.watch()
         self._interrupt_if_wanted()
         return bool(outcome)
+
+    # Pausing: the device takes no request now.
+
+    def _pause(self, chain: Chain) -> bool:
+        """Begin nothing more until the device resumes the queue; False where the method could have waited itself."""
+        if self._tasks:
+            return False
+        self.queue.journal.end(chain.head)
+        chain.written = 0
+        self._is_paused = True
+        return True
+
+    def resume(self) -> None:
+        """Go on where the device paused the queue."""
+        if self._is_paused:
+            self._is_paused = False
+            self._around.wake(self.index)
 
     # Answering later.
 
@@ -351,20 +355,13 @@ class RequestService(QueueService):
             self.report_once("method-failed", f"the device's method failed: {error!r}", error)
         if self._failure is None or chain.error:
             return
-        _, writer = open_streams(chain)
-        try:
-            self._failure(writer)
-        except Exception as own:  # noqa: BLE001  # the author's code may raise anything; the queue goes on
-            chain.written = 0
+        if (own := write_failure(chain, self._failure)) is not None:
             self.report_once("method-failed", f"the device's method for failed requests failed: {own!r}", own)
-        finally:
-            writer.close()
 
     # The end.
 
     def _drop(self) -> None:
         self._waiting.clear()
-        self._alone.clear()
         if self._records is not None:
             self._records.open = None
         self._running.cancel_all()
@@ -373,30 +370,25 @@ class RequestService(QueueService):
         """Un-pop what waits, the newest first, as far as the ring agrees; cancel what is held."""
         if self._records and (batch := self._records.open):
             self._records.open = None
-            self._waiting = [batch.take() for _ in range(len(batch))]
-        by_arrival = sorted(self._waiting + self._alone, key=lambda chain: chain.sequence)
-        while by_arrival and self._may_be_given_back(by_arrival[-1]) and self.queue.unpop(by_arrival[-1]):
-            given_back = by_arrival.pop()
-            self._repeated.discard(given_back.head)
-            (self._alone if given_back in self._alone else self._waiting).remove(given_back)
-        if fail_suspects and self._alone:
-            for chain in self._alone:
-                self._repeated.discard(chain.head)
-                self._fail(chain, StruckOut("its worker ended, and the queue has to stop"))
-            self._alone.clear()
-            self._push_answered()
-        if self._waiting or self._alone:
+            self._waiting.chains += [batch.take() for _ in range(len(batch))]
+        self._waiting.give_back(self.queue, self._may_be_given_back)
+        if fail_suspects or self._is_paused:
+            for chain in self._waiting.pop_all(alone=not self._is_paused):
+                self._fail(chain, StruckOut("it can be neither served nor given back, and the queue has to stop"))
+            if self._answered:
+                self._push_answered()
+        if self._waiting:
             self._around.wake(self.index)
         if self._held:
             self._running.cancel_tasks()
 
     def _may_be_given_back(self, chain: Chain) -> bool:
-        if self._device.kept_size and chain.head in self._repeated:
+        if self._device.kept_size and chain.head in self._waiting.repeated and not self._is_paused:
             return False  # it has to be known as one that comes again, and the ring does not remember that
         return self._repeatable or not self.queue.journal.strikes(chain.head)
 
     def _is_drained(self) -> bool:
-        return not (self._waiting or self._alone or self._running or self._answered or self._holds)
+        return not (self._waiting or self._running or self._answered or self._holds)
 
     def _release(self) -> None:
         self._running.release()

@@ -12,15 +12,14 @@ from __future__ import annotations
 import select
 import time
 
-from pyvirtio.device.queue import OutgoingQueue, Queue
 from pyvirtio.errors import LocalError, PeerError
 from pyvirtio.ring import Journal, SplitLayout, device_queue
 from pyvirtio.ring.engine import engine
 from pyvirtio.runtime.config_space import ConfigSpace
 from pyvirtio.runtime.kicks import Kicks
 from pyvirtio.runtime.mapped_memory import MappedMemory
-from pyvirtio.runtime.requests import RequestService
-from pyvirtio.runtime.runs import Runs, end_of
+from pyvirtio.runtime.runs import Runs, attempt, end_of, retire
+from pyvirtio.runtime.services import service_for
 from pyvirtio.system.eventfd import Notifier
 from pyvirtio.transport import Completion, DeviceHost
 
@@ -85,6 +84,7 @@ class DeviceRunner(DeviceHost):
         self.config = ConfigSpace(self.description.config, self.description.writable)
         self.config_changes: list[Change] = []
         """The bytes of the configuration space that the device changed last."""
+        self._answering: list[Change] | None = None  # what the device changes while it hears of a driver's write
         self.clock = clock
         self._report = report
         self._renew = renew or (lambda: device)
@@ -105,15 +105,13 @@ class DeviceRunner(DeviceHost):
         self.wake_loop: Callable[[], object] = lambda: None
         """Set by whoever owns the loop: called when `step` has something to do without a descriptor saying so."""
         self._loop = loop
-        self._tasks: Tasks | None = None
         self._runs = Runs(loop, report)
         self._io: FileIO | None = None
         self._to_flush: list[Callable[[], object]] = []  # operations that have begun, of which the system must know
         self._is_stepping = False
         self.device = device
-        if device.is_async:
-            self._tasks = self._new_tasks()
-        device.attach_config(self._device_wrote_config)
+        self._tasks = self._new_tasks() if device.is_async else None
+        device.attach(self._device_wrote_config, self._resume)
 
     def _new_tasks(self) -> Tasks:
         if self._loop is None:
@@ -226,6 +224,11 @@ class DeviceRunner(DeviceHost):
             if not self._is_stepping:
                 self.wake_loop()
 
+    def _resume(self, index: int) -> None:
+        """The device takes requests of a queue again."""
+        if (service := self._services.get(index)) is not None:
+            service.resume()
+
     def broken(self, index: int) -> None:
         """Report to the transport that a queue is not served any more."""
         if self.events is not None:
@@ -258,7 +261,8 @@ class DeviceRunner(DeviceHost):
         self._negotiate(setup.features)
         try:
             journal = self._new_journal(setup)
-            service = self._new_service(setup, journal)
+            queue = device_queue(setup, self._memory.table, journal=journal)
+            service = service_for(self.device, index, queue, Notifier(setup.interrupt_fd), self, self._tasks)
         except PeerError as error:
             self.report("queue-broken", f"queue {index} is not served until it is set up again: {error}")
             self.broken(index)
@@ -270,27 +274,11 @@ class DeviceRunner(DeviceHost):
         self._ready.add(index)
         if journal.was_used:
             service.interrupt()
-        self._tell_started(index, resumed=journal.was_used or setup.position != 0)
+        resumed = journal.was_used or setup.position != 0
+        started = self.device.queue_started
+        attempt(lambda: started(index, resumed=resumed), self.report, "method-failed", "queue_started")
         self._runs.start(self.device)
         self.wake_loop()
-
-    def _tell_started(self, index: int, *, resumed: bool) -> None:
-        try:
-            self.device.queue_started(index, resumed=resumed)
-        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the queue runs
-            self.report("method-failed", f"queue_started failed: {error!r}", error)
-
-    def _new_service(self, setup: QueueSetup, journal: Journal) -> QueueService:
-        queue = device_queue(setup, self._memory.table, journal=journal)
-        declared = self.device.each_queue()[setup.index]
-        notifier = Notifier(setup.interrupt_fd)
-        if isinstance(declared, OutgoingQueue):
-            from pyvirtio.runtime.outgoing import OutgoingService  # most devices only answer
-
-            ordinal = self.device.each_queue()[: setup.index].count(declared)
-            return OutgoingService(setup.index, queue, notifier, self, self.device.ports(declared)[ordinal])
-        assert isinstance(declared, Queue)
-        return RequestService(setup.index, queue, notifier, self, declared, self.device, self._tasks)
 
     def _negotiate(self, features: int) -> None:
         if self.device.negotiated != features:
@@ -349,19 +337,26 @@ class DeviceRunner(DeviceHost):
             self.load_config(by_driver=by_driver)
         return Completion.of(None)
 
-    def load_config(self, *, by_driver: bool) -> None:
-        """Let the device know that its configuration space was written."""
+    def load_config(self, *, by_driver: bool) -> list[Change]:
+        """Let the device know that its configuration space was written; return what it changed in answer.
+
+        The driver is not told of that: it has asked, and reads the answer next.
+        """
         self.device.load_config(self.config.content)
-        if not by_driver:
-            return
-        try:
-            self.device.config_written()
-        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the device lives on
-            self.report("config-failed", f"config_written failed: {error!r}", error)
+        answer: list[Change] = []
+        if by_driver:
+            self._answering = answer
+            attempt(self.device.config_written, self.report, "config-failed", "config_written")
+            self._answering = None
+        return answer
 
     def _device_wrote_config(self, data: bytes) -> None:
-        self.config_changes = self.config.replace(data)
-        if self.config_changes and self.events is not None:
+        changes = self.config.replace(data)
+        if self._answering is not None:
+            self._answering += changes
+            return
+        self.config_changes = changes
+        if changes and self.events is not None:
             self.events.config_changed()
 
     def reset(self, kept: memoryview | None = None) -> Completion[None]:
@@ -384,17 +379,11 @@ class DeviceRunner(DeviceHost):
         before, self.device = self.device, self._renew()
         self.keep(kept)
         if self.device is not before:
-            end_of(self._runs.tasks).then(lambda _none: self._retire(before))
+            end_of(self._runs.tasks).then(lambda _none: retire(before, self.report))
         self.config.reset()
-        self.device.attach_config(self._device_wrote_config)
+        self.device.attach(self._device_wrote_config, self._resume)
         self.device.negotiated = 0
         self.device.load_config(self.config.content)
-
-    def _retire(self, device: Device) -> None:
-        try:
-            device.retire()
-        except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the process goes on
-            self.report("close-failed", f"the device's close failed: {error!r}", error)
 
     # The end.
 
@@ -408,6 +397,6 @@ class DeviceRunner(DeviceHost):
         tasks = [*self._runs.tasks, *(self._tasks.close() if self._tasks else ())]
         if self._io is not None:
             tasks += self._io.detach(self)
-        end_of(tasks).then(lambda _none: self._retire(self.device))
+        end_of(tasks).then(lambda _none: retire(self.device, self.report))
         self._epoll.close()
         return tasks

@@ -57,6 +57,19 @@ async def _run(device: Device, earlier: list[asyncio.Task[None]]) -> None:
     await device.run()
 
 
+def attempt(method: Callable[[], object], report: Report, event: str, name: str) -> None:
+    """Call a method of the device that answers no request; report it where it fails, and go on."""
+    try:
+        method()
+    except Exception as error:  # noqa: BLE001  # the author's code may raise anything; the process goes on
+        report(event, f"{name} failed: {error!r}", error)
+
+
+def retire(device: Device, report: Report) -> None:
+    """Have a device release what it holds."""
+    attempt(device.retire, report, "close-failed", "the device's close")
+
+
 def end_of(tasks: Iterable[asyncio.Task[None]]) -> Completion[None]:
     """Return a completion that is done when all of ``tasks`` have ended."""
     ends = []

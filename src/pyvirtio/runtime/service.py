@@ -136,6 +136,9 @@ class QueueService:
         """Return whether a turn would find something to do now; overridden."""
         raise NotImplementedError
 
+    def resume(self) -> None:
+        """The device takes requests again; overridden where it may have refused to."""
+
     # Interrupts.
 
     def change_notifier(self, notifier: Interrupter) -> None:

@@ -33,12 +33,11 @@ class StreamDispatcher:
 
     @classmethod
     def suiting(
-        cls, queue: StreamQueue | None, declared: Queue, device: Device, clock: Callable[[], int]
+        cls, queue: StreamQueue | None, declared: Queue, device: Device, number: int, clock: Callable[[], int]
     ) -> Self | None:
         """Return the dispatcher for a queue, or None where the engine or the method is not made for it."""
-        if queue is None or "stream" not in declared.methods or declared.is_async(device):
-            return None
-        return cls(queue, getattr(device, declared.methods["stream"]), clock)
+        method = declared.stream_method(device, number)
+        return None if queue is None or method is None or declared.is_async(device) else cls(queue, method, clock)
 
     def call(self, limit: int, deadline: int) -> int | Unusual:
         """Have up to ``limit`` requests answered until ``deadline``; return how many were begun, or what is unusual."""
@@ -69,11 +68,12 @@ class CoroutineDispatcher:
         queue: StreamQueue | None,
         declared: Queue,
         device: Device,
+        number: int,
         clock: Callable[[], int],
         tasks: Tasks | None,
     ) -> Self | None:
         """Return the dispatcher for a queue, or None where the engine or the method is not made for it."""
-        method = getattr(device, declared.methods.get("stream", ""), None)
+        method = declared.stream_method(device, number)
         if queue is None or tasks is None or method is None or not is_plainly_async(method):
             return None
         return cls(queue, method, clock, tasks)
