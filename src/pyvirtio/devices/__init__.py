@@ -8,6 +8,7 @@ SHIPPED = {
     "9p": "pyvirtio.devices.ninep:SharedFolder",
     "article": "pyvirtio.devices.article:Article",
     "block": "pyvirtio.devices.block:Block",
+    "console": "pyvirtio.devices.console:Console",
     "echo": "pyvirtio.devices.echo:Echo",
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
