@@ -12,6 +12,7 @@ SHIPPED = {
     "echo": "pyvirtio.devices.echo:Echo",
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
+    "input": "pyvirtio.devices.input:Input",
     "net": "pyvirtio.devices.net:Net",
     "sound": "pyvirtio.devices.sound:Sound",
     "vsock": "pyvirtio.devices.vsock:Vsock",
