@@ -61,3 +61,8 @@ def test_what_a_page_shows_as_a_program_runs_and_prints_what_it_says(name: str, 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == re.findall(r"print\(.*\)  # (.*)", program)
+
+
+def test_the_readme_lists_each_device():
+    listed = re.findall(r"\[([a-z0-9]+)\]\(docs/devices/\1\.md\)", (PAGES.parents[1] / "README.md").read_text())
+    assert sorted(listed) == sorted(SHIPPED)
