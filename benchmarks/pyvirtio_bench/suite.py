@@ -33,12 +33,13 @@ TABLES = {
     "memory": "memory:measure",
     "start": "start:measure",
     "guest": "guest:measure",
+    "console": "console:measure",
     "fio": "fio:measure",
     "net": "net:measure",
     "boot": "boot:measure",
 }
 """What measures each: a module of `tables`, and its function, which is given a `Bench` and returns tables."""
-IN_GUESTS = ("guest", "fio", "net", "boot")
+IN_GUESTS = ("guest", "console", "fio", "net", "boot")
 USUAL = tuple(name for name in TABLES if name not in IN_GUESTS)
 OF_A_SOCKET = ("factorial", "echo", "memory")
 

@@ -17,7 +17,20 @@ from pyvirtio_bench import storage, suite
 from pyvirtio_bench.picture import figures
 from pyvirtio_bench.programs import Programs
 from pyvirtio_bench.runs import Schedule
-from pyvirtio_bench.tables import block, boot, echo, factorial, flatness, guest, memory, net, start, waiting
+from pyvirtio_bench.tables import (
+    block,
+    boot,
+    console,
+    echo,
+    factorial,
+    fio,
+    flatness,
+    guest,
+    memory,
+    net,
+    start,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +135,21 @@ def test_the_network(bench: Bench):
     assert goals_of(table) == list(net.GOALS.values())
     assert [row[-1] for row in table.rows if row[-1]] == [*3 * ["QEMU"], "user-mode Linux"]
     assert all(float(row[3]) > 0 for row in table.rows if row[3])
+
+
+@pytest.mark.guest
+def test_a_serial_port(bench: Bench):
+    [table] = console.measure(bench)
+    assert [row[0] for row in table.rows][2:] == list(console.TITLES.values())
+    assert all(value > 0 for entry in table.data for value in entry["seconds"])
+
+
+@pytest.mark.guest
+def test_fio(bench: Bench, small_image: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fio, "MACHINES", fio.MACHINES[-1:])
+    [table] = fio.measure(bench)
+    assert {row[1] for row in table.rows} > {fio.OURS, fio.MACHINES[0].own}
+    assert all(value > 0 for entry in table.data for value in entry["seconds"])
 
 
 def test_other_lines_of_the_guest_do_not_matter():
