@@ -8,6 +8,7 @@ EVENTS = {
     "engine-slow": "the engine in C is not available; the one in Python runs",
     "io-uring-missing": "io_uring cannot be had; threads wait for the device's files",
     "end-opened": "a device made something on the host to which others connect, such as a pseudo-terminal",
+    "source-failed": "what a device takes its content from failed; it is asked again",
     "connected": "a front-end is connected",
     "disconnected": "the front-end is gone",
     "connection-closed": "the connection was closed by this side: it made no sense, or the front-end does not read",
