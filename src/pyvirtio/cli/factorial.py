@@ -28,12 +28,15 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--quiet", action="store_true", help="print the values alone")
     style.add_argument("--json", action="store_true", help="print one JSON list")
+    style.add_argument("--trace", action="store_true", help="show and explain each step on the ring and on the socket")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the factorial of each number, in order."""
     sys.set_int_max_str_digits(0)  # 20000! has more digits than Python prints by default
+    if options.trace:
+        return _show(options)
     with _driver(options) as driver:
         wrapped = not driver.exact
         answers = zip(options.numbers, driver.factorials(options.numbers), strict=True)
@@ -62,6 +65,22 @@ def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
         name = FactorialDriver.device_name
         transport = VhostUserTransport(backend) if backend else VhostUserTransport.connect(options.socket, device=name)
         yield stack.enter_context(FactorialDriver(transport, features=0 if options.wrap32 else None))
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Compute, and print each step on the way."""
+    from pyvirtio.drivers.factorial import FactorialDriver
+    from pyvirtio.trace.demonstration import demonstrated, told
+
+    with demonstrated(FactorialDriver, "factorial", options.socket, features=0 if options.wrap32 else None) as shown:
+        driver, recorder = shown
+        wrapped = "" if driver.exact else " mod 2**32"
+        answers = list(zip(options.numbers, driver.factorials(options.numbers), strict=True))
+        for line in told(recorder):
+            print(line)
+    for n, value in answers:
+        print(f"{n}!{wrapped} = {value}")
+    return 0
 
 
 def number(text: str) -> int:

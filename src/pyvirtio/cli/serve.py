@@ -41,6 +41,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         default=0,
         help="after each request look for the next one for N microseconds before sleeping: takes a core (default 0)",
     )
+    parser.add_argument("--trace", metavar="FILE", help="record what happens on socket and rings; see pyvirtio trace")
     parser.add_argument(
         "--print-capabilities", action="store_true", help="print what the device is as JSON, for management programs"
     )
@@ -60,18 +61,22 @@ def run(options: argparse.Namespace) -> int:
     if options.socket is None and options.fd is None:
         options.parser.error("say where: --socket PATH, or --fd N for a socket that is open already")
 
-    from pyvirtio.host.serve import serve
-
     where = options.socket if options.fd is None else options.fd
-    serve(
-        options.device,
-        where,
-        workers=options.workers,
-        reload=options.reload,
-        device_id=options.device_id,
-        busy_poll_us=options.poll_us,
-        ready=lambda description: _say_ready(description, where, verbose=options.verbose),
-    )
+    common = {
+        "workers": options.workers,
+        "reload": options.reload,
+        "device_id": options.device_id,
+        "busy_poll_us": options.poll_us,
+        "ready": lambda description: _say_ready(description, where, verbose=options.verbose),
+    }
+    if options.trace is None:
+        from pyvirtio.host.serve import serve
+
+        serve(options.device, where, **common)
+    else:
+        from pyvirtio.trace.serve import serve_traced
+
+        serve_traced(options.device, where, options.trace, **common)
     return 0
 
 

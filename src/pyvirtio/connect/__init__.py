@@ -56,7 +56,7 @@ def open_transport(
     """
     if memory is not None and memory < PAGE:
         raise LocalError(f"memory={memory}: driver and device share at least a page, {PAGE} bytes")
-    shared = {} if memory is None else {"memory": memory}
+    shared: dict[str, Any] = {} if memory is None else {"memory": memory}
     if isinstance(device, Device):
         if reconnect is not None:
             raise LocalError("a device in this process does not go away; leave reconnect out")

@@ -33,16 +33,18 @@ MEMORY = 16 << 20
 
 
 class InProcessTransport(DriverTransport):
-    """Leads a driver to a `Device` object."""
+    """Leads a driver to a `Device` object, which ``new_runner`` runs."""
 
-    def __init__(self, device: Device, memory: int = MEMORY) -> None:
+    def __init__(
+        self, device: Device, memory: int = MEMORY, new_runner: Callable[..., DeviceRunner] = DeviceRunner
+    ) -> None:
         self.device = device
         self.device_id = device.device_id
         self.faults: list[str] = []
         """What the device's runtime reported; it is logged as well, with tracebacks."""
         self._loop, self._own_loop = _loop_for(device)
         try:
-            self.runner = DeviceRunner(device, self._report, loop=self._loop)
+            self.runner = new_runner(device, self._report, loop=self._loop)
         except BaseException:
             if self._own_loop is not None:
                 self._own_loop.close()

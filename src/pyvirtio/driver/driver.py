@@ -129,11 +129,15 @@ class Driver:
         parts = (split.table_size(size), split.available_size(size), split.used_size(size))
         descriptors, available, used = map(arena.allocate, parts)  # aligned to 64 bytes at least
         rings = SplitLayout(memory, size, descriptors, available, used)
-        self.transport.start_queue(QueueSetup(index, size, descriptors, available, used, self.negotiated))
-        ring = SplitDriverQueue(rings, memory, self.negotiated)
+        setup = QueueSetup(index, size, descriptors, available, used, self.negotiated)
+        self.transport.start_queue(setup)
+        ring = self._new_ring(setup, rings)
         queue = BoundQueue(declared, index, ring, self.transport, self._watch)
         self._watch.queues.append(queue)
         return queue
+
+    def _new_ring(self, setup: QueueSetup, rings: SplitLayout) -> SplitDriverQueue:
+        return SplitDriverQueue(rings, self.transport.memory, setup.features)
 
     def _offer_again(self) -> None:
         for queues in self.bound.values():

@@ -12,6 +12,7 @@ import sys
 from pyvirtio.errors import LocalError, VirtioError
 from pyvirtio.host.keeper import Keeper
 from pyvirtio.host.supervisor import Supervisor
+from pyvirtio.runtime import DeviceRunner
 from pyvirtio.server import Server
 from pyvirtio.system import log
 from pyvirtio.vhost_user.backend import BackendSession
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import IO
 
-    from pyvirtio.transport import DeviceDescription, DeviceHost
+    from pyvirtio.transport import DeviceDescription, DeviceHost, Session
 
 MAX_QUEUE_SIZE = 1024
 """The largest queue that QEMU takes; with a larger one it aborts."""
@@ -38,12 +39,15 @@ def serve(
     reload: bool = False,
     device_id: int | None = None,
     busy_poll_us: int = 0,
+    new_runner: Callable[..., DeviceRunner] = DeviceRunner,
+    new_session: Callable[[DeviceHost], Session] | None = None,
     ready: Callable[[DeviceDescription], object] = lambda _description: None,
 ) -> None:
     """Serve the device that ``spec`` names until SIGTERM or SIGINT.
 
     ``where`` is the path of a socket, which is made and in the end removed, or a socket's descriptor: one that listens,
     or one that is connected; then it ends when that closes. ``ready`` is called when front-ends can connect.
+    ``new_runner`` makes what runs the device in a worker, ``new_session`` the protocol of a connection.
 
     Raises:
         LocalError: the device cannot be loaded or served, or the socket not be made.
@@ -52,10 +56,11 @@ def serve(
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with contextlib.ExitStack() as exits:
         listener, connection = _sockets(exits, where)
-        supervisor = Supervisor(spec, workers=workers, device_id=device_id, busy_poll_us=busy_poll_us)
+        runner = (lambda *a, **k: new_runner(*a, busy_poll_us=busy_poll_us, **k)) if busy_poll_us else new_runner
+        supervisor = Supervisor(spec, workers=workers, device_id=device_id, new_runner=runner)
         try:
             check_servable(supervisor.description)
-            server = Server(supervisor, _new_session, listener=listener, connection=connection)
+            server = Server(supervisor, new_session or backend_session, listener=listener, connection=connection)
         except BaseException:
             supervisor.close()
             raise
@@ -72,7 +77,8 @@ def _sockets(exits: contextlib.ExitStack, where: str | int) -> tuple[socket.sock
     return (sock, None) if listens else (None, sock)
 
 
-def _new_session(host: DeviceHost) -> BackendSession:
+def backend_session(host: DeviceHost) -> BackendSession:
+    """Return the protocol of a new connection, which logs what it refuses."""
     return BackendSession(host, log.refused)
 
 
@@ -93,14 +99,14 @@ def check_servable(description: DeviceDescription) -> None:
 
 
 @contextlib.contextmanager
-def backend(spec: str) -> Iterator[socket.socket]:
+def backend(spec: str, new_runner: Callable[..., DeviceRunner] = DeviceRunner) -> Iterator[socket.socket]:
     """Run a back-end process for a device and yield a socket connected to it; it ends with the block."""
     ours, theirs = socket.socketpair()
 
     def run() -> None:
         ours.close()
-        supervisor = Supervisor(spec)
-        Keeper(supervisor, Server(supervisor, _new_session, connection=theirs)).run()
+        supervisor = Supervisor(spec, new_runner=new_runner)
+        Keeper(supervisor, Server(supervisor, backend_session, connection=theirs)).run()
 
     with _process(run), ours:
         theirs.close()

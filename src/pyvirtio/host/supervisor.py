@@ -15,6 +15,7 @@ from pyvirtio.host.slot import START_TIME, WorkerSlot
 from pyvirtio.host.spawn import LifeLine
 from pyvirtio.host.worker import run_worker
 from pyvirtio.host.worker_process import WorkerProcess
+from pyvirtio.runtime import DeviceRunner
 from pyvirtio.runtime.config_space import ConfigSpace
 from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.system import log
@@ -22,7 +23,7 @@ from pyvirtio.transport import MAXIMUM_STRIKES, Completion, DeviceHost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyvirtio.transport import DeviceDescription, FileRegion, QueueSetup
@@ -34,14 +35,23 @@ LONGEST_WAIT = 3600.0
 class Supervisor(DeviceHost):
     """Runs the device that ``spec`` names (see `DeviceLoader`) in ``workers`` processes, at most one a queue.
 
+    ``new_runner`` makes the runner of each; it is called in the worker.
+
     Raises:
         LocalError: the device cannot be loaded; the message says why.
     """
 
-    def __init__(self, spec: str, *, workers: int = 1, device_id: int | None = None, busy_poll_us: int = 0) -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        workers: int = 1,
+        device_id: int | None = None,
+        new_runner: Callable[..., DeviceRunner] = DeviceRunner,
+    ) -> None:
         self._spec = spec
+        self._new_runner = new_runner
         self._device_id = device_id
-        self._busy_poll_us = busy_poll_us
         self._sources: dict[str, bytes] | None = None
         self._life_line = LifeLine()
         self._regions = SharedRegions()
@@ -82,13 +92,9 @@ class Supervisor(DeviceHost):
     def _new_worker(self, changed: bool) -> WorkerProcess:
         """Start a worker that runs the code of the others, or ``changed`` code from the files."""
         spec, device_id, sources = self._spec, self._device_id, None if changed else self._sources
-        busy_poll_us = self._busy_poll_us
-        return WorkerProcess(
-            lambda channel, heartbeat: run_worker(
-                channel, heartbeat, lambda: DeviceLoader(spec, device_id, sources), busy_poll_us
-            ),
-            self._life_line,
-        )
+        load, new_runner = lambda: DeviceLoader(spec, device_id, sources), self._new_runner
+        run = lambda channel, heartbeat: run_worker(channel, heartbeat, load, new_runner)  # noqa: E731  # as short
+        return WorkerProcess(run, self._life_line)
 
     def _await_ready(self, slot: WorkerSlot) -> None:
         """Wait for a first worker, which is not started again when it fails."""

@@ -31,12 +31,12 @@ def run_worker(
     channel: Channel,
     heartbeat: memoryview,
     new_loader: Callable[[], DeviceLoader],
-    busy_poll_us: int,
+    new_runner: Callable[..., DeviceRunner] = DeviceRunner,
 ) -> None:
     """Load the device, introduce it to the keeper, and serve until the keeper says otherwise."""
     try:
         loader = new_loader()
-        worker = Worker(channel, heartbeat, loader, busy_poll_us)
+        worker = Worker(channel, heartbeat, loader, new_runner)
     except LocalError as error:
         channel.send("failed", why=str(error), usage=isinstance(error, UsageError))
         return
@@ -51,7 +51,13 @@ def run_worker(
 class Worker:
     """Runs the queues that the keeper hands over."""
 
-    def __init__(self, channel: Channel, heartbeat: memoryview, loader: DeviceLoader, busy_poll_us: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        heartbeat: memoryview,
+        loader: DeviceLoader,
+        new_runner: Callable[..., DeviceRunner],
+    ) -> None:
         device = loader.new_device()
         self._channel = channel
         self._patience = device.patience
@@ -61,7 +67,7 @@ class Worker:
         self._fds: dict[int, dict[str, int]] = {}
         self._left = False
         self._loop = self._new_loop(device, heartbeat)
-        self._runner = DeviceRunner(
+        self._runner = new_runner(
             device,
             log.warning,
             loop=self._loop,
@@ -69,7 +75,6 @@ class Worker:
             renew=loader.new_device,
             stuck=_die,
             heartbeat=heartbeat,
-            busy_poll_us=busy_poll_us,
         )
         self._runner.events = self
         self._runner.watch(channel.fileno(), self._take_command)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from pyvirtio.device import Device
     from pyvirtio.device.file_io import FileIO
+    from pyvirtio.memory import MemoryTable
+    from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.runtime.config_space import Change
-    from pyvirtio.runtime.service import QueueService
+    from pyvirtio.runtime.service import Interrupter, QueueService
     from pyvirtio.runtime.tasks import Tasks
     from pyvirtio.transport import FileRegion, QueueSetup
 
@@ -261,8 +263,9 @@ class DeviceRunner(DeviceHost):
         self._negotiate(setup.features)
         try:
             journal = self._new_journal(setup)
-            queue = device_queue(setup, self._memory.table, journal=journal)
-            service = service_for(self.device, index, queue, Notifier(setup.interrupt_fd), self, self._tasks)
+            queue = self._new_queue(setup, self._memory.table, journal)
+            notifier = self._new_notifier(index, setup.interrupt_fd)
+            service = service_for(self.device, index, queue, notifier, self, self._tasks)
         except PeerError as error:
             self.report("queue-broken", f"queue {index} is not served until it is set up again: {error}")
             self.broken(index)
@@ -279,6 +282,14 @@ class DeviceRunner(DeviceHost):
         attempt(lambda: started(index, resumed=resumed), self.report, "method-failed", "queue_started")
         self._runs.start(self.device)
         self.wake_loop()
+
+    # What a subclass may put around a queue, when the queue starts: nothing is asked later.
+
+    def _new_queue(self, setup: QueueSetup, memory: MemoryTable, journal: Journal) -> DeviceQueue:
+        return device_queue(setup, memory, journal=journal)
+
+    def _new_notifier(self, _index: int, fd: int) -> Interrupter:
+        return Notifier(fd)
 
     def _negotiate(self, features: int) -> None:
         if self.device.negotiated != features:
@@ -299,7 +310,7 @@ class DeviceRunner(DeviceHost):
     def set_interrupt(self, index: int, fd: int) -> None:
         """Interrupt a queue's driver by another eventfd."""
         if (service := self._services.get(index)) is not None:
-            service.change_notifier(Notifier(fd))
+            service.change_notifier(self._new_notifier(index, fd))
 
     def stop_queue(self, index: int, *, fail_suspects: bool = False) -> Completion[int]:
         """Stop a queue once what was begun is answered.

@@ -32,6 +32,7 @@ EVENTS = {
     "device-refused": "the changed device is not taken, for it is not what the driver knows; the old code goes on",
     "device-unloadable": "the device cannot be loaded",
     "device-reloaded": "the worker runs the changed device",
+    "recording-failed": "a recording could not be written any further; what is recorded goes on",
     "keeper-short": "the keeper could not do something for want of descriptors or memory; it goes on",
     "backend-failed": "the back-end ended",
 }

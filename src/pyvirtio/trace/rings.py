@@ -1,0 +1,288 @@
+"""Reads split rings from outside: what is in them, and what has changed since the last look.
+
+Whoever looks owns neither side, and may be looking at a ring that somebody broke on purpose. So whatever is read is
+bounded, and what makes no sense becomes an event of its own. Nothing here knows where memory comes from.
+"""
+
+from __future__ import annotations
+
+from pyvirtio.errors import PeerError
+from pyvirtio.spec import split
+from pyvirtio.spec.features import Feature
+from pyvirtio.trace.events import SNAP, Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyvirtio.ring.queue import RingSetup
+
+    Read = Callable[[int, int], bytes]
+    """Returns so many bytes at a guest address; raises PeerError or OSError where there are none."""
+
+    Buffers = list[tuple[int, int]]
+
+UNREADABLE = (PeerError, OSError)
+
+MOST_DESCRIPTORS = 4096
+"""The most descriptors that one look follows: a driver may describe many more than it has memory for."""
+
+MOST_BYTES = 1 << 20
+"""The most bytes of buffers that one look reads."""
+
+
+class Chain:
+    """A chain as it is in memory: its descriptors, its buffers, and what is wrong with it, if something is."""
+
+    def __init__(self) -> None:
+        self.descriptors: list[list[int]] = []
+        self.readable: Buffers = []
+        self.writable: Buffers = []
+        self.error = ""
+
+    @property
+    def length(self) -> int:
+        """The bytes that the device may read."""
+        return sum(length for _, length in self.readable)
+
+    @property
+    def room(self) -> int:
+        """The bytes that the device may write."""
+        return sum(length for _, length in self.writable)
+
+
+class Budget:
+    """What one look may still read."""
+
+    def __init__(self) -> None:
+        self.descriptors = MOST_DESCRIPTORS
+        self.bytes = MOST_BYTES
+
+
+class RingReader:
+    """Reads the three areas of a split ring, which ``setup`` places in the memory that ``read`` reads.
+
+    Every method raises PeerError or OSError where an area is not in memory.
+    """
+
+    def __init__(self, read: Read, setup: RingSetup, snap: int = SNAP) -> None:
+        self.read = read
+        self.setup = setup
+        self.size = setup.size
+        self.snap = snap
+
+    def _word(self, address: int) -> int:
+        data = self.read(address, 2)
+        if len(data) < 2:
+            raise PeerError(f"the memory at {address:#x} is gone")
+        return int.from_bytes(data, "little")
+
+    def available(self) -> tuple[int, int, int]:
+        """Return flags, index and used_event of the available ring."""
+        area = self.setup.driver_area
+        return self._word(area), self._word(area + 2), self._word(area + 2 * split.used_event_word(self.size))
+
+    def used(self) -> tuple[int, int, int]:
+        """Return flags, index and avail_event of the used ring."""
+        area = self.setup.device_area
+        return self._word(area), self._word(area + 2), self._word(area + 2 * split.avail_event_word(self.size))
+
+    def head_at(self, index: int) -> int:
+        """Return the head that the available ring has for an index."""
+        return self._word(self.setup.driver_area + 4 + 2 * (index % self.size))
+
+    def used_at(self, index: int) -> tuple[int, int]:
+        """Return the used element for an index: a head, and the bytes written."""
+        data = self.read(self.setup.device_area + 4 + 8 * (index % self.size), 8)
+        if len(data) < 8:
+            raise PeerError("the memory of the used ring is gone")
+        head, written = split.USED_ELEMENT.unpack(data)
+        return head, written
+
+    def chain(self, head: int, budget: Budget | None = None) -> Chain:
+        """Follow a chain; what is wrong with it is in its ``error``."""
+        chain = Chain()
+        budget = budget or Budget()
+        try:
+            self._follow(chain, self.setup.descriptor_area, head, self.size, budget, indirect=False)
+        except UNREADABLE as error:
+            chain.error = str(error)
+        return chain
+
+    def _follow(self, chain: Chain, table: int, index: int, limit: int, budget: Budget, *, indirect: bool) -> None:
+        for _ in range(limit):
+            if index >= limit:
+                chain.error = f"descriptor {index} is beyond its table of {limit} (VIRTIO 1.4, 2.7.5)"
+                return
+            if budget.descriptors <= 0:
+                chain.error = "not followed: too many descriptors came at once"
+                return
+            budget.descriptors -= 1
+            data = self.read(table + split.DESCRIPTOR_SIZE * index, split.DESCRIPTOR_SIZE)
+            if len(data) < split.DESCRIPTOR_SIZE:
+                raise PeerError("the memory of the descriptor table is gone")
+            address, length, flags, following = split.DESCRIPTOR.unpack(data)
+            chain.descriptors.append([index, address, length, flags, following])
+            if flags & split.F_INDIRECT:
+                if indirect or flags & split.F_NEXT:
+                    chain.error = "an indirect descriptor where none may be (VIRTIO 1.4, 2.7.5.3.1)"
+                elif length % split.DESCRIPTOR_SIZE or not 0 < length // split.DESCRIPTOR_SIZE <= self.size:
+                    chain.error = f"an indirect table of {length} bytes (VIRTIO 1.4, 2.7.5.3)"
+                else:
+                    self._follow(chain, address, 0, length // split.DESCRIPTOR_SIZE, budget, indirect=True)
+                return
+            (chain.writable if flags & split.F_WRITE else chain.readable).append((address, length))
+            if not flags & split.F_NEXT:
+                return
+            index = following
+        chain.error = "the chain never ends (VIRTIO 1.4, 2.7.5.2)"
+
+    def content(self, buffers: Buffers, limit: int, budget: Budget | None = None) -> bytes:
+        """Return what is in buffers, up to ``limit`` bytes, and never more than was asked to be recorded."""
+        budget = budget or Budget()
+        left = min(limit, self.snap, budget.bytes)
+        pieces: list[bytes] = []
+        for address, length in buffers:
+            if left <= 0:
+                break
+            try:
+                piece = self.read(address, min(length, left))
+            except UNREADABLE:  # the chain's own check says it, or the device does
+                break
+            pieces.append(piece)
+            left -= len(piece)
+            budget.bytes -= len(piece)
+            if len(piece) < min(length, left + len(piece)):
+                break
+        return b"".join(pieces)
+
+
+class RingFollower:
+    """Tells what happened on a ring between two looks at it.
+
+    Look at the available ring when the driver kicks and at the used ring when the device interrupts, each before the
+    other side knows of it: then nothing has been reused yet. A peer that polls needs no notification and may be faster
+    than we are; then ``missed`` says so. The available ring is followed from index ``at`` on, by default from the
+    position of the set-up.
+    """
+
+    def __init__(self, reader: RingReader, queue: int, at: int | None = None) -> None:
+        self.reader = reader
+        self.queue = queue
+        self._available = reader.setup.position if at is None else at
+        self._used: int | None = None
+        self._wishes: dict[str, tuple[int, int]] = {}
+        self._outstanding: dict[int, Buffers] = {}
+        self._damage = ""
+        self._knows_all = True  # what is outstanding; not where we came late, or missed something
+        self._event_idx = bool(reader.setup.features & Feature.EVENT_IDX)
+
+    def begin(self, at: int) -> list[Event]:
+        """Return the event that the queue was set up, and remember where its used ring begins."""
+        try:
+            _, self._used, _ = self.reader.used()
+        except UNREADABLE as error:
+            return [self._set_up(at), *self._damaged(at, "device", error)]
+        self._knows_all = self._used == self._available
+        return [self._set_up(at)]
+
+    def _set_up(self, at: int) -> Event:
+        setup = self.reader.setup
+        names = ("size", "descriptor_area", "driver_area", "device_area", "features", "position")
+        return Event(at, "driver", "queue", self.queue, **{name: getattr(setup, name) for name in names})
+
+    def look(self, at: int) -> list[Event]:
+        """Return what both sides did since the last look, the driver first."""
+        return self.look_available(at) + self.look_used(at)
+
+    def look_available(self, at: int) -> list[Event]:
+        """Return what the driver did on the available ring since the last look."""
+        try:
+            flags, index, event = self.reader.available()
+            return self._made_available(at, index) + self._wish(at, "driver", flags, event)
+        except UNREADABLE as error:
+            return self._damaged(at, "driver", error)
+
+    def _made_available(self, at: int, index: int) -> list[Event]:
+        number = (index - self._available) & 0xFFFF
+        if number > self.reader.size:
+            # Either we were not fast enough, or the index is wrong. Both look alike from here.
+            self._available = index
+            self._outstanding.clear()
+            self._knows_all = False
+            return [Event(at, "recorder", "missed", self.queue, count=number)]
+        budget, heads, events = Budget(), list[int](), list[Event]()
+        for _ in range(number):
+            head = self.reader.head_at(self._available)
+            heads.append(head)
+            events.append(self.described(at, head, budget))
+            self._available = (self._available + 1) & 0xFFFF
+        if heads:
+            events.append(Event(at, "driver", "available", self.queue, index=index, heads=heads))
+        return events
+
+    def described(self, at: int, head: int, budget: Budget | None = None) -> Event:
+        """Return the event that the driver described a request, and remember the request's buffers."""
+        budget = budget or Budget()
+        chain = self.reader.chain(head, budget)
+        self._outstanding[head] = chain.writable
+        if len(self._outstanding) > self.reader.size:  # a driver that breaks the ring may name any head
+            del self._outstanding[next(iter(self._outstanding))]
+        fields: dict[str, Any] = {
+            "head": head,
+            "chain": chain.descriptors,
+            "length": chain.length,
+            "room": chain.room,
+            "data": self.reader.content(chain.readable, chain.length, budget).hex(),
+        }
+        if chain.error:
+            fields["error"] = chain.error
+        return Event(at, "driver", "descriptors", self.queue, **fields)
+
+    def look_used(self, at: int) -> list[Event]:
+        """Return what the device did on the used ring since the last look."""
+        try:
+            flags, index, event = self.reader.used()
+            return self._made_used(at, index) + self._wish(at, "device", flags, event)
+        except UNREADABLE as error:
+            return self._damaged(at, "device", error)
+
+    def _made_used(self, at: int, index: int) -> list[Event]:
+        before = index if self._used is None else self._used
+        self._used = before
+        number = (index - before) & 0xFFFF
+        if number > self.reader.size:
+            self._used = index
+            return [Event(at, "recorder", "missed", self.queue, count=number)]
+        budget, events = Budget(), list[Event]()
+        for _ in range(number):
+            head, written = self.reader.used_at(self._used)
+            self._used = (self._used + 1) & 0xFFFF
+            writable = self._outstanding.pop(head, None)
+            if writable is None and self._knows_all:
+                said = f"the device returned descriptor {head}, and no request of that name was seen"
+                events.append(Event(at, "device", "damaged", self.queue, error=said))
+            data = self.reader.content(writable or [], written, budget)
+            events.append(Event(at, "device", "used", self.queue, head=head, written=written, data=data.hex()))
+        if number:
+            events.append(Event(at, "device", "used_index", self.queue, index=index))
+        return events
+
+    def _wish(self, at: int, by: str, flags: int, event: int) -> list[Event]:
+        """Return the event that a side changed its wish to be notified, if it did."""
+        wish = (0, event) if self._event_idx else (flags, 0)
+        before = self._wishes.get(by)
+        self._wishes[by] = wish
+        if before is None or before == wish:
+            return []
+        fields = {"event": event} if self._event_idx else {"flags": flags}
+        return [Event(at, by, "suppression", self.queue, **fields)]
+
+    def _damaged(self, at: int, by: str, error: Exception) -> list[Event]:
+        """Return the event that the ring cannot be read; the same damage is told once."""
+        said = str(error)
+        if said == self._damage:
+            return []
+        self._damage = said
+        return [Event(at, by, "damaged", self.queue, error=said)]
