@@ -51,7 +51,6 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
             "config": "its configuration space, in hexadecimal",
         },
     ),
-    "features": ("driver and device agreed on these feature bits", {"features": "all negotiated bits"}),
     "connected": ("a front-end connected", {"connection": "its number, from 1 on"}),
     "disconnected": ("the connection ended", {"connection": "its number", "why": "who ended it, in words"}),
     "message": (

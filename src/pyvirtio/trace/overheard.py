@@ -105,9 +105,9 @@ class Overheard:
 
     # Features and memory.
 
-    def _set_features(self, frame: Frame, at: int) -> list[Event]:
+    def _set_features(self, frame: Frame, _at: int) -> list[Event]:
         self._features = m.Number.unpack(frame.payload).value & ~m.F_PROTOCOL_FEATURES
-        return [Event(at, "driver", "features", features=self._features)]
+        return []
 
     def _set_memory(self, frame: Frame, _at: int) -> list[Event]:
         header, size = m.MemoryHeader.nbytes, m.MemoryRegion.nbytes

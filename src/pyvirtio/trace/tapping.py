@@ -44,7 +44,13 @@ def tap(
         printer = None if output is not None else stack.enter_context(contextlib.closing(Printer()))
         recorder = stack.enter_context(Recorder(printer.path if printer else str(output), snap=snap, limit=limit))
         if device_id is not None:
-            about: dict[str, Any] = {"name": device_name(device_id), "id": device_id, "features": 0, "sizes": [], "config": ""}
+            about: dict[str, Any] = {
+                "name": device_name(device_id),
+                "id": device_id,
+                "features": 0,
+                "sizes": [],
+                "config": "",
+            }
             recorder.note("device", "device", **about)
         listener = stack.enter_context(listen(front))
         tap = stack.enter_context(contextlib.closing(Tap(listener, back, recorder)))

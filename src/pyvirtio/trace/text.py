@@ -167,7 +167,6 @@ def _available(event: Event) -> Iterator[str]:
 
 _SAYINGS: dict[str, Callable[[Event], Iterable[str]]] = {
     "device": _device,
-    "features": lambda event: [f"agrees to the features {event['features']:#x}"],
     "connected": lambda event: [f"connects (connection {event['connection']})"],
     "disconnected": lambda event: [f"connection {event['connection']} is over: {event['why']}"],
     "message": _message,

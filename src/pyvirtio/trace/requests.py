@@ -1,0 +1,93 @@
+"""The requests of a recording: what the driver asked, and what the device answered."""
+
+from __future__ import annotations
+
+from pyvirtio.spec import split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pyvirtio.trace.events import Event
+
+
+class Request:
+    """One request.
+
+    Attributes:
+        queue: the index of its queue.
+        parts: what the device could read, buffer by buffer.
+        rooms: the bytes that it could write, buffer by buffer; ``room`` is all of them.
+        answer: what it wrote; None where the recording ends before that.
+        is_whole: whether nothing of what the driver sent was cut by the recording.
+        asked, answered: when it became available and was used, on the recording's clock.
+    """
+
+    def __init__(self, described: Event) -> None:
+        self.queue = described.queue
+        self.room: int = described["room"]
+        data = bytes.fromhex(described["data"])
+        self.is_whole = len(data) == described["length"] and not described.get("error")
+        chain = described["chain"]
+        self.parts = list(_parts(data, chain))
+        self.rooms = [
+            length for _, _, length, flags, _ in chain if flags & split.F_WRITE and not flags & split.F_INDIRECT
+        ]
+        self.answer: bytes | None = None
+        self.written = 0
+        self.asked = described.at
+        self.answered: int | None = None
+
+    @property
+    def data(self) -> bytes:
+        """What the device could read, as one piece."""
+        return b"".join(self.parts)
+
+    def complete(self, used: Event) -> None:
+        """Take the answer."""
+        self.answer = bytes.fromhex(used["data"])
+        self.written = used["written"]
+        self.answered = used.at
+
+    @property
+    def answer_is_whole(self) -> bool:
+        """Whether the answer is there, and nothing of it was cut."""
+        return self.answer is not None and len(self.answer) == self.written
+
+
+def _parts(data: bytes, chain: list[list[int]]) -> Iterator[bytes]:
+    at = 0
+    for _, _, length, flags, _ in chain:
+        if not flags & (split.F_INDIRECT | split.F_WRITE):
+            yield data[at : at + length]
+            at += length
+
+
+def steps(events: Iterable[Event]) -> Iterator[tuple[str, Request]]:
+    """Yield each request twice: ``("ask", request)`` when it is available, ``("answer", request)`` when it is used.
+
+    What was not seen from its beginning to its end is left out where its part is missing.
+    """
+    described: dict[tuple[int, int], Event] = {}
+    outstanding: dict[tuple[int, int], Request] = {}
+    for event in events:
+        if event.what == "queue":  # a new beginning
+            for names in (described, outstanding):
+                for key in [key for key in names if key[0] == event.queue]:
+                    del names[key]
+        elif event.what == "descriptors":
+            described[event.queue, event["head"]] = event
+        elif event.what == "available":
+            for head in event["heads"]:
+                if (found := described.pop((event.queue, head), None)) is not None:
+                    request = outstanding[event.queue, head] = Request(found)
+                    request.asked = event.at
+                    yield "ask", request
+        elif event.what == "used" and (asked := outstanding.pop((event.queue, event["head"]), None)) is not None:
+            asked.complete(event)
+            yield "answer", asked
+
+
+def requests(events: Iterable[Event]) -> list[Request]:
+    """Return the requests of a recording in the order in which they were asked."""
+    return [request for kind, request in steps(events) if kind == "ask"]
