@@ -175,7 +175,7 @@ def decode(line: bytes | str) -> Event:
         record = json.loads(line)
         at, by, what = record.pop("at"), record.pop("by"), record.pop("what")
         queue = record.pop("queue", NO_QUEUE)
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LocalError(f"this is no event of a recording: {line[:60]!r}") from error
     if not (_is_number(at) and _is_number(queue) and isinstance(by, str) and isinstance(what, str)):
         raise LocalError(f"an event with fields of the wrong type: {line[:60]!r}")

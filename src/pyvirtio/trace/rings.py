@@ -174,7 +174,7 @@ class RingFollower:
         self._used: int | None = None
         self._wishes: dict[str, tuple[int, int]] = {}
         self._outstanding: dict[int, Buffers] = {}
-        self._damage = ""
+        self._damage: dict[str, str] = {}
         self._knows_all = True  # what is outstanding; not where we came late, or missed something
         self._event_idx = bool(reader.setup.features & Feature.EVENT_IDX)
 
@@ -282,7 +282,7 @@ class RingFollower:
     def _damaged(self, at: int, by: str, error: Exception) -> list[Event]:
         """Return the event that the ring cannot be read; the same damage is told once."""
         said = str(error)
-        if said == self._damage:
+        if self._damage.get(by) == said:
             return []
-        self._damage = said
+        self._damage[by] = said
         return [Event(at, by, "damaged", self.queue, error=said)]
