@@ -23,7 +23,7 @@ FORMAT = "pyvirtio-trace"
 VERSION = 1
 """The version of the format. A reader refuses a higher one; fields and events that it does not know it passes over."""
 
-SNAP = 65536
+SNAP = 256 << 10
 """The most bytes of one buffer's content that are recorded, unless told otherwise."""
 
 NO_QUEUE = -1

@@ -45,7 +45,7 @@ class Recorded(Device):
         self._answers: list[dict[bytes, deque[bytes]]] = [defaultdict(deque) for _ in sizes]
         self._outgoing: list[list[Request]] = [[] for _ in sizes]
         for request in requests(recorded.events):
-            if request.answer is None or not request.is_whole:
+            if request.answer is None or not (request.is_whole and request.answer_is_whole):
                 continue
             if request.parts:
                 self._answers[request.queue][request.data].append(request.answer)

@@ -28,7 +28,7 @@ UNREADABLE = (PeerError, OSError)
 MOST_DESCRIPTORS = 4096
 """The most descriptors that one look follows: a driver may describe many more than it has memory for."""
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 4 << 20
 """The most bytes of buffers that one look reads."""
 
 
