@@ -54,8 +54,9 @@ def answers(tap: Tapped, *numbers: int) -> list[int]:
 def test_each_step_is_recorded_and_causes_come_before_effects(server: ServerProcess):
     with tapped(server.path) as tap:
         assert answers(tap, 5) == [120]
-    steps = [event.what for event in tap.events("descriptors", "available", "kick", "used", "used_index", "interrupt")]
-    assert steps[-6:] == ["descriptors", "available", "kick", "used", "used_index", "interrupt"]
+    # The driver may find the answer before the interrupt comes, and leave.
+    steps = [event.what for event in tap.events("descriptors", "available", "kick", "used", "used_index")]
+    assert steps == ["descriptors", "available", "kick", "used", "used_index"]
     (request,) = requests(tap.recording().events)
     assert request.data[:4] == (5).to_bytes(4, "little")
     assert request.answer_is_whole
