@@ -122,7 +122,7 @@ def test_numbers_that_are_none(number: str):
         ["factorial", "--quiet"],
         ["factorial", "--quiet", "--json", "5"],
         ["factorial", "--qui", "5"],
-        ["factorial", "--trace", "5"],
+        ["factorial", "--tarce", "5"],
         ["factorial", "5", "--socket"],
     ],
 )

@@ -157,12 +157,15 @@ def beginning(at: int, wall: int, snap: int = SNAP) -> Event:
     return Event(at, "recorder", "recording", format=FORMAT, version=VERSION, wall=wall, snap=snap)
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(event: Event) -> bytes:
     """Return an event as a line of JSON."""
     record: dict[str, object] = {"at": event.at, "by": event.by, "what": event.what}
     if event.queue != NO_QUEUE:
         record["queue"] = event.queue
-    return json.dumps(record | event.fields, separators=(",", ":")).encode() + b"\n"
+    return _to_json(record | event.fields).encode() + b"\n"
 
 
 def decode(line: bytes | str) -> Event:
