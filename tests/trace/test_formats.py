@@ -170,6 +170,13 @@ def test_a_consoles_bytes_have_an_interface_of_their_own(tshark: Tshark, tmp_pat
     assert [packet["frame.len"] for packet in on(found, "console")] == [["7"], ["5"]]
 
 
+@pytest.mark.guest
+def test_a_large_request_is_cut_to_what_wireshark_takes(tshark: Tshark, tmp_path: Path):
+    found = packets(tshark, tmp_path, recording(45, (0, bytes(200 << 10), 4, b"done")), "frame.len", "frame.cap_len")
+    described = on(found, "rings")[1]
+    assert int(described["frame.cap_len"][0]) < 256 << 10 < int(described["frame.len"][0]) + (64 << 10)
+
+
 @pytest.mark.parametrize("device_id", [*LINKS, 45, 0])
 @pytest.mark.parametrize("size", [0, 1, 7, 30])
 def test_requests_that_are_too_short_for_a_packet_give_none_and_do_no_harm(device_id: int, size: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -213,3 +214,49 @@ def test_the_command_prints_each_step_in_80_columns(server: ServerProcess, tmp_p
     lines = output.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("stores available index 1" in line for line in lines)
+
+
+@pytest.mark.parametrize("garbage", [b"y" * 64, m.Header(1, 5, 1 << 30).pack(), m.Header(1, 1, 0).pack()])
+def test_a_back_end_that_makes_no_sense_ends_its_connection_alone(tmp_path: Path, garbage: bytes):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "b"))
+        listener.listen()
+        listener.settimeout(60)
+        with tapped(str(tmp_path / "b")) as tap:
+            for _ in range(2):
+                with RawFrontend(tap.path) as frontend, listener.accept()[0] as sock:
+                    sock.sendall(garbage)
+                    assert frontend.is_closed()
+        (tmp_path / "b").unlink()
+    assert len(tap.events("disconnected")) == 2
+
+
+def test_a_front_end_that_reads_nothing_holds_up_nobody_but_itself(server: ServerProcess):
+    with tapped(server.path) as tap:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(tap.path)
+            sock.setblocking(False)
+            question = m.Header(m.Request.GET_FEATURES, 1, 0).pack()
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while sent < 50_000_000:
+                    sent += sock.send(question * 1000)
+            assert sent < 50_000_000  # somebody stopped reading
+        assert answers(tap, 5) == [120]
+
+
+def test_a_call_descriptor_that_is_replaced_while_the_device_answers_loses_no_interrupt(server: ServerProcess):
+    with tapped(server.path) as tap, RawFrontend(tap.path) as frontend, SharedMemory() as memory:
+        frontend.negotiate()
+        frontend.share(memory)
+        queue = frontend.queue(memory, 0, size=64)
+        queue.start()
+        for number in range(50):
+            queue.submit(b"\5\0\0\0" + bytes(32))
+            queue.kick()
+            other = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            old, queue.interrupt_fd = queue.interrupt_fd, other
+            assert queue.set_call(), number
+            os.close(old)
+            (answer,) = queue.answers(1)
+            assert answer == b"\x78\0\0\0"

@@ -23,7 +23,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("-o", "--output", metavar="FILE", help="where to record; by default each step is printed")
     parser.add_argument("--device-id", metavar="N", type=positive, help="the virtio id, which no message says")
     parser.add_argument("--snap", metavar="BYTES", type=size, default=256 << 10, help="of each request, at most (256K)")
-    parser.add_argument("--limit", metavar="BYTES", type=size, default=1 << 30, help="of the recording, at most (1G)")
+    parser.add_argument(
+        "--limit", metavar="BYTES", type=size, default=256 << 20, help="of the recording, at most (256M)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log connections")
     parser.set_defaults(run=run)
 

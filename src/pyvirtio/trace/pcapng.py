@@ -61,6 +61,8 @@ CODES = {
 """The events of a ring, by number."""
 
 _MOST_DESCRIPTORS = 256
+_MOST_BYTES = 128 << 10
+"""The bytes of the largest packet, which is cut there; Wireshark refuses a file with one of more than 256 KiB."""
 
 
 def pcapng(recording: Recording) -> Iterator[bytes]:
@@ -135,8 +137,9 @@ def _interface(link: int, name: str) -> bytes:
 
 
 def _packet(interface: int, time: int, data: bytes, way: int) -> bytes:
-    head = struct.pack("<IIIII", interface, time >> 32 & 0xFFFF_FFFF, time & 0xFFFF_FFFF, len(data), len(data))
-    return _block(_PACKET, head + _padded(data) + _option(_FLAGS, struct.pack("<I", way)) + _option(0, b""))
+    kept = data[:_MOST_BYTES]
+    head = struct.pack("<IIIII", interface, time >> 32 & 0xFFFF_FFFF, time & 0xFFFF_FFFF, len(kept), len(data))
+    return _block(_PACKET, head + _padded(kept) + _option(_FLAGS, struct.pack("<I", way)) + _option(0, b""))
 
 
 def _option(code: int, value: bytes) -> bytes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-LIMIT = 1 << 30
+LIMIT = 256 << 20
 """The bytes that a recording has at most, unless told otherwise: a guest decides how much there is to record."""
 
 

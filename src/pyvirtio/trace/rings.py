@@ -181,7 +181,9 @@ class RingFollower:
     def begin(self, at: int) -> list[Event]:
         """Return the event that the queue was set up, and remember where its used ring begins."""
         try:
-            _, self._used, _ = self.reader.used()
+            flags, self._used, event = self.reader.used()
+            self._wish(at, "device", flags, event)
+            self.look_wish(at)
         except UNREADABLE as error:
             return [self._set_up(at), *self._damaged(at, "device", error)]
         self._knows_all = self._used == self._available
@@ -194,7 +196,11 @@ class RingFollower:
 
     def look(self, at: int) -> list[Event]:
         """Return what both sides did since the last look, the driver first."""
-        return self.look_available(at) + self.look_used(at)
+        try:
+            used = self.reader.used()  # before the other one: what is answered in it was available then
+        except UNREADABLE:
+            used = None
+        return self.look_available(at) + self.look_used(at, used)
 
     def look_available(self, at: int) -> list[Event]:
         """Return what the driver did on the available ring since the last look."""
@@ -240,10 +246,15 @@ class RingFollower:
             fields["error"] = chain.error
         return Event(at, "driver", "descriptors", self.queue, **fields)
 
-    def look_used(self, at: int) -> list[Event]:
-        """Return what the device did on the used ring since the last look."""
+    def look_wish(self, at: int) -> list[Event]:
+        """Return whether the driver has changed its wish to be notified since the last look."""
+        flags, _, event = self.reader.available()
+        return self._wish(at, "driver", flags, event)
+
+    def look_used(self, at: int, used: tuple[int, int, int] | None = None) -> list[Event]:
+        """Return what the device did on the used ring since the last look, or up to where ``used`` was read from it."""
         try:
-            flags, index, event = self.reader.used()
+            flags, index, event = used or self.reader.used()
             return self._made_used(at, index) + self._wish(at, "device", flags, event)
         except UNREADABLE as error:
             return self._damaged(at, "device", error)

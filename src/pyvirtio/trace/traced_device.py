@@ -29,6 +29,7 @@ class TracedQueue:
 
     Requests take the way of chains, one object each: what is faster shows nothing on its way. Where
     ``driver_is_traced``, what the driver does is recorded by the driver, and otherwise as far as it is seen from here.
+    ``goes_on`` says that a process that died served the queue before, so that nothing begins anew.
     """
 
     has_records: ClassVar[bool] = False
@@ -42,6 +43,7 @@ class TracedQueue:
         recorder: Recorder,
         *,
         driver_is_traced: bool = False,
+        goes_on: bool = False,
     ) -> None:
         self._inner = inner
         self.size = inner.size
@@ -54,7 +56,7 @@ class TracedQueue:
         reader = RingReader(memory.read, setup, recorder.snap)
         self._follower = RingFollower(reader, setup.index, at=inner.position)
         begin = self._follower.begin(recorder.now())
-        if self._sees_driver:
+        if self._sees_driver and not goes_on:
             recorder.record(begin)
         for chain in inner.unfinished:
             self._follower.described(0, chain.head)
@@ -66,10 +68,12 @@ class TracedQueue:
 
     def pop(self, limit: int = 64) -> list[Chain]:
         """Take up to ``limit`` requests, and record what the driver made available and which of it was taken."""
-        seen = self._follower.look_available(self._recorder.now())
-        if self._sees_driver:
-            self._recorder.record(seen)
-        chains = self._inner.pop(limit)
+        try:
+            chains = self._inner.pop(limit)
+        finally:  # what was popped was available before this look, and its memory is the device's by now
+            seen = self._follower.look_available(self._recorder.now())
+            if self._sees_driver:
+                self._recorder.record(seen)
         for chain in chains:
             self._recorder.note("device", "pop", self._index, head=chain.head, sequence=chain.sequence)
         return chains
@@ -152,8 +156,11 @@ class TracedRunner(DeviceRunner):
             self._recorder.note("driver", "kick", index)
 
     def _new_queue(self, setup: QueueSetup, memory: MemoryTable, journal: Journal) -> DeviceQueue:
+        goes_on = journal.was_used
         inner = super()._new_queue(setup, memory, journal)
-        return TracedQueue(inner, setup, memory, self._recorder, driver_is_traced=self._driver_is_traced)
+        return TracedQueue(
+            inner, setup, memory, self._recorder, driver_is_traced=self._driver_is_traced, goes_on=goes_on
+        )
 
     def _new_notifier(self, index: int, fd: int) -> Interrupter:
         return TracedNotifier(super()._new_notifier(index, fd), index, self._recorder)

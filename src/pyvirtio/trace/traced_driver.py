@@ -82,6 +82,17 @@ class TracedDriverQueue(SplitDriverQueue):
             self._recorder.note("driver", "kick", self._index)
         return needs
 
+    def disable_interrupts(self) -> None:
+        """Let the device know that the driver is looking anyway."""
+        super().disable_interrupts()
+        self._recorder.record(self._follower.look_wish(self._recorder.now()))
+
+    def enable_interrupts(self) -> bool:
+        """Ask for an interrupt at the next used buffer; return whether one is there already."""
+        there = super().enable_interrupts()
+        self._recorder.record(self._follower.look_wish(self._recorder.now()))
+        return there
+
     def reap(self) -> list[tuple[object, int]]:
         """Return what the device gave back."""
         before = self._used_index
