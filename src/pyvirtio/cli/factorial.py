@@ -69,6 +69,7 @@ def _driver(options: argparse.Namespace) -> Iterator[FactorialDriver]:
 
 def _show(options: argparse.Namespace) -> int:
     """Compute, and print each step on the way."""
+    from pyvirtio.devices.factorial import ExactResponse, Request, Response
     from pyvirtio.drivers.factorial import FactorialDriver
     from pyvirtio.trace.demonstration import demonstrated, told
 
@@ -76,7 +77,7 @@ def _show(options: argparse.Namespace) -> int:
         driver, recorder = shown
         wrapped = "" if driver.exact else " mod 2**32"
         answers = list(zip(options.numbers, driver.factorials(options.numbers), strict=True))
-        for line in told(recorder):
+        for line in told(recorder, Request, ExactResponse if driver.exact else Response):
             print(line)
     for n, value in answers:
         print(f"{n}!{wrapped} = {value}")

@@ -7,6 +7,7 @@ import os
 from functools import partial
 
 from pyvirtio.host.serve import backend
+from pyvirtio.spec.features import RING_FEATURES, Feature
 from pyvirtio.system import memory_file
 from pyvirtio.trace.recorder import Recorder, load
 from pyvirtio.trace.text import render
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pyvirtio.driver import Driver
+    from pyvirtio.spec.struct import Struct
 
     D = TypeVar("D", bound=Driver)
 
@@ -41,7 +43,9 @@ def demonstrated(kind: type[D], device: str, socket: str | None = None, **option
             transport: Any = TracedTransport(stack.enter_context(backend(device, runner)), recorder)
         else:
             transport = traced_transport(socket, recorder)
-        driver = traced(kind, recorder, device_is_traced=socket is None)(transport, **options)
+        # Without tables inside tables: a chain in the queue's own table is the easier picture.
+        features = RING_FEATURES & ~Feature.INDIRECT_DESC
+        driver = traced(kind, recorder, device_is_traced=socket is None)(transport, ring_features=features, **options)
         stack.callback(driver.close)
         yield driver, recorder
 
@@ -53,9 +57,8 @@ def _in_memory(stack: contextlib.ExitStack) -> Recorder:
     return Recorder(f"/proc/{os.getpid()}/fd/{fd}")
 
 
-def told(recorder: Recorder) -> Iterator[str]:
-    """Yield what a recorder has up to now, explained."""
+def told(recorder: Recorder, request: type[Struct], answer: type[Struct]) -> Iterator[str]:
+    """Yield what a recorder has up to now, explained; ``request`` and ``answer`` are what passes on the queue."""
     yield from BEGINNING.splitlines()
-    yield ""
-    yield from render(load(recorder.path), explain=True)
+    yield from render(load(recorder.path), explain=True, structures=(request, answer))
     yield ""

@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from pyvirtio.spec.struct import Struct
     from pyvirtio.trace.events import Event, Recording
 
+    Structures = tuple[type[Struct], type[Struct]]
+
 WIDTH = 80
 _INDENT = 22  # behind the time and who it was
 _SHOWN = 48  # bytes of a buffer
 _ROW = 16
 
+_CHAPTERS = {"message": "The two sides meet", "queue": "A queue", "descriptors": "A request and its answer"}
+"""What begins where a kind of step happens first."""
+
 EXPLANATIONS = {
-    "message": "The socket is for setting up only: who can do what, where memory is, where the queues lie. Requests do "
-    "not pass through it.",
+    "message": "The socket is for setting up only: what both sides can do, which memory they share, where the queues "
+    "lie in it. Requests do not pass through it.",
     "queue": "A virtqueue is three areas in memory that both sides share. The driver writes the descriptor table and "
     "the available ring; the device writes the used ring. Neither writes what is the other's, so no lock is needed.",
     "descriptors": "A descriptor says where a buffer lies, how long it is, and which side uses it. Those of a request "
@@ -50,23 +55,26 @@ EXPLANATIONS = {
 """What a step means, for those who meet it first."""
 
 
-def render(recording: Recording, *, explain: bool = False, start: int | None = None) -> Iterator[str]:
+def render(recording: Recording, *, explain: bool = False, structures: Structures | None = None) -> Iterator[str]:
     """Yield the lines of a recording, each of at most `WIDTH` columns.
 
-    Times count from ``start``, in nanoseconds of the recording's clock; by default from its first event.
+    With ``explain``, steps are explained where they happen first. ``structures`` are those of a request and its answer.
     """
-    yield from lines(recording.events, explain=explain, start=recording.start if start is None else start)
+    yield from lines(recording.events, explain=explain, start=recording.start, structures=structures)
     if recording.cut:
         yield "The last line of the recording is not whole: whoever wrote it was ended."
 
 
-def lines(events: Iterable[Event], *, explain: bool, start: int) -> Iterator[str]:
-    """Yield the lines of some events; see `render`."""
+def lines(events: Iterable[Event], *, explain: bool, start: int, structures: Structures | None = None) -> Iterator[str]:
+    """Yield the lines of some events, whose times count from ``start``, in nanoseconds; see `render`."""
     explained: set[str] = set()
     for event in events:
-        if (say := _SAYINGS.get(event.what)) is None:
+        say = _SAYINGS.get(event.what)
+        if say is None or (explain and _is_plain_acknowledgement(event)):
             continue
-        body = list(say(event))
+        body = [*say(event), *_meaning(event, structures)]
+        if explain and event.what in _CHAPTERS and event.what not in explained:
+            yield from ("", f"-- {_CHAPTERS[event.what]} ".ljust(WIDTH, "-"), "")
         time = f"{(event.at - start) / 1000:9.1f}"
         queue = "" if event.queue == NO_QUEUE else f"q{event.queue}"
         margin = f"{time} {event.by:9} {queue:<2}"
@@ -79,6 +87,14 @@ def lines(events: Iterable[Event], *, explain: bool, start: int) -> Iterator[str
             explained.add(event.what)
             for line in textwrap.wrap(EXPLANATIONS[event.what], WIDTH - 6):
                 yield f"    | {line}"
+
+
+def _is_plain_acknowledgement(event: Event) -> bool:
+    """Return whether a message only says that the one before it was dealt with, which a beginner need not read."""
+    if event.what != "message" or not event.get("flags", 0) & m.F_REPLY or event.get("channel"):
+        return False
+    row = m.TABLE.get(event["request"])
+    return row is not None and row.reply is None and event["payload"] == m.Number(0).pack().hex()
 
 
 def _wrapped(text: str) -> list[str]:
@@ -96,6 +112,16 @@ def _dump(data: str) -> Iterator[str]:
         yield f"  … and {len(content) - _SHOWN} bytes more"
 
 
+def _meaning(event: Event, structures: Structures | None) -> Iterator[str]:
+    """Yield what a request or an answer says, where its structure is known."""
+    if structures is None or event.what not in ("descriptors", "used"):
+        return
+    structure = structures[event.what == "used"]
+    data = bytes.fromhex(event["data"])
+    if len(data) >= structure.nbytes:
+        yield f"  = {one_line(repr(structure.unpack(data[: structure.nbytes])))}"
+
+
 def _message(event: Event) -> Iterator[str]:
     name, flags = event["name"], event.get("flags", 0)
     payload = bytes.fromhex(event["payload"])
@@ -105,20 +131,24 @@ def _message(event: Event) -> Iterator[str]:
         yield f"{name}: done" if payload == m.Number(0).pack() else f"{name}: refused"
         return
     content = _content((row.reply if is_reply else row.payload) if row else None, payload)
-    fds = f", with {event['fds']} file descriptor{'s' if event['fds'] > 1 else ''}" if event["fds"] else ""
-    purpose = f" ({row.purpose})" if row and not is_reply else ""
-    yield f"{name}{' answers' if is_reply else ''}{content}{fds}{purpose}"
+    if is_reply:
+        yield f"{name} answers {content}"
+        return
+    yield f"{name}: {row.purpose}" if row else name
+    if event["fds"]:
+        yield f"  with {event['fds']} file descriptor{'s' if event['fds'] > 1 else ''}"
+    yield from (f"  {line}" for line in textwrap.wrap(content, WIDTH - _INDENT - 4))
 
 
 def _content(structure: type[Struct] | None, payload: bytes) -> str:
     """Return the numbers of a payload in words."""
     if structure is None or len(payload) < structure.nbytes:
-        return f" {payload[:8].hex()}" if payload else ""
+        return payload[:8].hex()
     values = structure.unpack(payload[: structure.nbytes]).as_dict()
     shown = {name: str(value) if value < 1 << 16 else f"{value:#x}" for name, value in values.items()}
     if structure is m.Number:
-        return f" {shown['value']}"
-    return " " + ", ".join(f"{name} {value}" for name, value in shown.items() if name != "padding")
+        return shown["value"]
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if name != "padding")
 
 
 def _queue(event: Event) -> Iterator[str]:
