@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,23 @@ from pyvirtio.devices.block import SECTOR
 from pyvirtio.drivers.block import BlockDriver
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.errors import DeviceError
-from pyvirtio.system.fd_passing import send
-from pyvirtio.testing.frontend import RawFrontend, SharedMemory
-from pyvirtio.testing.served import served
+from pyvirtio.system import memory_file
+from pyvirtio.system.fd_passing import receive, send
+from pyvirtio.testing.frontend import RawFrontend, SharedMemory, wait_readable
+from pyvirtio.testing.served import ServerProcess, served
 from pyvirtio.trace.replay import open_device, replay_into
 from pyvirtio.trace.requests import requests
 from pyvirtio.vhost_user import messages as m
+from pyvirtio.vhost_user.framing import close_all
 from pyvirtio.vhost_user.resume import ResumingTransport
+from tests.support.odd_devices import CHANGE
 from tests.support.tapped import Tapped, tapped
+from tests.support.vhost import ask, driven, odd
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from pyvirtio.testing.served import ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,13 @@ def image(tmp_path: Path, rng: random.Random) -> Path:
     path = tmp_path / "disk.img"
     path.write_bytes(rng.randbytes(1 << 20))
     return path
+
+
+class ServerAt(ServerProcess):
+    """A path that is served, for those who want a server."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
 
 def answers(tap: Tapped, *numbers: int) -> list[int]:
@@ -98,6 +109,17 @@ def test_several_queues_and_many_requests_in_flight_are_recorded_whole(image: Pa
     assert missed == 0
     assert seen >= 201
     assert all(request.is_whole and request.answer is not None for request in found)
+
+
+def test_the_back_ends_own_channel_passes_and_is_recorded_and_may_be_replaced():
+    with served(odd()) as server, tapped(server.path) as tap, driven(ServerAt(tap.path)) as queue:
+        for number in range(2):
+            with queue.frontend.open_channel() as channel:
+                assert ask(queue, CHANGE)
+                assert wait_readable(channel.fileno()), number
+                header = m.Header.unpack(channel.recv(m.Header.nbytes))
+                assert header.request == m.CONFIG_CHANGE_MSG
+    assert [event["name"] for event in tap.events("message") if event.get("channel")] == ["CONFIG_CHANGE_MSG"] * 2
 
 
 def test_a_back_end_that_dies_and_comes_back_is_found_again(image: Path, tmp_path: Path, rng: random.Random):
@@ -260,3 +282,100 @@ def test_a_call_descriptor_that_is_replaced_while_the_device_answers_loses_no_in
             os.close(old)
             (answer,) = queue.answers(1)
             assert answer == b"\x78\0\0\0"
+
+
+def test_random_messages_with_random_descriptors_do_the_tap_no_harm(server: ServerProcess, rng: random.Random):
+    with tapped(server.path, snap=4096) as tap:
+        for _ in range(60):
+            with contextlib.ExitStack() as stack, RawFrontend(tap.path) as frontend:
+                fds = descriptors(stack)
+                with contextlib.suppress(OSError):  # the back-end closes where a question has no answer
+                    for _ in range(30):
+                        send_anything(frontend, fds, rng)
+        assert answers(tap, 5) == [120]
+
+
+@contextlib.contextmanager
+def sink(path: Path) -> Iterator[None]:
+    """Serve a back-end that takes everything and says nothing."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def take() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                with sock:
+                    while True:
+                        data, fds = receive(sock, 65536, 16)
+                        close_all(fds)
+                        if not data:
+                            break
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(60)
+            path.unlink()
+
+
+def test_random_messages_do_no_harm_where_the_back_end_takes_them_all(tmp_path: Path, rng: random.Random):
+    with sink(tmp_path / "b"), tapped(str(tmp_path / "b"), snap=4096) as tap:
+        for _ in range(40):
+            with contextlib.ExitStack() as stack, RawFrontend(tap.path) as frontend:
+                fds = descriptors(stack)
+                with contextlib.suppress(OSError):
+                    start_something(frontend, memory=fds[2], kick=fds[4], rng=rng)
+                    for _ in range(200):
+                        send_anything(frontend, fds, rng)
+                        if rng.randrange(4) == 0:
+                            os.eventfd_write(fds[4], 1)
+    assert len(tap.events("disconnected")) == len(tap.events("connected")) > 30
+    kinds = {event.what for event in tap.recording().events}
+    assert {"queue", "damaged"} <= kinds, kinds
+
+
+def descriptors(stack: contextlib.ExitStack) -> list[int]:
+    """Return descriptors of every kind that somebody may send."""
+    reading, writing = os.pipe()
+    memory = [memory_file.create("anything") for _ in range(2)]
+    os.ftruncate(memory[0], 1 << 20)
+    event = os.eventfd(0, os.EFD_NONBLOCK)
+    null = os.open("/dev/null", os.O_RDWR)
+    sockets = [stack.enter_context(sock) for sock in socket.socketpair()]
+    for fd in (reading, writing, *memory, event, null):
+        stack.callback(os.close, fd)
+    return [reading, writing, *memory, event, null, *(sock.fileno() for sock in sockets)]
+
+
+def start_something(frontend: RawFrontend, memory: int, kick: int, rng: random.Random) -> None:
+    """Set up a queue with anything in its ring."""
+    os.pwrite(memory, rng.randbytes(1 << 13), 0)
+    os.pwrite(memory, bytes([0, 0, rng.randrange(64), 0]), 0x1000)  # an available index that can be
+    os.pwrite(memory, bytes(4), 0x1800)
+    region = m.SingleRegion(0, 0, 1 << 20, 1 << 32, 0)
+    frontend.send(m.Request.ADD_MEM_REG, region, [memory])
+    frontend.send(m.Request.SET_VRING_NUM, m.VringState(0, 64))
+    frontend.send(m.Request.SET_VRING_ADDR, m.VringAddr(0, 0, 1 << 32, (1 << 32) + 0x1800, (1 << 32) + 0x1000, 0))
+    frontend.send(m.Request.SET_VRING_KICK, m.Number(0), [kick])
+
+
+LARGE = [0, 1, 2, 0xFF, 0x1000, 1 << 20, (1 << 32) - 1, 1 << 63, (1 << 64) - 1]
+
+
+def send_anything(frontend: RawFrontend, fds: list[int], rng: random.Random) -> None:
+    request = rng.choice([2, 5, 5, 8, 9, 9, 10, 12, 12, 13, 14, 16, 18, 21, 34, 37, 37, 38, rng.randrange(64)])
+    numbers = [rng.choice(LARGE) for _ in range(rng.choice([0, 1, 1, 2, 5, 5, rng.randrange(34)]))]
+    if request == m.Request.SET_MEM_TABLE and numbers:
+        numbers[0] = len(numbers) // 4
+    payload = b"".join(number.to_bytes(8, "little") for number in numbers)
+    if request in (8, 10, 18, 9):
+        payload = rng.randrange(3).to_bytes(4, "little") + payload[: rng.choice([4, 4, 36])].ljust(4, b"\0")
+    sent = [rng.choice(fds) for _ in range(rng.choice([0, 1, 1, 2, 8]))]
+    frontend.send(request, payload, sent, flags=rng.choice([1, 1, 9]))

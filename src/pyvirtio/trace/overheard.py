@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from pyvirtio.errors import PeerError, ShortData
+from pyvirtio.errors import PeerError, ShortData, VirtioError
 from pyvirtio.memory.table import MAXIMUM_REGIONS
 from pyvirtio.spec import split
 from pyvirtio.spec.features import Feature
@@ -100,7 +100,7 @@ class Overheard:
     def _heed(self, heard: Heard, frame: Frame, at: int, by: str) -> list[Event]:
         try:
             return heard(frame, at)
-        except (PeerError, OSError) as error:
+        except (VirtioError, OSError) as error:
             return [Event(at, by, "damaged", error=f"message {frame.request} makes no sense here: {error}")]
 
     # Features and memory.
@@ -234,7 +234,10 @@ class Overheard:
         return QueueSetup(index, ring.size, table, available, used, self._features, position=ring.position)
 
     def _read(self, address: int, length: int) -> bytes:
-        return read_memory(self._regions, address, length)
+        try:
+            return read_memory(self._regions, address, length)
+        except OverflowError as error:  # an offset that no file has
+            raise PeerError(f"{length} bytes at {address:#x} lie beyond what a file can have") from error
 
     def _close_regions(self) -> None:
         close_regions(self._regions)

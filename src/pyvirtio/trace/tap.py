@@ -135,8 +135,9 @@ class Connection:
 
     def _listen_to_channel(self, frame: Frame) -> None:
         """Stand between both sides on the back-end's own channel, too."""
-        if not stat.S_ISSOCK(os.fstat(frame.fds[0]).st_mode) or len(self._sockets) > 2:
+        if not stat.S_ISSOCK(os.fstat(frame.fds[0]).st_mode):
             return
+        self._drop_channel()
         front = socket.socket(fileno=frame.fds[0])
         back, theirs = socket.socketpair()
         frame.fds[0] = theirs.detach()
@@ -201,8 +202,8 @@ class Connection:
 
     def _drop_channel(self) -> None:
         for sock in self._sockets[2:]:
-            self._epoll.unregister(sock)
-            self._polled.pop(sock.fileno(), None)
+            if self._polled.pop(sock.fileno(), None) is not None:
+                self._epoll.unregister(sock)
         for relay in self._relays[2:]:
             relay.close()
         for sock in self._sockets[2:]:
