@@ -53,7 +53,7 @@ def work(machine: Guest, image: Path) -> None:
 def check(tap: Tapped, image: Path, front_end: str) -> None:
     """Check that what the guest did is in the recording, and right."""
     recording = tap.recording()
-    found = [request for request in requests(recording.events) if request.is_whole and request.answer is not None]
+    found = [request for request in requests(recording.events) if request.is_whole and request.answer_is_whole]
     content = image.read_bytes()
     written = [request for request in found if Header.unpack(request.data[:16]).as_dict()["type"] == WRITE]
     assert any(b"seen" in request.data for request in written)

@@ -15,12 +15,13 @@ from pyvirtio.drivers.block import BlockDriver
 from pyvirtio.drivers.factorial import FactorialDriver
 from pyvirtio.errors import DeviceError, LocalError, NegotiationError
 from pyvirtio.testing.served import served
-from pyvirtio.trace.events import Recording, beginning, encode
-from pyvirtio.trace.recorded import Recorded
+from pyvirtio.trace.events import Event, Recording, beginning, encode
+from pyvirtio.trace.messages import message
+from pyvirtio.trace.recorded import Recorded, configuration
 from pyvirtio.trace.recorder import Recorder, load
 from pyvirtio.trace.replay import open_device, replay_into
 from pyvirtio.trace.traced_driver import traced, traced_transport
-from tests.support.tapped import tapped
+from pyvirtio.vhost_user import messages as m
 
 
 class Number(Struct):
@@ -105,18 +106,26 @@ def test_a_driver_meets_the_recorded_device(file: Path):
 def test_a_recorded_disk_is_read_again(tmp_path: Path, rng):
     image, file = tmp_path / "disk.img", tmp_path / "run.jsonl"
     image.write_bytes(rng.randbytes(64 << 10))
-    with served(f"block,path={image}") as server, tapped(server.path, file) as tap:
-        with open_driver(BlockDriver, f"vhost-user:{tap.path}") as disk:
-            assert disk.size == 64 << 10
-            content = disk.read(0, 64 << 10)
-            identity = disk.identify()
-        assert content == image.read_bytes()
-    recorded = Recorded(file)
-    recorded.device_id = 2
-    with open_driver(BlockDriver, recorded) as disk:
+    with (
+        served(f"block,path={image}", "--trace", str(file)) as server,
+        open_driver(BlockDriver, f"vhost-user:{server.path}") as disk,
+    ):
+        content = disk.read(0, 64 << 10)
+        identity = disk.identify()
+    assert content == image.read_bytes()
+    with open_driver(BlockDriver, Recorded(file)) as disk:
         assert disk.size == 64 << 10
         assert disk.read(0, 64 << 10) == content
         assert disk.identify() == identity
+
+
+def test_the_configuration_space_is_pieced_together_from_what_drivers_read():
+    def reply(offset: int, data: bytes) -> Event:
+        payload = m.ConfigHeader(offset, len(data)).pack() + data
+        return message(1, "back-end", m.Request.GET_CONFIG, m.F_REPLY | m.VERSION, payload, 0)
+
+    events = [beginning(0, 0), reply(4, b"efgh"), reply(0, b"ab"), reply(250, b"much too far"), reply(0, b"")]
+    assert configuration(Recording(map(encode, events))) == b"ab\0\0efgh"
 
 
 def test_what_a_device_said_by_itself_is_said_again(tmp_path: Path):

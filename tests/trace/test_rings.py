@@ -118,6 +118,45 @@ def test_a_changed_wish_to_be_notified_is_told(features: int):
     assert watched.look() == []
 
 
+def test_an_answer_that_no_interrupt_announces_is_told_as_late_when_it_is_found_again():
+    watched = Watched()
+    watched.follower.begin(0)
+    watched.ring.set_descriptor(0, DATA, 4, WRITE)
+    watched.offer(0)
+    watched.look()
+    watched.use((0, 4))
+    assert watched.follower.look(7, announced=False) == []
+    used, _ = watched.follower.look(7, announced=False)
+    assert used["late"]
+    watched.offer(0)
+    watched.use((0, 4))
+    assert kinds(watched.follower.look(7, announced=False)) == ["descriptors", "available"]
+    used, _ = watched.look()
+    assert used.get("late") is None
+
+
+def test_a_request_that_was_answered_before_it_was_seen_is_late_and_the_next_one_of_its_name_is_not():
+    watched = Watched()
+    watched.follower.begin(0)
+    watched.ring.set_descriptor(3, DATA, 4, WRITE)
+    watched.offer(3, 3)
+    watched.use((3, 4))
+    first, second, _, used, index = watched.look()
+    assert (first.get("late"), second.get("late")) == (True, None)
+    assert (used["head"], index["index"]) == (3, 1)
+    watched.use((3, 4))
+    assert kinds(watched.look()) == ["used", "used_index"]
+
+
+def test_what_is_remembered_of_a_driver_that_names_one_head_for_ever_is_bounded():
+    watched = Watched()
+    watched.follower.begin(0)
+    for _ in range(1000):
+        watched.offer(0)
+        watched.look()
+    assert sum(map(len, watched.follower._outstanding.values())) <= 2 * SIZE
+
+
 # What is wrong in them.
 
 

@@ -86,6 +86,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
             "room": "the bytes that the device may write",
             "data": "what the device may read, in hexadecimal; shorter than `length` where it was cut",
             "error": "what is wrong with the chain, where something is",
+            "late": "true where it was answered before it was seen: the driver may have reused its memory by then",
         },
     ),
     "available": (
@@ -100,6 +101,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
             "head": "the request's head",
             "written": "the bytes that the device says it wrote",
             "data": "what is in the buffers for the device to write, up to `written`, in hexadecimal",
+            "late": "true where no interrupt announced it: the driver may have reused its memory before it was seen",
         },
     ),
     "used_index": ("the device stored the used index: the driver may take what is before it", {"index": "the new one"}),
@@ -246,8 +248,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("data", "payload", "config", "name", "error", "why"), str),
     **dict.fromkeys(("heads", "chain", "sizes"), list),
     "channel": bool,
+    "late": bool,
 }
-_OPTIONAL = {"error", "channel", "flags", "event"}
+_OPTIONAL = {"error", "channel", "flags", "event", "late"}
 
 
 def check(event: Event) -> None:

@@ -194,7 +194,7 @@ class Overheard:
 
     def kicked(self, index: int, at: int) -> list[Event]:
         """Return what is new on a queue whose driver kicks; call it before the device is kicked."""
-        return [*self.look(index, at), Event(at, "driver", "kick", index)]
+        return [*self.look(index, at, announced=False), Event(at, "driver", "kick", index)]
 
     def interrupted(self, index: int, at: int) -> list[Event]:
         """Return what is new on a queue whose device interrupts; call it before the driver is interrupted."""
@@ -204,13 +204,13 @@ class Overheard:
         """Return what is new on a queue that the device has given up."""
         return [*self.look(index, at), Event(at, "device", "error", index)]
 
-    def look(self, index: int, at: int) -> list[Event]:
-        """Return what happened on a queue since the last look."""
+    def look(self, index: int, at: int, *, announced: bool = True) -> list[Event]:
+        """Return what happened on a queue since the last look; see `RingFollower.look`."""
         ring = self.rings.get(index)
         if ring is None or not ring.started or ring.gave_up:
             return []
         if ring.follower is not None:
-            return ring.follower.look(at)
+            return ring.follower.look(at, announced=announced)
         if ring.address is None:
             return []
         try:

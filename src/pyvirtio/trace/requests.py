@@ -19,7 +19,7 @@ class Request:
         parts: what the device could read, buffer by buffer.
         rooms: the bytes that it could write, buffer by buffer; ``room`` is all of them.
         answer: what it wrote; None where the recording ends before that.
-        is_whole: whether nothing of what the driver sent was cut by the recording.
+        is_whole: whether what the driver sent is known for certain, and to its end.
         asked, answered: when it became available and was used, on the recording's clock.
     """
 
@@ -27,7 +27,7 @@ class Request:
         self.queue = described.queue
         self.room: int = described["room"]
         data = bytes.fromhex(described["data"])
-        self.is_whole = len(data) == described["length"] and not described.get("error")
+        self.is_whole = len(data) == described["length"] and not described.get("error") and not described.get("late")
         chain = described["chain"]
         self.parts = list(_parts(data, chain))
         self.rooms = [
@@ -35,6 +35,7 @@ class Request:
         ]
         self.answer: bytes | None = None
         self.written = 0
+        self.is_late = False
         self.asked = described.at
         self.answered: int | None = None
 
@@ -47,12 +48,13 @@ class Request:
         """Take the answer."""
         self.answer = bytes.fromhex(used["data"])
         self.written = used["written"]
+        self.is_late = bool(used.get("late"))
         self.answered = used.at
 
     @property
     def answer_is_whole(self) -> bool:
-        """Whether the answer is there, and nothing of it was cut."""
-        return self.answer is not None and len(self.answer) == self.written
+        """Whether the answer is known for certain, and to its end."""
+        return self.answer is not None and len(self.answer) == self.written and not self.is_late
 
 
 def _parts(data: bytes, chain: list[list[int]]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from pyvirtio.trace.events import SNAP, Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from pyvirtio.ring.queue import RingSetup
@@ -173,7 +173,9 @@ class RingFollower:
         self._available = reader.setup.position if at is None else at
         self._used: int | None = None
         self._wishes: dict[str, tuple[int, int]] = {}
-        self._outstanding: dict[int, Buffers] = {}
+        self._noticed = 0  # how far the used ring was at the last look
+        self._outstanding: dict[int, list[Buffers]] = {}  # by head, the oldest first
+        self._number = 0
         self._damage: dict[str, str] = {}
         self._knows_all = True  # what is outstanding; not where we came late, or missed something
         self._event_idx = bool(reader.setup.features & Feature.EVENT_IDX)
@@ -182,6 +184,7 @@ class RingFollower:
         """Return the event that the queue was set up, and remember where its used ring begins."""
         try:
             flags, self._used, event = self.reader.used()
+            self._noticed = self._used
             self._wish(at, "device", flags, event)
             self.look_wish(at)
         except UNREADABLE as error:
@@ -194,47 +197,76 @@ class RingFollower:
         names = ("size", "descriptor_area", "driver_area", "device_area", "features", "position")
         return Event(at, "driver", "queue", self.queue, **{name: getattr(setup, name) for name in names})
 
-    def look(self, at: int) -> list[Event]:
-        """Return what both sides did since the last look, the driver first."""
-        try:
-            used = self.reader.used()  # before the other one: what is answered in it was available then
-        except UNREADABLE:
-            used = None
-        return self.look_available(at) + self.look_used(at, used)
+    def look(self, at: int, *, announced: bool = True) -> list[Event]:
+        """Return what both sides did since the last look, the driver first.
 
-    def look_available(self, at: int) -> list[Event]:
-        """Return what the driver did on the available ring since the last look."""
+        ``announced`` says that what the device did is about to be announced by an interrupt, or that no other look
+        follows. An answer that nobody announced is told at the second look that finds it, as ``late``: an interrupt may
+        still be on its way at the first one.
+        """
+        try:
+            flags, index, event = self.reader.used()  # before the other ring: what is answered here was available then
+            returned = self._returned(index)
+        except UNREADABLE as error:
+            return self.look_available(at) + self._damaged(at, "device", error)
+        events = self.look_available(at, self._unseen(returned))
+        noticed, self._noticed = self._noticed, index
+        upto = index if announced or returned is None else noticed
+        return events + self._answered(at, returned, upto, late=not announced) + self._wish(at, "device", flags, event)
+
+    def _returned(self, index: int) -> list[tuple[int, int]] | None:
+        """Return the used elements up to an index; None where they are more than a ring has."""
+        if self._used is None:
+            self._used = self._noticed = index
+        first = self._used
+        number = (index - first) & 0xFFFF
+        if number > self.reader.size:
+            return None
+        return [self.reader.used_at(first + place) for place in range(number)]
+
+    def _unseen(self, returned: list[tuple[int, int]] | None) -> dict[int, int]:
+        """Return how many requests of each head were answered that were not seen before they were."""
+        counts: dict[int, int] = {}
+        for head, _ in returned or ():
+            counts[head] = counts.get(head, 0) + 1
+        return {head: count - len(self._outstanding.get(head, ())) for head, count in counts.items()}
+
+    def look_available(self, at: int, answered: dict[int, int] | None = None) -> list[Event]:
+        """Return what the driver did on the available ring since the last look.
+
+        ``answered`` has the heads of requests that are answered already, and how many of each: the driver may have
+        reused what described them, so they are ``late``.
+        """
         try:
             flags, index, event = self.reader.available()
-            return self._made_available(at, index) + self._wish(at, "driver", flags, event)
+            return self._made_available(at, index, answered or {}) + self._wish(at, "driver", flags, event)
         except UNREADABLE as error:
             return self._damaged(at, "driver", error)
 
-    def _made_available(self, at: int, index: int) -> list[Event]:
+    def _made_available(self, at: int, index: int, answered: dict[int, int]) -> list[Event]:
         number = (index - self._available) & 0xFFFF
         if number > self.reader.size:
             # Either we were not fast enough, or the index is wrong. Both look alike from here.
             self._available = index
-            self._outstanding.clear()
-            self._knows_all = False
+            self._forget()
             return [Event(at, "recorder", "missed", self.queue, count=number)]
         budget, heads, events = Budget(), list[int](), list[Event]()
         for _ in range(number):
             head = self.reader.head_at(self._available)
             heads.append(head)
-            events.append(self.described(at, head, budget))
+            late = answered.get(head, 0) > 0
+            answered[head] = answered.get(head, 0) - 1
+            events.append(self.described(at, head, budget, late=late))
             self._available = (self._available + 1) & 0xFFFF
         if heads:
             events.append(Event(at, "driver", "available", self.queue, index=index, heads=heads))
         return events
 
-    def described(self, at: int, head: int, budget: Budget | None = None) -> Event:
+    def described(self, at: int, head: int, budget: Budget | None = None, *, late: bool = False) -> Event:
         """Return the event that the driver described a request, and remember the request's buffers."""
         budget = budget or Budget()
         chain = self.reader.chain(head, budget)
-        self._outstanding[head] = chain.writable
-        if len(self._outstanding) > self.reader.size:  # a driver that breaks the ring may name any head
-            del self._outstanding[next(iter(self._outstanding))]
+        self._remember(head, chain.writable)
         fields: dict[str, Any] = {
             "head": head,
             "chain": chain.descriptors,
@@ -244,41 +276,68 @@ class RingFollower:
         }
         if chain.error:
             fields["error"] = chain.error
+        if late:
+            fields["late"] = True
         return Event(at, "driver", "descriptors", self.queue, **fields)
+
+    def _remember(self, head: int, writable: Buffers) -> None:
+        """Keep a request's buffers until it is answered; a driver that breaks the ring may name any head any often."""
+        self._number += 1
+        if self._number > 2 * self.reader.size:
+            self._forget()
+        self._outstanding.setdefault(head, []).append(writable)
+
+    def _forget(self) -> None:
+        self._outstanding.clear()
+        self._number = 0
+        self._knows_all = False
 
     def look_wish(self, at: int) -> list[Event]:
         """Return whether the driver has changed its wish to be notified since the last look."""
         flags, _, event = self.reader.available()
         return self._wish(at, "driver", flags, event)
 
-    def look_used(self, at: int, used: tuple[int, int, int] | None = None) -> list[Event]:
-        """Return what the device did on the used ring since the last look, or up to where ``used`` was read from it."""
+    def look_used(self, at: int) -> list[Event]:
+        """Return what the device did on the used ring since the last look."""
         try:
-            flags, index, event = used or self.reader.used()
-            return self._made_used(at, index) + self._wish(at, "device", flags, event)
+            flags, index, event = self.reader.used()
+            returned = self._returned(index)
+            return self._answered(at, returned, index, late=False) + self._wish(at, "device", flags, event)
         except UNREADABLE as error:
             return self._damaged(at, "device", error)
 
-    def _made_used(self, at: int, index: int) -> list[Event]:
-        before = index if self._used is None else self._used
-        self._used = before
-        number = (index - before) & 0xFFFF
-        if number > self.reader.size:
-            self._used = index
-            return [Event(at, "recorder", "missed", self.queue, count=number)]
+    def _answered(self, at: int, returned: list[tuple[int, int]] | None, upto: int, *, late: bool) -> list[Event]:
+        """Return the events of used elements up to an index."""
+        assert self._used is not None
+        if returned is None:
+            self._used = self._noticed = upto
+            self._knows_all = False
+            return [Event(at, "recorder", "missed", self.queue, count=self.reader.size + 1)]
         budget, events = Budget(), list[Event]()
-        for _ in range(number):
-            head, written = self.reader.used_at(self._used)
-            self._used = (self._used + 1) & 0xFFFF
-            writable = self._outstanding.pop(head, None)
-            if writable is None and self._knows_all:
-                said = f"the device returned descriptor {head}, and no request of that name was seen"
-                events.append(Event(at, "device", "damaged", self.queue, error=said))
-            data = self.reader.content(writable or [], written, budget)
-            events.append(Event(at, "device", "used", self.queue, head=head, written=written, data=data.hex()))
+        number = (upto - self._used) & 0xFFFF
+        for head, written in returned[:number]:
+            events += self._one_answered(at, head, written, budget, late=late)
+        self._used = upto
         if number:
-            events.append(Event(at, "device", "used_index", self.queue, index=index))
+            events.append(Event(at, "device", "used_index", self.queue, index=upto))
         return events
+
+    def _one_answered(self, at: int, head: int, written: int, budget: Budget, *, late: bool) -> Iterator[Event]:
+        known = self._outstanding.get(head)
+        writable: Buffers = []
+        if known is not None:
+            writable = known.pop(0)
+            self._number -= 1
+            if not known:
+                del self._outstanding[head]
+        if known is None and self._knows_all:
+            said = f"the device returned descriptor {head}, and no request of that name was seen"
+            yield Event(at, "device", "damaged", self.queue, error=said)
+        fields: dict[str, Any] = {"head": head, "written": written}
+        fields["data"] = self.reader.content(writable, written, budget).hex()
+        if late:
+            fields["late"] = True
+        yield Event(at, "device", "used", self.queue, **fields)
 
     def _wish(self, at: int, by: str, flags: int, event: int) -> list[Event]:
         """Return the event that a side changed its wish to be notified, if it did."""

@@ -216,7 +216,7 @@ class Connection:
     def look(self) -> None:
         """Look at every queue, for what nobody was notified of."""
         now = self._recorder.now()
-        events = [event for index in self._heard.rings for event in self._heard.look(index, now)]
+        events = [event for index in self._heard.rings for event in self._heard.look(index, now, announced=False)]
         if events:
             self.busy_until = time.monotonic() + LOOK_ON
             self._recorder.record(events)
@@ -232,6 +232,7 @@ class Connection:
 
     def close(self) -> None:
         """End the connection on both sides."""
+        self.look()  # what it finds at the second time is told as late
         self.look()
         for wire in self._wires.values():
             self._forget(wire)
