@@ -11,6 +11,7 @@ from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.spec.features import Feature
 from pyvirtio.testing.raw_ring import RawRing, lay_out
 from pyvirtio.trace.events import Event, check
+from pyvirtio.trace.requests import requests
 from pyvirtio.trace.rings import MOST_BYTES, RingFollower, RingReader
 from pyvirtio.transport import QueueSetup
 
@@ -141,11 +142,15 @@ def test_a_request_that_was_answered_before_it_was_seen_is_late_and_the_next_one
     watched.ring.set_descriptor(3, DATA, 4, WRITE)
     watched.offer(3, 3)
     watched.use((3, 4))
-    first, second, _, used, index = watched.look()
+    first, second, available, used, index = watched.look()
     assert (first.get("late"), second.get("late")) == (True, None)
     assert (used["head"], index["index"]) == (3, 1)
     watched.use((3, 4))
-    assert kinds(watched.look()) == ["used", "used_index"]
+    more = watched.look()
+    assert kinds(more) == ["used", "used_index"]
+    found = requests([first, second, available, used, *more])
+    assert [request.is_whole for request in found] == [False, True]
+    assert all(request.answer is not None for request in found)
 
 
 def test_what_is_remembered_of_a_driver_that_names_one_head_for_ever_is_bounded():

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path  # noqa: TC003  # the type of an option is looked up
 
 from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
-from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.spec.features import DEVICE_FEATURES
 from pyvirtio.spec.ids import DEFAULT_ID
 from pyvirtio.spec.struct import Struct, array, u8
 from pyvirtio.trace.recorder import load
@@ -39,7 +39,7 @@ class Recorded(Device):
         recorded = load(str(recording))
         sizes, features = set_up_of(recorded.events)
         self.device_id = recorded.device_id() or DEFAULT_ID
-        self.features = features & ~RING_FEATURES
+        self.features = features & DEVICE_FEATURES
         if content := configuration(recorded):
             self.config = _structure(len(content))(tuple(content))
         self._answers: list[dict[bytes, deque[bytes]]] = [defaultdict(deque) for _ in sizes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.driver.answer import AnswerFormat
 from pyvirtio.errors import LocalError, NoAnswer
-from pyvirtio.spec.features import RING_FEATURES
+from pyvirtio.spec.features import DEVICE_FEATURES
 from pyvirtio.trace.requests import steps
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def replaying_driver(device_id: int, sizes: Sequence[int], features: int) -> typ
         queue.answer = _Buffers(None)
     namespace = {
         "device_id": device_id,
-        "features": features & ~RING_FEATURES,
+        "features": features & DEVICE_FEATURES,
         "each_queue": lambda _self: declared,
         "__doc__": "Drives a device as a recording says.",
     }

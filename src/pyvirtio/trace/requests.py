@@ -70,24 +70,27 @@ def steps(events: Iterable[Event]) -> Iterator[tuple[str, Request]]:
 
     What was not seen from its beginning to its end is left out where its part is missing.
     """
-    described: dict[tuple[int, int], Event] = {}
-    outstanding: dict[tuple[int, int], Request] = {}
+    # Where requests of one name were seen at once, the oldest comes first.
+    described: dict[tuple[int, int], list[Event]] = {}
+    outstanding: dict[tuple[int, int], list[Request]] = {}
     for event in events:
         if event.what == "queue":  # a new beginning
-            for names in (described, outstanding):
-                for key in [key for key in names if key[0] == event.queue]:
-                    del names[key]
+            for key in [key for key in (*described, *outstanding) if key[0] == event.queue]:
+                described.pop(key, None)
+                outstanding.pop(key, None)
         elif event.what == "descriptors":
-            described[event.queue, event["head"]] = event
+            described.setdefault((event.queue, event["head"]), []).append(event)
         elif event.what == "available":
             for head in event["heads"]:
-                if (found := described.pop((event.queue, head), None)) is not None:
-                    request = outstanding[event.queue, head] = Request(found)
+                if found := described.get((event.queue, head)):
+                    request = Request(found.pop(0))
                     request.asked = event.at
+                    outstanding.setdefault((event.queue, head), []).append(request)
                     yield "ask", request
-        elif event.what == "used" and (asked := outstanding.pop((event.queue, event["head"]), None)) is not None:
-            asked.complete(event)
-            yield "answer", asked
+        elif event.what == "used" and (asked := outstanding.get((event.queue, event["head"]))):
+            request = asked.pop(0)
+            request.complete(event)
+            yield "answer", request
 
 
 def requests(events: Iterable[Event]) -> list[Request]:
