@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyvirtio.errors import LocalError
 from pyvirtio.spec.features import Feature
 from pyvirtio.trace.events import Event, Recording, beginning, encode
 from pyvirtio.trace.links import LINKS
 from pyvirtio.trace.messages import message
 from pyvirtio.trace.pcapng import pcapng
 from pyvirtio.trace.perfetto import perfetto
+from pyvirtio.trace.pytest_file import test_file as file_for_pytest
+from pyvirtio.trace.text import render
 from pyvirtio.vhost_user import messages as m
 from tests.support.wireshark import Tshark
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
 WRITE, NEXT = 2, 1
@@ -199,3 +203,25 @@ def test_the_timeline_has_a_bar_for_each_request_and_a_point_for_each_event():
     in_flight = [event["args"]["requests"] for event in events if event["ph"] == "C"]
     assert in_flight == [1, 0, 1, 0]
     assert {event["ph"] for event in events} == {"M", "i", "b", "e", "C"}
+
+
+def test_a_recording_with_anything_in_its_fields_is_refused_or_does_no_harm(rng: random.Random):
+    whole = recording(1, (1, bytes(12) + FRAME, 0, b""), (0, b"", 64, bytes(12) + FRAME), (2, b"a", 1, b"b"))
+    junk: list[object] = [None, -1, 0, 1 << 70, 1.5, True, "", "zz", "0", [], [1], [[1, 2, 3, 4, -5]], {}, "\x1b[2J"]
+    accepted = 0
+    for _ in range(3000):
+        lines = [encode(event) for event in (whole.head, *whole.events)]
+        place = rng.randrange(1, len(lines))
+        record = json.loads(lines[place])
+        record[rng.choice(list(record))] = rng.choice(junk)
+        lines[place] = json.dumps(record).encode() + b"\n"
+        try:
+            changed = Recording(lines)
+        except LocalError:
+            continue
+        accepted += 1
+        assert all(len(line) <= 80 and line.isprintable() for line in render(changed, explain=True))
+        assert b"".join(pcapng(changed))
+        json.loads("".join(perfetto(changed)))
+        compile(file_for_pytest(changed, "factorial", "x"), "x", "exec")
+    assert accepted > 100

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 
 from pyvirtio.errors import LocalError, VirtioError
 from pyvirtio.host.keeper import Keeper
@@ -56,7 +57,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with contextlib.ExitStack() as exits:
         listener, connection = _sockets(exits, where)
-        runner = (lambda *a, **k: new_runner(*a, busy_poll_us=busy_poll_us, **k)) if busy_poll_us else new_runner
+        runner = partial(new_runner, busy_poll_us=busy_poll_us)
         supervisor = Supervisor(spec, workers=workers, device_id=device_id, new_runner=runner)
         try:
             check_servable(supervisor.description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from functools import partial
 
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.hosted_queue import HostedQueue
@@ -91,10 +92,8 @@ class Supervisor(DeviceHost):
 
     def _new_worker(self, changed: bool) -> WorkerProcess:
         """Start a worker that runs the code of the others, or ``changed`` code from the files."""
-        spec, device_id, sources = self._spec, self._device_id, None if changed else self._sources
-        load, new_runner = lambda: DeviceLoader(spec, device_id, sources), self._new_runner
-        run = lambda channel, heartbeat: run_worker(channel, heartbeat, load, new_runner)  # noqa: E731  # as short
-        return WorkerProcess(run, self._life_line)
+        load = partial(DeviceLoader, self._spec, self._device_id, None if changed else self._sources)
+        return WorkerProcess(partial(run_worker, new_loader=load, new_runner=self._new_runner), self._life_line)
 
     def _await_ready(self, slot: WorkerSlot) -> None:
         """Wait for a first worker, which is not started again when it fails."""

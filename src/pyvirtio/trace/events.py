@@ -182,13 +182,17 @@ def decode(line: bytes | str) -> Event:
         queue = record.pop("queue", NO_QUEUE)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LocalError(f"this is no event of a recording: {line[:60]!r}") from error
-    if not (_is_number(at) and _is_number(queue) and isinstance(by, str) and isinstance(what, str)):
+    if not (_is_number(at) and _is_number(queue) and queue < 1 << 32 and isinstance(by, str) and isinstance(what, str)):
         raise LocalError(f"an event with fields of the wrong type: {line[:60]!r}")
     return Event(at, by, what, queue, **{str(name): value for name, value in record.items()})
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -1 <= value < 1 << 64
+
+
+def _are_numbers(values: Iterable[object]) -> bool:
+    return all(_is_number(value) and value != NO_QUEUE for value in values)
 
 
 class Recording:
@@ -244,7 +248,8 @@ class Recording:
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("head", "index", "written", "length", "room", "size", "features", "request", "flags", "id"), int),
-    **dict.fromkeys(("position", "sequence", "connection", "count", "limit", "event", "fds"), int),
+    **dict.fromkeys(("position", "sequence", "connection", "count", "limit", "event", "fds", "flags"), int),
+    **dict.fromkeys(("descriptor_area", "driver_area", "device_area"), int),
     **dict.fromkeys(("data", "payload", "config", "name", "error", "why"), str),
     **dict.fromkeys(("heads", "chain", "sizes"), list),
     "channel": bool,
@@ -267,10 +272,14 @@ def check(event: Event) -> None:
         value = event[name]
         if not isinstance(value, _TYPES.get(name, object)):
             raise LocalError(f"the field {name!r} of an event {event.what!r} is {value!r:.40}")
+        if isinstance(value, int) and not 0 <= value < 1 << 64:
+            raise LocalError(f"the field {name!r} of an event {event.what!r} is {value}; numbers have up to 64 bits")
+        if name in ("heads", "sizes") and not _are_numbers(event[name]):
+            raise LocalError(f"the field {name!r} of an event {event.what!r} holds something other than numbers")
         if name in ("data", "payload", "config"):
             _check_hexadecimal(name, event[name])
     for descriptor in event.get("chain", ()) if event.what == "descriptors" else ():
-        if not (isinstance(descriptor, list) and len(descriptor) == 5 and all(map(_is_number, descriptor))):
+        if not (isinstance(descriptor, list) and len(descriptor) == 5 and _are_numbers(descriptor)):
             raise LocalError(f"a descriptor is five numbers, and this is {descriptor!r:.40}")
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pyvirtio.trace.requests import Request
     from pyvirtio.transport import DriverTransport
 
+MOST_QUEUES = 1024
+
 PATIENCE = 30.0
 """The seconds that a device has to answer."""
 
@@ -95,6 +97,8 @@ def set_up_of(events: Iterable[Event]) -> tuple[list[int], int]:
     set_ups = {event.queue: event for event in events if event.what == "queue"}
     if not set_ups:
         raise LocalError("no queue is set up in this recording; record a run from its beginning")
+    if max(set_ups) >= MOST_QUEUES:
+        raise LocalError(f"this recording has a queue {max(set_ups)}; up to {MOST_QUEUES} queues can be played")
     sizes = [set_ups[index]["size"] if index in set_ups else 2 for index in range(max(set_ups) + 1)]
     return sizes, next(iter(set_ups.values()))["features"]
 

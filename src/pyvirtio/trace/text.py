@@ -77,12 +77,12 @@ def lines(events: Iterable[Event], *, explain: bool, start: int, structures: Str
             yield from ("", f"-- {_CHAPTERS[event.what]} ".ljust(WIDTH, "-"), "")
         time = f"{(event.at - start) / 1000:9.1f}"
         queue = "" if event.queue == NO_QUEUE else f"q{event.queue}"
-        margin = f"{time} {event.by:9} {queue:<2}"
+        margin = f"{time} {one_line(event.by)[:9]:9} {queue:<2}"
         for line in _wrapped(body[0]):
-            yield f"{margin:<{_INDENT}} {line}".rstrip()
+            yield f"{margin:<{_INDENT}} {line}"[:WIDTH].rstrip()
             margin = ""
         for detail in body[1:]:
-            yield f"{'':<{_INDENT}} {detail}"[:WIDTH].rstrip()
+            yield f"{'':<{_INDENT}} {one_line(detail)}"[:WIDTH].rstrip()
         if explain and event.what in EXPLANATIONS and event.what not in explained:
             explained.add(event.what)
             for line in textwrap.wrap(EXPLANATIONS[event.what], WIDTH - 6):
