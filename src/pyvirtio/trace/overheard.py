@@ -118,15 +118,20 @@ class Overheard:
         regions = [m.MemoryRegion.unpack(frame.payload[at : at + size]) for at in starts]
         self._close_regions()
         for region, fd in zip(regions, frame.fds, strict=False):
-            self._regions.append(SharedRegion(region, os.dup(fd)))
+            self._add(region, fd)
         return []
 
     def _add_region(self, frame: Frame, _at: int) -> list[Event]:
         region = m.SingleRegion.unpack(frame.payload)
         if not frame.fds or len(self._regions) >= MAXIMUM_REGIONS:
             raise PeerError("a region without a file, or one too many")
-        self._regions.append(SharedRegion(region, os.dup(frame.fds[0])))
+        self._add(region, frame.fds[0])
         return []
+
+    def _add(self, region: m.MemoryRegion | m.SingleRegion, fd: int) -> None:
+        if any(start + region.size > 1 << 64 for start in (region.guest, region.user, region.offset)):
+            raise PeerError(f"a region of {region.size} bytes at {region.guest:#x} goes beyond 64 bits")
+        self._regions.append(SharedRegion(region, os.dup(fd)))
 
     def _remove_region(self, frame: Frame, _at: int) -> list[Event]:
         sent = m.SingleRegion.unpack(frame.payload)
