@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyvirtio.server.listener import listen
+from pyvirtio.system.listener import listen
 from pyvirtio.trace.events import Recording
 from pyvirtio.trace.recorder import Recorder
 from pyvirtio.trace.tap import Tap

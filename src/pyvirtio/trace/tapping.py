@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 
-from pyvirtio.server.listener import listen
 from pyvirtio.spec.ids import device_name
 from pyvirtio.system import memory_file
+from pyvirtio.system.listener import listen
 from pyvirtio.trace.events import SNAP, decode
 from pyvirtio.trace.recorder import LIMIT, Recorder
 from pyvirtio.trace.tap import Tap

@@ -147,7 +147,7 @@ class TracedRunner(DeviceRunner):
         super().kick(index)
 
     def _deal_with(self, fd: int) -> None:
-        if (index := self._kick_fds.get(fd)) is not None:
+        if (index := self._kicks.by_fd.get(fd)) is not None:
             self._kicked(index)
         super()._deal_with(fd)
 
