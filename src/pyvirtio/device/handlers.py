@@ -42,13 +42,23 @@ def is_generator(method: Any) -> bool:
     return bool(_flags(method) & (_CO_GENERATOR | _CO_ASYNC_GENERATOR))
 
 
+def _parameters(method: Any) -> int:
+    """Return how many parameters the author's method takes, below all that wraps it, without ``self``."""
+    is_bound = 0
+    while True:
+        if (function := getattr(method, "__func__", None)) is not None:
+            method, is_bound = function, 1
+        elif (wrapped := getattr(method, "__wrapped__", None)) is not None:
+            method = wrapped
+        else:
+            break
+    code = getattr(method, "__code__", None)
+    return code.co_argcount - is_bound if code else 0
+
+
 def numbered(method: Callable[..., Any], number: int) -> Callable[[Reader, Writer], Any]:
     """Return a ``stream`` method that knows its queue: one with a third parameter is given ``number``."""
-    function = getattr(method, "__func__", method)
-    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
-        function = wrapped
-    code = getattr(function, "__code__", None)
-    if code is None or code.co_argcount - hasattr(method, "__self__") < 3:
+    if _parameters(method) < 3:
         return method
     if is_async(method):
 

@@ -191,7 +191,7 @@ def _typed(watched: Watch[Any], queue: str, method: Callable[..., Any]) -> Any:
 
 
 def _stream(watched: Watch[Any], queue: str, method: Callable[..., Any]) -> Any:
-    def seen(reader: Reader, writer: Writer) -> str:
+    def seen(reader: Reader, writer: Writer, *_number: int) -> str:
         return f"{reader.left} bytes, room for {writer.room}"
 
     return _watching(watched, queue, method, seen)

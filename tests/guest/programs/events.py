@@ -45,4 +45,5 @@ def main(name, command, *numbers):
             print(*struct.unpack("6i", info)[1:3])
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
