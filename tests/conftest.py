@@ -84,6 +84,7 @@ def nothing_left_behind(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
         pytest.fail(f"the marker 'leaves' knows {', '.join(_KINDS)}, not {', '.join(sorted(unknown))}")
 
     scratch = request.config.stash[_SCRATCH]
+    leaks.forget_forks()
     before = leaks.Snapshot.take(scratch)
     yield
     for phase in ("setup", "call"):

@@ -50,6 +50,11 @@ def watch_forks() -> None:
     os.fork = remembering_fork
 
 
+def forget_forks() -> None:
+    """Forget who was forked here so far: after some thousands of tests, process ids are used again."""
+    _forked.clear()
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What this process has open and running, and what lies in the folders under watch.

@@ -74,7 +74,7 @@ class Machine:
         """Return what `guest` needs to give the machine its own disk."""
         if self.arch == "um":
             return {"kernel_options": [f"ubd0r={image}"]}
-        drive = f"file={image},if=none,id=own,format=raw,read-only=on,aio=io_uring"
+        drive = f"file={image},if=none,id=own,format=raw,read-only=on"
         return {"qemu_options": ["-drive", drive, "-device", "virtio-blk-pci,drive=own"]}
 
 
