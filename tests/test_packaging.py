@@ -105,6 +105,7 @@ def from_source(built: Path, folder: Path, **environment: str) -> zipfile.ZipFil
     return zipfile.ZipFile(next(folder.glob("*.whl")))
 
 
+@pytest.mark.long
 def test_with_a_compiler_an_install_from_source_has_the_library_that_a_checkout_builds(built: Path, tmp_path: Path):
     with from_source(built, tmp_path) as archive:
         library = archive.read("pyvirtio/ring/_native.abi3.so")
@@ -112,6 +113,7 @@ def test_with_a_compiler_an_install_from_source_has_the_library_that_a_checkout_
     assert "-cp311-abi3-linux_" in next(tmp_path.glob("*.whl")).name
 
 
+@pytest.mark.long
 def test_a_library_that_does_not_compile_is_left_out(built: Path, tmp_path: Path):
     with from_source(built, tmp_path, CFLAGS="-no-such-option") as archive:
         names = archive.namelist()

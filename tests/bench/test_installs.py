@@ -48,6 +48,7 @@ def test_a_change_of_the_sources_makes_another_install(
     assert len(set(made)) == 3
 
 
+@pytest.mark.long
 def test_what_cannot_be_installed_says_why(installs: Installs, tmp_path: Path):
     broken = Installs(cache.Cache(tmp_path), installs.python, Silent())
     with pytest.raises(ProvisionError, match="cannot make"):

@@ -70,6 +70,7 @@ def test_the_echo(bench: Bench, peer_program: Path):
     assert [row[0] for row in times.rows] == ["libvhost-user", "pyvirtio"]
 
 
+@pytest.mark.long
 def test_the_disk(bench: Bench, peer_program: Path, small_image: None):
     ratios, times = block.measure_cached(bench)
     assert {"pyvirtio", "libvhost-user, preadv"} <= {row[0] for row in times.rows}
@@ -86,6 +87,7 @@ def test_the_disk_past_the_page_cache(bench: Bench, small_image: None):
     assert goals_of(ratios) == [*block.DIRECT_GOALS.values(), *block.DIRECT_PROCESSOR_GOALS.values()]
 
 
+@pytest.mark.long
 def test_queue_sizes_and_regions(bench: Bench):
     sizes, regions = flatness.measure(replace(bench, runner=replace(bench.runner, schedule=Schedule(0.01, 1))))
     assert sizes.header[1:] == ["1024", "8192", "32768"]
@@ -156,6 +158,7 @@ def test_other_lines_of_the_guest_do_not_matter():
     assert list(guest.parse(["", "guest-workload", "x guest-workload: 0 a b 1 2 3"])) == []
 
 
+@pytest.mark.long
 def test_a_given_socket_is_measured(
     frontend: CFrontend, ours: Callable[..., Backend], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

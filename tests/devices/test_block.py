@@ -264,6 +264,7 @@ def test_malformed_requests_fail_and_touch_nothing(place, image: Path):
     assert image.read_bytes() == before
 
 
+@pytest.mark.long
 def test_H21_a_read_of_2_GiB_allocates_nothing(tmp_path: Path):
     path = tmp_path / "disk.img"
     with path.open("wb") as file:

@@ -108,6 +108,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory, command: list[str]) -> t
 
 
 @pytest.mark.parametrize(("mode", "cases"), [("native", 20_000), ("race", 20_000)])
+@pytest.mark.long
 def test_sanitizers_find_nothing(mode: str, cases: int, sanitized: tuple[Path, str]):
     target, asan = sanitized
     found = differ(

@@ -256,5 +256,6 @@ class DriverAndDevice(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("mortal_engine")
+@pytest.mark.long
 def test_random_drivers_and_devices_whose_workers_die():
     run_state_machine_as_test(DriverAndDevice, settings=hypothesis.settings(max_examples=150, stateful_step_count=60))

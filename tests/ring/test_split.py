@@ -79,6 +79,7 @@ def test_indexes_wrap(size: int):
     assert driver.free == size
 
 
+@pytest.mark.long
 def test_all_65536_indexes():
     driver, device, _memory, at = both_ends(8192, index=8192)
     for trip in range(2, 11):
