@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -225,6 +226,23 @@ def test_without_the_native_engine_it_is_plain_python(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYVIRTIO_ENGINE", "native")
     with pytest.raises(LocalError, match="build_native"):
         engines.engine()
+
+
+def test_a_library_of_other_sources_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    """A checkout moves on and its library does not: workers died of what it lacked."""
+    monkeypatch.delenv("PYVIRTIO_ENGINE", raising=False)
+    monkeypatch.setattr(sys, "abiflags", "")
+    library = ModuleType("pyvirtio.ring._native")
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    monkeypatch.setattr("pyvirtio.ring._native", library, raising=False)
+    for number in (None, engines.INTERFACE - 1, engines.INTERFACE + 1):
+        library.__dict__.update({} if number is None else {"INTERFACE": number})
+        assert engines.engine() == "reference"
+        what, remedy = engines.obstacle() or ("", "")
+        assert "other sources" in what
+        assert "build_native" in remedy
+    library.__dict__["INTERFACE"] = engines.INTERFACE
+    assert engines.engine() == "native"
 
 
 def test_a_free_threaded_python_never_imports_the_library(monkeypatch: pytest.MonkeyPatch):

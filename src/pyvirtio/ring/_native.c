@@ -136,6 +136,7 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+enum { INTERFACE = 1 }; /* what engine.py expects of this library: change both, in one step */
 enum { HELD = 17 }; /* objects of the module's state, but for the codecs */
 
 static bool
@@ -167,7 +168,9 @@ module_exec(PyObject *module)
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!add_type(module, types[i].spec, types[i].place))
             return -1;
-    return PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM);
+    return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) == 0
+               ? PyModule_AddIntConstant(module, "BATCH_PAYS_FROM", BATCH_PAYS_FROM)
+               : -1;
 }
 
 /* What the state holds, but for the codecs. */

@@ -8,6 +8,7 @@ from pyvirtio.ring.chain import Chain as _Chain
 from pyvirtio.ring.queue import Ended, HandedOver, Unusual
 
 BATCH_PAYS_FROM: int
+INTERFACE: int
 
 def full_fence() -> None: ...
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ENGINES = {"native": "C", "reference": "Python"}
 """The engines by name, the fastest first, and what each is written in."""
 
+INTERFACE = 1
+"""What this code expects of the library; ``INTERFACE`` in _native.c says what it has. Change both, in one step."""
+
 COST = "on a busy queue the Python engine takes about ten times as long for a request"
 _NEEDS = "(it needs a C compiler and Python's headers: on Debian, gcc and python3-dev)"
 
@@ -53,10 +56,13 @@ def obstacle() -> tuple[str, str] | None:
     """Return why the native engine cannot run here, and what to do about it; None where it can."""
     if "t" in sys.abiflags:  # it would import the library, which reads objects of another shape
         return "this Python is free-threaded", "use a Python with an interpreter lock"
+    remedy = f"run `{sys.executable} -m pyvirtio.ring.build_native` {_NEEDS}"
     try:
-        from pyvirtio.ring import _native  # noqa: F401  # only whether it can be imported
+        from pyvirtio.ring import _native
     except ImportError:
-        return "it is not built", f"run `{sys.executable} -m pyvirtio.ring.build_native` {_NEEDS}"
+        return "it is not built", remedy
+    if getattr(_native, "INTERFACE", None) != INTERFACE:
+        return "it was built from other sources than these", remedy
     return None
 
 
