@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyvirtio import open_driver
 from pyvirtio.driver import Driver, RequestQueue
+from pyvirtio.drivers.echo import EchoDriver
 from pyvirtio.errors import DeviceError, LocalError, NegotiationError, NoAnswer, ProtocolError
 from pyvirtio.spec.struct import Struct, le32
+from pyvirtio.testing.served import served
 from pyvirtio.vhost_user import connection
 from pyvirtio.vhost_user import messages as m
 from pyvirtio.vhost_user.client import VhostUserTransport
@@ -240,6 +243,30 @@ def test_awaited_tickets_end_with_the_backend(client: Client, peer: BackendPeer)
         return [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
 
     assert asyncio.run(asyncio.wait_for(main(), 20)) == [DeviceError] * 3
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_waits_end_where_the_backend_serves_a_queue_no_more(client: Client, peer: BackendPeer, index: int):
+    """They lasted for their whole time-out, though SET_VRING_ERR is for just that."""
+
+    async def main() -> list[object]:
+        tasks = [asyncio.create_task(wait(client)) for _ in range(3)]
+        await asyncio.sleep(0)
+        peer.report_broken(index)
+        return [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
+
+    ticket = client.bytes_.submit(b"x", room=1)
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == [DeviceError] * 3
+    with pytest.raises(DeviceError):
+        ticket.result()
+
+
+def test_a_ring_that_the_backend_finds_broken_ends_the_driver():
+    with served("echo") as server, open_driver(EchoDriver, f"vhost-user:{server.path}") as driver:
+        driver.requests.ring._available_index += 1000  # more than the queue has entries: VIRTIO 1.4, 2.7.13.3
+        ticket = driver.requests.submit(b"x", room=1)
+        with pytest.raises(DeviceError):
+            ticket.result()
 
 
 def test_awaited_tickets_end_when_another_call_meets_the_end(client: Client, peer: BackendPeer):

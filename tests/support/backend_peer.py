@@ -32,7 +32,7 @@ class BackendPeer:
         frontend: the front-end's end of the connection.
         received: the messages that came: number and payload.
         on: what a test does before the reply to a message; it may return another reply than the usual one.
-        fds: the descriptors that came with SET_VRING_KICK and SET_VRING_CALL, by message and queue.
+        fds: the descriptors that came with SET_VRING_KICK, CALL and ERR, by message and queue.
     """
 
     def __init__(
@@ -109,6 +109,10 @@ class BackendPeer:
         """Interrupt the driver."""
         os.eventfd_write(self.fds[m.Request.SET_VRING_CALL, index], 1)
 
+    def report_broken(self, index: int = 0) -> None:
+        """Say that a queue is not served any more."""
+        os.eventfd_write(self.fds[m.Request.SET_VRING_ERR, index], 1)
+
     def payloads(self, request: m.Request) -> list[bytes]:
         """Return what came with each message of this number."""
         return [payload for number, payload in self.received if number == request]
@@ -155,7 +159,7 @@ class BackendPeer:
         elif request == m.Request.SET_VRING_ADDR:
             address = m.VringAddr.unpack(frame.payload)
             self._addresses[address.queue] = address
-        elif request in (m.Request.SET_VRING_KICK, m.Request.SET_VRING_CALL):
+        elif request in (m.Request.SET_VRING_KICK, m.Request.SET_VRING_CALL, m.Request.SET_VRING_ERR):
             self.fds[request, m.Number.unpack(frame.payload).value] = frame.fds.pop()
         elif request == m.Request.SET_BACKEND_REQ_FD:
             self.channel = socket.socket(fileno=frame.fds.pop())

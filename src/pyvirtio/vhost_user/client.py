@@ -154,6 +154,7 @@ class VhostUserTransport(DriverTransport):
         self._ask(m.Request.SET_VRING_BASE, m.VringState(index, setup.position))
         self._ask(m.Request.SET_VRING_ADDR, address)
         self._ask(m.Request.SET_VRING_CALL, m.Number(index), [setup.interrupt_fd])
+        self._ask(m.Request.SET_VRING_ERR, m.Number(index), [self._connection.broken_fd])
         self._ask(m.Request.SET_VRING_KICK, m.Number(index), [setup.kick_fd])
 
     def run(self) -> None:
@@ -219,7 +220,7 @@ class VhostUserTransport(DriverTransport):
             raise LocalError("this back-end gives no access to a configuration space (CONFIG was not negotiated)")
 
     def needs_reset(self) -> bool:
-        """Return False: vhost-user has no such message; a broken queue shows as one that does not answer."""
+        """Return False: what SET_VRING_ERR is for ends the connection."""
         return False
 
     def close(self) -> None:

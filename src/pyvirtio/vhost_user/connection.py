@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -63,6 +64,9 @@ def connect(path: str, device: str) -> socket.socket:
     return sock
 
 
+_BROKEN = "the device serves a queue no more; its log says why; open the driver again"
+
+
 class FrontendConnection:
     """A connected socket to a back-end, and the channel for the back-end's own messages; owns both.
 
@@ -81,6 +85,9 @@ class FrontendConnection:
         self._error: VirtioError | None = None
         self._epoll = select.epoll()
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
+        self.broken_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """What the back-end signals when it serves a queue no more, once SET_VRING_ERR has told it."""
+        self._epoll.register(self.broken_fd, select.EPOLLIN)
 
     # Questions.
 
@@ -161,7 +168,7 @@ class FrontendConnection:
         """Answer the back-end's own messages, and notice its end.
 
         Raises:
-            DeviceError: it is gone, or broke the protocol.
+            DeviceError: it is gone, broke the protocol, or serves a queue no more.
         """
         self._check()
         try:
@@ -171,6 +178,8 @@ class FrontendConnection:
                 self._expect_nothing()
         except (OSError, ProtocolError) as error:
             raise self._end(_over(error)) from error
+        if self.broken_fd in ready:
+            raise self._end(DeviceError(_BROKEN))
 
     def _ready(self, timeout: float) -> set[int]:
         return {fd for fd, _ in self._epoll.poll(timeout)}
@@ -227,7 +236,9 @@ class FrontendConnection:
         self._error = LocalError("the connection to the back-end is closed; open the driver again")
         self._close_channel()
         self.session.close()
-        self._epoll.close()
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self.broken_fd)
         self._sock.close()
 
 
