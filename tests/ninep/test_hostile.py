@@ -77,6 +77,14 @@ def test_without_room_for_a_reply_nothing_is_done(talk, folder, room):
     assert os.listdir(folder) == ["file"]
 
 
+@pytest.mark.parametrize("room", range(11, 21))
+def test_without_room_for_the_whole_reply_it_is_an_error_and_no_fault_of_the_tree(talk, room, caplog):
+    """Each such request left a traceback in the log, which said that a file had failed."""
+    reply = talk.raw(pack("Tversion", NO_TAG, msize=8192, version=VERSION), room)
+    assert error_of(reply) == errno.EMSGSIZE
+    assert not caplog.records
+
+
 def test_a_read_of_2_gib_takes_no_memory(talk):
     talk.raw(HUGE)
     tracemalloc.start()

@@ -152,6 +152,13 @@ def test_a_function_that_fails_is_an_io_error_and_in_the_log(talk, caplog):
     assert read(talk, "text") == b"some text"
 
 
+def test_a_client_cannot_fill_the_log_with_a_function_that_fails(talk, caplog):
+    for _ in range(20):
+        with pytest.raises(OSError, match=rf"\[Errno {errno.EIO}\]"):
+            read(talk, "broken")
+    assert [record.event for record in caplog.records] == ["method-failed"]
+
+
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import hashlib
 
-from pyvirtio.errors import ProtocolError
+from pyvirtio.errors import ChainError, ProtocolError
 from pyvirtio.ninep.fids import DIGEST, Fids, XattrRead, XattrWrite
 from pyvirtio.ninep.messages import FORMATS, pack, unpack
 from pyvirtio.ninep.operations import NOTED, OPERATIONS, Session
@@ -51,6 +51,7 @@ class Server:
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._given_up: set[asyncio.Future[int]] = set()
         """What waits and was cancelled because the client wants no answer any more."""
+        self._reported: set[object] = set()
 
     async def answer(self, source: Source, sink: Sink, *, repeats: bool = False) -> None:
         """Answer one message.
@@ -69,11 +70,24 @@ class Server:
             await self._carry_out(message, source, sink, repeats=repeats)
         except ProtocolError:
             sink.write(_error(header.tag, errno.EPROTO))
+        except ChainError:  # the client left no room for the whole reply, and nothing of it was written
+            sink.write(_error(header.tag, errno.EMSGSIZE))
         except OSError as error:
             sink.write(_error(header.tag, error.errno or errno.EIO))
         except Exception as error:  # noqa: BLE001  # a tree's author may raise anything; the client goes on
-            log.warning("method-failed", f"a file of the 9P tree failed: {error!r}", error)
+            self._report(error)
             sink.write(_error(header.tag, errno.EIO))
+
+    def _report(self, error: Exception) -> None:
+        """Log what a file's author raised: once for each place, for a client may ask for it again and again."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = (type(error), trace and (trace.tb_frame.f_code, trace.tb_lineno))
+        if place in self._reported:
+            return
+        self._reported.add(place)
+        log.warning("method-failed", f"a file of the 9P tree failed: {error!r}; this is said once", error)
 
     def _received(self, header: Header, head: bytes, source: Source) -> Message:
         """Return the message, whose data, if it has any, stays in ``source``."""
@@ -200,7 +214,7 @@ class Server:
         except OSError as error:
             reply = _error(m.message_tag, error.errno or errno.EIO)
         except Exception as error:  # noqa: BLE001  # as in `answer`
-            log.warning("method-failed", f"a file of the 9P tree failed: {error!r}", error)
+            self._report(error)
             reply = _error(m.message_tag, errno.EIO)
         _fill(head, reply)
 
