@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     D = TypeVar("D", bound=Device)
 else:
-    from pyvirtio.transport.completion import Generic
+    from pyvirtio.system.typing import Generic
 
     D = None
 

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
     Method = TypeVar("Method", bound=Callable[..., Any])
 else:
-
-    def overload(function: object) -> object:
-        """Stand for `typing.overload` while the program runs: importing ``typing`` takes long."""
-        return function
+    from pyvirtio.system.typing import overload
 
 
 class AnyQueue:

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
     from pyvirtio.driver.driver import Driver
     from pyvirtio.spec.struct import Struct
 else:
-
-    def overload(function: object) -> object:
-        """Stand for `typing.overload` while the program runs: importing ``typing`` takes long."""
-        return function
+    from pyvirtio.system.typing import overload
 
 
 class RequestQueue:

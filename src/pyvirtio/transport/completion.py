@@ -9,13 +9,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 else:
+    from pyvirtio.system.typing import Generic
+
     T = None
-
-    class Generic:
-        """Stands for `typing.Generic` while the program runs: importing ``typing`` takes as long as this package."""
-
-        def __class_getitem__(cls, _parameter: object) -> type:
-            return cls
 
 
 class Completion(Generic[T]):
