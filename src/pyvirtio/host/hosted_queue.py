@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 
 from pyvirtio.host.journal_file import JournalFile
+from pyvirtio.host.messages import setup_to_json
 from pyvirtio.transport import Completion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pyvirtio.host.worker_process import WorkerProcess
     from pyvirtio.transport import QueueSetup
 
 GRACE = 0.5
@@ -32,6 +36,22 @@ class HostedQueue:
         self.stopped: Completion[int] | None = None
         self.stops_by: float | None = None
         self.overdue = False
+
+    def give_to(self, worker: WorkerProcess) -> Completion[Any]:
+        """Have a worker run it, or stop it where that was asked for; the result is as that of the command ``stop``."""
+        region_fd, offset, length = self.journal.region
+        fds = {"ledger": self.journal.ledger_fd, "region": region_fd}
+        others = (("kick", self.setup.kick_fd), ("interrupt", self.setup.interrupt_fd))
+        fds |= {name: fd for name, fd in others if fd >= 0}
+        return worker.ask(
+            "start",
+            list(fds.values()),
+            setup=setup_to_json(self.setup),
+            journal=[offset, length],
+            names=list(fds),
+            stop=self.stopped is not None,
+            fail_suspects=self.overdue,
+        )
 
     def begin_stop(self, patience: float | None) -> Completion[int]:
         """Take note that the queue is to stop, within the device's ``patience`` in seconds; None is any time."""

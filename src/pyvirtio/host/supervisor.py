@@ -8,9 +8,9 @@ from functools import partial
 
 from pyvirtio.errors import LocalError, UsageError
 from pyvirtio.host.hosted_queue import HostedQueue
+from pyvirtio.host.introduction import Introduction
 from pyvirtio.host.kept_memory import KeptMemory
 from pyvirtio.host.loader import DeviceLoader
-from pyvirtio.host.messages import description_from_json, setup_to_json, unpack_sources
 from pyvirtio.host.regions import SharedRegions
 from pyvirtio.host.slot import START_TIME, WorkerSlot
 from pyvirtio.host.spawn import LifeLine
@@ -18,7 +18,6 @@ from pyvirtio.host.worker import run_worker
 from pyvirtio.host.worker_process import WorkerProcess
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.runtime.config_space import ConfigSpace
-from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.system import log
 from pyvirtio.transport import MAXIMUM_STRIKES, Completion, DeviceHost
 
@@ -53,21 +52,17 @@ class Supervisor(DeviceHost):
         self._spec = spec
         self._new_runner = new_runner
         self._device_id = device_id
-        self._sources: dict[str, bytes] | None = None
         self._life_line = LifeLine()
         self._regions = SharedRegions()
         self._kept = KeptMemory()
         self._queues: dict[int, HostedQueue] = {}
         self._answered: dict[int, int] = {}
-        self._patience: float | None = None
         self._slots: list[WorkerSlot] = []
         self._epoll = select.epoll()
         self._polled: list[WorkerProcess] = []
-        self.watched: list[str] = []
-        """The source files whose change means that the device changed."""
-        self.description: DeviceDescription = None  # type: ignore[assignment]  # until the first worker has told
+        self._loaded: Introduction = None  # type: ignore[assignment]  # until the first worker has told
+        self.description: DeviceDescription = None  # type: ignore[assignment]  # the same; it never changes then
         self.config = ConfigSpace(b"", b"")
-        self._needs_one_worker = False
         try:
             self._start(workers)
         except BaseException:
@@ -79,7 +74,7 @@ class Supervisor(DeviceHost):
         first = WorkerSlot(0, self._new_worker, self)
         self._slots.append(first)
         self._await_ready(first)
-        if workers > 1 and self._needs_one_worker:
+        if workers > 1 and self._loaded.needs_one_worker:
             raise LocalError(
                 f"{self.description.name} does something by itself (it has a run method or an outgoing queue), "
                 "so it is one object: serve it with one worker"
@@ -92,7 +87,8 @@ class Supervisor(DeviceHost):
 
     def _new_worker(self, changed: bool) -> WorkerProcess:
         """Start a worker that runs the code of the others, or ``changed`` code from the files."""
-        load = partial(DeviceLoader, self._spec, self._device_id, None if changed else self._sources)
+        sources = None if changed or self._loaded is None else self._loaded.sources
+        load = partial(DeviceLoader, self._spec, self._device_id, sources)
         return WorkerProcess(partial(run_worker, new_loader=load, new_runner=self._new_runner), self._life_line)
 
     def _await_ready(self, slot: WorkerSlot) -> None:
@@ -139,19 +135,7 @@ class Supervisor(DeviceHost):
             self._give_queue(slot, queue)
 
     def _give_queue(self, slot: WorkerSlot, queue: HostedQueue) -> None:
-        setup = queue.setup
-        region_fd, offset, length = queue.journal.region
-        fds = {"ledger": queue.journal.ledger_fd, "region": region_fd}
-        fds |= {name: fd for name, fd in (("kick", setup.kick_fd), ("interrupt", setup.interrupt_fd)) if fd >= 0}
-        asked = slot.worker.ask(
-            "start",
-            list(fds.values()),
-            setup=setup_to_json(setup),
-            journal=[offset, length],
-            names=list(fds),
-            stop=queue.stopped is not None,
-            fail_suspects=queue.overdue,
-        )
+        asked = queue.give_to(slot.worker)
         if queue.stopped is not None:
             asked.then(lambda position: self._stopped(queue, position))
 
@@ -183,7 +167,7 @@ class Supervisor(DeviceHost):
             return Completion.of(0)
         if queue.stopped is not None:
             return queue.stopped
-        stopped = queue.begin_stop(self._patience)
+        stopped = queue.begin_stop(self._loaded.patience)
         slot = self._slot_of(index)
         if slot.serves:
             asked = slot.worker.ask("stop", queue=index, fail_suspects=False)
@@ -259,7 +243,8 @@ class Supervisor(DeviceHost):
         times = [seconds for slot in self._slots if (seconds := slot.timeout()) is not None]
         now = time.monotonic()
         times += [max(0.0, queue.stops_by - now) for queue in self._queues.values() if queue.stops_by is not None]
-        times += [seconds for slot in self._slots if (seconds := self._until_it_hangs(slot)) is not None]
+        hangs = [slot.worker.until_it_hangs(self._loaded.patience) for slot in self._slots]
+        times += [seconds for seconds in hangs if seconds is not None]
         return min(*times, LONGEST_WAIT) if times else None
 
     def _poll_channels(self) -> None:
@@ -289,23 +274,25 @@ class Supervisor(DeviceHost):
 
     def is_ready(self, fields: dict[str, Any]) -> bool:
         """Take over what a worker says of the device; refuse one that the driver knows otherwise."""
-        description = description_from_json(fields["description"])
-        if self.description is not None and (different := self.description.differences(description)):
+        loaded = Introduction.of(fields)
+        if self.description is None:
+            self.description = loaded.description
+            self.config = ConfigSpace(self.description.config, self.description.writable)
+            self._kept.make(self.description.kept_size)
+        elif different := self.description.differences(loaded.description):
             log.warning(
                 "device-refused",
                 f"the changed device is not taken: its {', '.join(different)} changed, and drivers know the old; "
                 "restart `pyvirtio serve`",
             )
             return False
-        if self.description is None:
-            self.description = description
-            self.config = ConfigSpace(description.config, description.writable)
-            self._needs_one_worker = fields["needs_one_worker"]
-            self._kept.make(description.kept_size)
-        self._patience = None if fields["patience"] is None else float(fields["patience"])
-        self.watched = fields["sources"]
-        self._sources = unpack_sources(fields["files"][0]) if fields["files"] else {}
+        self._loaded = loaded
         return True
+
+    @property
+    def watched(self) -> list[str]:
+        """The source files whose change means that the device changed."""
+        return self._loaded.watched
 
     def serves_again(self, slot: WorkerSlot) -> None:
         """Hand memory, configuration and queues to a slot's new worker."""
@@ -361,24 +348,13 @@ class Supervisor(DeviceHost):
 
     # What takes too long.
 
-    def _until_it_hangs(self, slot: WorkerSlot) -> float | None:
-        """Return the seconds until a worker hangs that goes on with what it is doing now; None where it never does.
-
-        A worker that waits may begin something at any moment, so it has to be looked at again after that time.
-        """
-        if self._patience is None or not slot.worker.runs_device:
-            return None
-        began = slot.worker.heartbeat[0]
-        busy_ns = time.monotonic_ns() - began if began else 0
-        return max(0.0, self._patience + (TIME_SLICE_NS - busy_ns) / 1e9)
-
     def _watch(self, slot: WorkerSlot) -> None:
         """End a worker that has been busy with one thing for longer than the device's patience."""
-        if self._until_it_hangs(slot) != 0.0:
+        if slot.worker.until_it_hangs(self._loaded.patience) != 0.0:
             return
         log.warning(
             "worker-hangs",
-            f"worker {slot.number}: the device's code did not return within {self._patience} s, and is ended",
+            f"worker {slot.number}: the device's code did not return within {self._loaded.patience} s, and is ended",
         )
         slot.worker.heartbeat[0] = 0
         slot.worker.kill()

@@ -6,9 +6,10 @@ import os
 import signal
 
 from pyvirtio.errors import LocalError, UsageError
+from pyvirtio.host.introduction import Introduction
 from pyvirtio.host.journal_file import map_journal
-from pyvirtio.host.messages import description_to_json, pack_sources, setup_from_json
-from pyvirtio.memory.files import map_file, shared_file
+from pyvirtio.host.messages import setup_from_json
+from pyvirtio.memory.files import map_file
 from pyvirtio.runtime import DeviceRunner
 from pyvirtio.system import log
 from pyvirtio.transport import Completion, FileRegion
@@ -101,18 +102,13 @@ class Worker:
 
     def introduce(self, loader: DeviceLoader) -> None:
         """Report to the keeper what the device is, and from which sources it was loaded."""
-        text = pack_sources(loader.sources)
-        fd = shared_file("pyvirtio-sources", max(1, len(text)))
-        os.pwrite(fd, text, 0)
-        self._channel.send(
-            "ready",
-            [fd],
-            description=description_to_json(self._runner.description),
+        Introduction(
+            self._runner.description,
             patience=self._patience,
             needs_one_worker=self._needs_one_worker,
-            sources=loader.watched(),
-        )
-        os.close(fd)
+            watched=loader.watched(),
+            sources=loader.sources,
+        ).send(self._channel)
 
     def run(self) -> None:
         """Serve until the keeper says `leave`, or is gone."""
@@ -150,7 +146,7 @@ class Worker:
 
     def config_changed(self) -> None:
         """Report it to the keeper, which notifies the driver and the other workers."""
-        self._channel.send("config", changes=self._runner.config_changes, notify=True)
+        self._channel.send("config", changes=self._runner.config.last_changes, notify=True)
 
     # What the keeper says. `done` acknowledges it.
 
@@ -231,8 +227,9 @@ class Worker:
             own[name] = fds[0]
 
     def _load_config(self, done: Done, _fds: list[int], changes: list[tuple[int, int]], by_driver: bool) -> None:
-        self._runner.config.apply(changes)
-        if answer := self._runner.load_config(by_driver=by_driver):
+        config = self._runner.config
+        config.apply(changes)
+        if answer := config.give_written(self._runner.device, by_driver=by_driver):
             self._channel.send("config", changes=answer, notify=False)
         done(None)
 

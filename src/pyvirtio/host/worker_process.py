@@ -6,10 +6,12 @@ import mmap
 import os
 import select
 import signal
+import time
 from enum import Enum
 
 from pyvirtio.host.channel import Channel
 from pyvirtio.host.spawn import LifeLine, fork_worker
+from pyvirtio.runtime.service import TIME_SLICE_NS
 from pyvirtio.transport import Completion
 
 TYPE_CHECKING = False
@@ -85,6 +87,18 @@ class WorkerProcess:
     def is_gone(self) -> bool:
         """Whether nothing is to be expected of it any more."""
         return self.state in (ProcessState.GONE, ProcessState.REAPED)
+
+    def until_it_hangs(self, patience: float | None) -> float | None:
+        """Return the seconds until it hangs if it goes on with what it is doing now; None where it never does.
+
+        ``patience`` is how many seconds one thing may take; None is any time. One that waits may begin something at
+        any moment, so it has to be looked at again after that time.
+        """
+        if patience is None or not self.runs_device:
+            return None
+        began = self.heartbeat[0]
+        busy_ns = time.monotonic_ns() - began if began else 0
+        return max(0.0, patience + (TIME_SLICE_NS - busy_ns) / 1e9)
 
     def fileno(self) -> int:
         """Return the channel's descriptor, for polling."""

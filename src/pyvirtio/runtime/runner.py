@@ -15,7 +15,7 @@ import time
 from pyvirtio.errors import LocalError, PeerError
 from pyvirtio.ring import Journal, SplitLayout, device_queue
 from pyvirtio.ring.engine import engine
-from pyvirtio.runtime.config_space import ConfigSpace
+from pyvirtio.runtime.device_config import DeviceConfig
 from pyvirtio.runtime.kicks import Kicks
 from pyvirtio.runtime.mapped_memory import MappedMemory
 from pyvirtio.runtime.runs import Runs, attempt, end_of, retire
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pyvirtio.device.file_io import FileIO
     from pyvirtio.memory import MemoryTable
     from pyvirtio.ring.queue import DeviceQueue
-    from pyvirtio.runtime.config_space import Change
     from pyvirtio.runtime.service import Interrupter, QueueService
     from pyvirtio.runtime.tasks import Tasks
     from pyvirtio.transport import FileRegion, QueueSetup
@@ -83,10 +82,7 @@ class DeviceRunner(DeviceHost):
     ) -> None:
         engine()  # refuse a wrong choice now, and not when a driver comes
         self.description = device.description()
-        self.config = ConfigSpace(self.description.config, self.description.writable)
-        self.config_changes: list[Change] = []
-        """The bytes of the configuration space that the device changed last."""
-        self._answering: list[Change] | None = None  # what the device changes while it hears of a driver's write
+        self.config = DeviceConfig(self.description, report, self._config_changed)
         self.clock = clock
         self._report = report
         self._renew = renew or (lambda: device)
@@ -113,7 +109,7 @@ class DeviceRunner(DeviceHost):
         self._is_stepping = False
         self.device = device
         self._tasks = self._new_tasks() if device.is_async else None
-        device.attach(self._device_wrote_config, self._resume)
+        device.attach(self.config.take, self._resume)
 
     def _new_tasks(self) -> Tasks:
         if self._loop is None:
@@ -294,7 +290,7 @@ class DeviceRunner(DeviceHost):
     def _negotiate(self, features: int) -> None:
         if self.device.negotiated != features:
             self.device.negotiate(features)
-            self.device.load_config(self.config.content)
+            self.config.give(self.device)
 
     def kick(self, index: int) -> None:
         """Serve a queue at the next step."""
@@ -345,29 +341,11 @@ class DeviceRunner(DeviceHost):
     def write_config(self, offset: int, data: bytes, *, by_driver: bool = True) -> Completion[None]:
         """Write the configuration space and let the device know."""
         if self.config.write(offset, data, by_driver=by_driver):
-            self.load_config(by_driver=by_driver)
+            self.config.give_written(self.device, by_driver=by_driver)
         return Completion.of(None)
 
-    def load_config(self, *, by_driver: bool) -> list[Change]:
-        """Let the device know that its configuration space was written; return what it changed in answer.
-
-        The driver is not told of that: it has asked, and reads the answer next.
-        """
-        self.device.load_config(self.config.content)
-        answer: list[Change] = []
-        if by_driver:
-            self._answering = answer
-            attempt(self.device.config_written, self.report, "config-failed", "config_written")
-            self._answering = None
-        return answer
-
-    def _device_wrote_config(self, data: bytes) -> None:
-        changes = self.config.replace(data)
-        if self._answering is not None:
-            self._answering += changes
-            return
-        self.config_changes = changes
-        if changes and self.events is not None:
+    def _config_changed(self) -> None:
+        if self.events is not None:
             self.events.config_changed()
 
     def reset(self, kept: memoryview | None = None) -> Completion[None]:
@@ -392,9 +370,9 @@ class DeviceRunner(DeviceHost):
         if self.device is not before:
             end_of(self._runs.tasks).then(lambda _none: retire(before, self.report))
         self.config.reset()
-        self.device.attach(self._device_wrote_config, self._resume)
+        self.device.attach(self.config.take, self._resume)
         self.device.negotiated = 0
-        self.device.load_config(self.config.content)
+        self.config.give(self.device)
 
     # The end.
 
