@@ -9,19 +9,19 @@ from pyvirtio.errors import DeviceError, LocalError, NegotiationError
 from pyvirtio.ring import SplitDriverQueue, SplitLayout
 from pyvirtio.spec import split
 from pyvirtio.spec.features import RING_FEATURES, Feature
+from pyvirtio.system.closing import Closing
 from pyvirtio.transport import QueueSetup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import TracebackType
-    from typing import ClassVar, Self
+    from typing import ClassVar
 
     from pyvirtio.spec.struct import Struct
     from pyvirtio.transport import DriverTransport
 
 
-class Driver:
+class Driver(Closing):
     """A virtio driver: data, and methods that submit requests. It belongs to the thread that opened it.
 
     Attributes:
@@ -191,14 +191,6 @@ class Driver:
         """
         self._watch.end(LocalError("the driver was closed before the device answered"))
         self.transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _runs(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

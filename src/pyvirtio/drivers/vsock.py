@@ -8,14 +8,13 @@ from collections import deque
 from pyvirtio.devices.vsock import NO_IMPLIED_STREAM, STREAM, Config
 from pyvirtio.driver import Driver, RequestQueue, wait_for_any
 from pyvirtio.errors import LocalError, NoAnswer
+from pyvirtio.system.closing import Closing
 from pyvirtio.vsock import Connection, Endpoint, Header, State
 from pyvirtio.vsock.packets import BOTH, HOST_CID, MOST_PAYLOAD, Event, EventId, Shutdown, check_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
 
     from pyvirtio.driver import Ticket
     from pyvirtio.transport import DriverTransport
@@ -152,7 +151,7 @@ class VsockDriver(Driver):
             self._endpoint.cid = self._read_cid()
 
 
-class VsockSocket:
+class VsockSocket(Closing):
     """One connection, which may be used as a context; see `VsockDriver`."""
 
     def __init__(self, driver: VsockDriver, connection: Connection) -> None:
@@ -202,11 +201,3 @@ class VsockSocket:
         except NoAnswer:
             self.connection.reset()
             self._driver.turn()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

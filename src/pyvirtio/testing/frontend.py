@@ -21,6 +21,7 @@ import socket
 
 from pyvirtio.errors import ProtocolError
 from pyvirtio.spec.features import Feature
+from pyvirtio.system.closing import Closing
 from pyvirtio.system.fd_passing import receive, send
 from pyvirtio.testing.frontend_queue import PATIENCE, RawQueue, drain, wait_readable
 from pyvirtio.testing.shared_memory import SharedMemory
@@ -30,7 +31,6 @@ from pyvirtio.vhost_user.framing import Frame, Framer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from pyvirtio.spec.struct import Struct
 
@@ -57,7 +57,7 @@ ALL_PROTOCOL = m.Protocol(sum(m.Protocol))
 """Every protocol feature that pyvirtio knows."""
 
 
-class RawFrontend:
+class RawFrontend(Closing):
     """A connection to a back-end; ``place`` is the path of its socket, or a connected socket.
 
     Attributes:
@@ -223,12 +223,6 @@ class RawFrontend:
         self._framer.close()
         while self._queues:
             self._queues.pop().close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def message(request: int, payload: Struct | bytes = b"", *, flags: int = m.VERSION, size: int | None = None) -> bytes:

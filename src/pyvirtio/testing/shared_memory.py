@@ -8,14 +8,11 @@ import os
 from pyvirtio.memory import MemoryTable, Region
 from pyvirtio.memory.arena import Arena
 from pyvirtio.system import memory_file
+from pyvirtio.system.closing import Closing
 from pyvirtio.vhost_user import messages as m
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Self
 
-
-class SharedMemory:
+class SharedMemory(Closing):
     """Memory that a front-end shares: a file, mapped here too; by default one that may shrink under its users.
 
     ``guest`` and ``user`` are the region's two addresses, ``offset`` is where it starts in the file.
@@ -53,9 +50,3 @@ class SharedMemory:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

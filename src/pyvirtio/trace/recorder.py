@@ -6,19 +6,19 @@ import os
 import time
 
 from pyvirtio.errors import LocalError
+from pyvirtio.system.closing import Closing
 from pyvirtio.trace.events import SNAP, Event, Recording, beginning, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
 LIMIT = 256 << 20
 """The bytes that a recording has at most, unless told otherwise: a guest decides how much there is to record."""
 
 
-class Recorder:
+class Recorder(Closing):
     """Appends events to the file ``path``, which is made anew.
 
     Processes that are forked later write to the same file. Each write is appended as a whole, so no line is torn, and
@@ -74,14 +74,6 @@ class Recorder:
         if self._fd >= 0 and self._pid == os.getpid():
             os.close(self._fd)
         self._fd, self._pid, self._full = -1, 0, True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load(path: str) -> Recording:
