@@ -22,6 +22,7 @@ from pyvirtio.ninep.messages import pack, unpack
 from pyvirtio.ninep.structures import Open
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from tests.support.ninep import CONTENT, folder_of_one
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, ORDINARY
 
 if TYPE_CHECKING:
@@ -31,15 +32,10 @@ if TYPE_CHECKING:
     from pyvirtio.testing.served import ServerProcess
     from tests.support.uapi import Uapi
 
-CONTENT = b"content"
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "folder"
-    made.mkdir()
-    (made / "file").write_bytes(CONTENT)
-    return made
+    return folder_of_one(tmp_path)
 
 
 class Raw(Driver):

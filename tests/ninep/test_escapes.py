@@ -24,7 +24,7 @@ from pyvirtio.ninep.structures import (
     Open,
     Set,
 )
-from tests.support.ninep import ROOT, Talk
+from tests.support.ninep import ROOT, Talk, talking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,11 +61,8 @@ def folder(tmp_path: Path, outside: Path) -> Path:
 
 @pytest.fixture
 def talk(folder: Path) -> Iterator[Talk]:
-    tree = Folder(folder)
-    session = Talk(tree)
-    yield session
-    session.server.close()
-    tree.close()
+    with talking(Folder(folder)) as talk:
+        yield talk
 
 
 def state(*roots: Path) -> dict[str, object]:
@@ -241,17 +238,12 @@ def test_a_way_up_ends_at_the_root(talk):
 
 
 def test_special_links_of_proc_lead_nowhere():
-    tree = Folder("/proc/self")
-    talk = Talk(tree)
-    try:
+    with talking(Folder("/proc/self")) as talk:
         for names in ([b"root", b"etc"], [b"cwd", b"."], [b"fd", b"0"], [b"exe"]):
             with pytest.raises((OSError, AssertionError)):
                 walk(talk, *names)
             with contextlib.suppress(OSError):
                 talk.clunk(59)
-    finally:
-        talk.server.close()
-        tree.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
@@ -316,15 +308,10 @@ def test_a_directory_that_becomes_a_link_at_any_step_leads_nowhere(monkeypatch, 
         for path, content in {"folder/file": b"in", "folder/a/secret": b"in", "outside/secret": SECRET}.items():
             (base / path).write_bytes(content)
         before = state(base / "outside")
-        tree = Folder(base / "folder")
-        talk = Talk(tree)
-        try:
-            with swapped_at(step, monkeypatch, base / "folder") as calls, contextlib.suppress(OSError):
-                outcome = RACES[race](talk)
-                assert outcome != SECRET
-        finally:
-            talk.server.close()
-            tree.close()
+        swapped = swapped_at(step, monkeypatch, base / "folder")
+        with talking(Folder(base / "folder")) as talk, swapped as calls, contextlib.suppress(OSError):
+            outcome = RACES[race](talk)
+            assert outcome != SECRET
         assert state(base / "outside") == before, step
         if calls[0] <= step:
             break

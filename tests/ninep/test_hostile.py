@@ -15,7 +15,7 @@ from pyvirtio.errors import ProtocolError
 from pyvirtio.ninep import Folder, fids
 from pyvirtio.ninep.messages import FORMATS, pack, unpack
 from pyvirtio.ninep.structures import NO_TAG, VERSION, Changes, FileSystem, Header, Qid
-from tests.support.ninep import ROOT, Talk
+from tests.support.ninep import CONTENT, ROOT, Talk, folder_of_one, talking
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, OPEN, ORDINARY
 
 if TYPE_CHECKING:
@@ -23,26 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-CONTENT = b"content"
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "folder"
-    made.mkdir()
-    (made / "file").write_bytes(CONTENT)
-    return made
+    return folder_of_one(tmp_path)
 
 
 @pytest.fixture
 def talk(folder: Path) -> Iterator[Talk]:
-    tree = Folder(folder)
-    session = Talk(tree, begins=False)
-    for request in BEGINNING:
-        assert unpack(session.raw(request)).kind != "Rlerror"
-    yield session
-    session.server.close()
-    tree.close()
+    with talking(Folder(folder), begins=False) as talk:
+        for request in BEGINNING:
+            assert unpack(talk.raw(request)).kind != "Rlerror"
+        yield talk
 
 
 def error_of(reply: bytes) -> int:
@@ -111,15 +103,10 @@ def test_a_message_longer_than_agreed_on_is_refused(talk):
 
 
 def test_before_a_version_nothing_is_served(folder):
-    tree = Folder(folder)
-    talk = Talk(tree, begins=False)
-    try:
+    with talking(Folder(folder), begins=False) as talk:
         for request in BEGINNING[1:]:
             assert error_of(talk.raw(request)) == errno.EPROTO
         talk.begin()
-    finally:
-        talk.server.close()
-        tree.close()
 
 
 # Bounds.

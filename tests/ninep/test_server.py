@@ -28,7 +28,7 @@ from pyvirtio.ninep.structures import (
     QidType,
     Set,
 )
-from tests.support.ninep import MSIZE, ROOT, Talk
+from tests.support.ninep import MSIZE, ROOT, Talk, talking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,20 +48,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def talk(folder: Path) -> Iterator[Talk]:
-    tree = Folder(folder)
-    session = Talk(tree)
-    yield session
-    session.server.close()
-    tree.close()
+    with talking(Folder(folder)) as talk:
+        yield talk
 
 
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Talk]:
-    tree = Folder(folder, readonly=True)
-    session = Talk(tree)
-    yield session
-    session.server.close()
-    tree.close()
+    with talking(Folder(folder, readonly=True)) as talk:
+        yield talk
 
 
 def refused(number: int):

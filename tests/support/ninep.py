@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from pyvirtio.ninep.structures import NO_FID, NO_TAG, NO_UID, VERSION, EntryHead
 from pyvirtio.ring import Chain
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
+    from pathlib import Path
 
     from pyvirtio.ninep import Tree
     from pyvirtio.ninep.messages import Message
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 ROOT = 0
 MSIZE = 65536
 DATA_HEAD = Header.nbytes + 4
+
+
+CONTENT = b"content"
+"""What is in the file of `folder_of_one`."""
+
+
+def folder_of_one(parent: Path) -> Path:
+    """Make a folder with one file; return it."""
+    made = parent / "folder"
+    made.mkdir()
+    (made / "file").write_bytes(CONTENT)
+    return made
 
 
 def exchange(request: bytes, room: int = MSIZE) -> tuple[Reader, Writer, memoryview]:
@@ -37,6 +51,17 @@ def finish(work: Coroutine[Any, Any, None]) -> None:
         return
     work.close()
     raise AssertionError("the server waits for something")
+
+
+@contextlib.contextmanager
+def talking(tree: Tree, *, begins: bool = True) -> Iterator[Talk]:
+    """A session with a server of ``tree``; both are closed at the end."""
+    talk = Talk(tree, begins=begins)
+    try:
+        yield talk
+    finally:
+        talk.server.close()
+        tree.close()
 
 
 class Talk:
