@@ -4,6 +4,7 @@
 
 From Python, in the event loop of the device or by `serving(...).call`:
 
+>>> from pyvirtio.spec.input_codes import Key
 >>> keyboard = Input("keyboard")
 >>> keyboard.type("Hi!")
 >>> keyboard.tap(Key.KEY_LEFTCTRL, Key.KEY_C)
@@ -18,15 +19,16 @@ from pathlib import Path  # noqa: TC003  # the command line makes the option fro
 from typing import Literal
 
 from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
-from pyvirtio.devices.input_actions import FINGERS, LARGEST, Actions
+from pyvirtio.devices.input_actions import Actions
+from pyvirtio.devices.input_kinds import KINDS
 from pyvirtio.devices.input_script import Step, read_script
 from pyvirtio.errors import LocalError
-from pyvirtio.spec.input_codes import BUS_VIRTUAL, Abs, Key, Led, Property, Rel, Type
+from pyvirtio.spec.input_codes import BUS_VIRTUAL, Led, Type
 from pyvirtio.spec.struct import Struct, le16, le32, raw, u8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 MOST_WAITING = 4096  # events that wait for a driver that takes none; further ones are dropped, movement by movement
 
@@ -65,38 +67,6 @@ class Event(Struct):
     type: int = le16()
     code: int = le16()
     value: int = le32()
-
-
-class Kind:
-    """What a device has: the codes of each type of event, the ranges of absolute axes, and properties."""
-
-    def __init__(
-        self,
-        codes: dict[int, Collection[int]],
-        axes: Mapping[int, AbsInfo] | None = None,
-        properties: Collection[Property] = (),
-    ) -> None:
-        self.axes = axes or {}
-        self.codes = codes | {Type.EV_ABS: self.axes}
-        self.properties = properties
-
-
-KEYS = [key for key in Key if key < Key.BTN_LEFT]
-BUTTONS = [key for key in Key if Key.BTN_LEFT <= key < Key.BTN_TOUCH]
-PLACE = AbsInfo(max=LARGEST)
-SCREEN: dict[int, AbsInfo] = {Abs.ABS_X: PLACE, Abs.ABS_Y: PLACE}
-TOUCHES: dict[int, AbsInfo] = {
-    Abs.ABS_MT_SLOT: AbsInfo(max=FINGERS - 1),
-    Abs.ABS_MT_TRACKING_ID: AbsInfo(max=0xFFFF),
-    Abs.ABS_MT_POSITION_X: PLACE,
-    Abs.ABS_MT_POSITION_Y: PLACE,
-}
-KINDS = {
-    "keyboard": Kind({Type.EV_KEY: KEYS, Type.EV_LED: list(Led), Type.EV_REP: (0, 1)}),
-    "mouse": Kind({Type.EV_KEY: BUTTONS, Type.EV_REL: list(Rel)}),
-    "tablet": Kind({Type.EV_KEY: BUTTONS, Type.EV_REL: [Rel.REL_WHEEL]}, SCREEN),
-    "touch": Kind({Type.EV_KEY: [Key.BTN_TOUCH]}, SCREEN | TOUCHES, [Property.INPUT_PROP_DIRECT]),
-}
 
 
 def bitmap(bits: Collection[int]) -> bytes:
@@ -163,7 +133,7 @@ class Input(Actions, Device):
         if select == Select.EV_BITS:
             return bitmap(self.kind.codes.get(of, ()))
         if select == Select.ABS_INFO:
-            return self.kind.axes[of].pack() if of in self.kind.axes else b""
+            return AbsInfo(max=self.kind.axes[of]).pack() if of in self.kind.axes else b""
         return self._identity.get(select, b"") if of == 0 else b""
 
     @statusq.stream
