@@ -7,8 +7,9 @@ from enum import IntEnum, IntFlag
 from pathlib import Path  # noqa: TC003  # options are read by their annotations
 
 from pyvirtio.device import Device, OutgoingPort, OutgoingQueue, Queue, Reader, Writer
-from pyvirtio.errors import ChainError, LocalError, PeerError, UsageError
-from pyvirtio.network import DatagramEnd, End, FunctionEnd, Mac, Offload, StreamEnd, TapEnd
+from pyvirtio.errors import ChainError, LocalError, PeerError
+from pyvirtio.network import End, Mac, Offload
+from pyvirtio.network.cable import end_of
 from pyvirtio.network.ethernet import LENGTH, ReceiveFilter, flow_of, header_of, is_group, read_tables
 from pyvirtio.network.offload import finished
 from pyvirtio.network.packet import LONGEST, VnetHeader, checked
@@ -170,20 +171,11 @@ class Net(Device):
         mtu: int | None = None,
         pairs: int = 1,
     ) -> None:
-        ends = [
-            *([end] if end is not None else []),
-            *([TapEnd(tap)] if tap is not None else []),
-            *([DatagramEnd(dgram, remote)] if dgram is not None and remote is not None else []),
-            *([StreamEnd(stream, listen=listen)] if stream is not None else []),
-            *([FunctionEnd.named(function)] if function is not None else []),
-        ]
-        if len(ends) != 1 or (dgram is None) != (remote is None):
-            raise UsageError("a network card has one cable: give one of tap, dgram with remote, stream, function")
         if mtu is not None and not 68 <= mtu <= 0xFFFF:
             raise LocalError(f"mtu={mtu}; give 68 to 65535 bytes", section="5.1.4.1")
         if not 1 <= pairs <= MOST_PAIRS:
             raise LocalError(f"pairs={pairs}; give 1 to {MOST_PAIRS}")
-        self.end = ends[0]
+        self.end = end_of(end, tap=tap, dgram=dgram, remote=remote, stream=stream, listen=listen, function=function)
         self.end.carrier = self.set_link
         self.features = ALWAYS | (F.MAC if mac else 0) | (F.MTU if mtu else 0) | (F.MQ if pairs > 1 else 0)
         self.config = Config(mac or bytes(LENGTH), LinkStatus.LINK_UP, pairs, mtu or 0)
