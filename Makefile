@@ -9,7 +9,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest bench test check lint types imports format docs wheels lock fresh-machine clean runtime tools
+.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
@@ -50,6 +50,10 @@ format: tools ## format the Python code, and mend what ruff can mend
 
 docs: ## write the pages of docs/ that are made from the code's tables
 	tools/generate-docs
+
+site: tools ## build the documentation as a site, into build/site; a warning is an error
+	$(bin)/sphinx-build --fail-on-warning --keep-going --quiet --nitpicky docs build/site
+	@echo "open build/site/index.html"
 
 wheels: ## build what is published into dist/: the sdist, and wheels for glibc and musl, x86-64 and aarch64
 	@tools/build-wheels

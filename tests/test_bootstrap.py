@@ -142,7 +142,13 @@ def test_without_ensurepip_root_installs_it_and_others_are_told_how(tmp_path, us
 def test_the_lock_holds_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"].values()
-    wanted = [*project["dependency-groups"]["dev"], *(one for extra in extras for one in extra)]
+    groups = project["dependency-groups"]
+    included = [
+        one
+        for entry in groups["dev"]
+        for one in ([entry] if isinstance(entry, str) else groups[entry["include-group"]])
+    ]
+    wanted = [*included, *(one for extra in extras for one in extra)]
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
     for requirement in map(Requirement, wanted):
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()

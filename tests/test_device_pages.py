@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from pyvirtio.device import options
 from pyvirtio.devices import SHIPPED
+from tests.support.pages import blocks, moved, printed_by, run_python
 
 PAGES = Path(__file__).parents[1] / "docs" / "devices"
 
@@ -20,12 +19,9 @@ def page(name: str) -> str:
     return (PAGES / f"{name}.md").read_text()
 
 
-def blocks(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page(name), re.DOTALL)
-
-
-EXCERPTS = [(name, block) for name in SHIPPED for block in blocks(name) if "import " not in block]
-PROGRAMS = [(name, block) for name in SHIPPED for block in blocks(name) if "import " in block]
+BLOCKS = [(name, block.text) for name in SHIPPED for block in blocks(page(name), "python")]
+EXCERPTS = [(name, text) for name, text in BLOCKS if "import " not in text]
+PROGRAMS = [(name, text) for name, text in BLOCKS if "import " in text]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -50,17 +46,7 @@ def test_what_a_page_shows_of_a_device_is_in_its_source(name: str, excerpt: str)
 
 @pytest.mark.parametrize(("name", "program"), PROGRAMS)
 def test_what_a_page_shows_as_a_program_runs_and_prints_what_it_says(name: str, program: str, tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", program.replace("/tmp/", f"{tmp_path}/")],
-        check=False,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == re.findall(r"print\(.*\)  # (.*)", program)
+    assert run_python(moved(program, tmp_path), tmp_path) == printed_by(program)
 
 
 def test_the_readme_lists_each_device():

@@ -15,6 +15,8 @@ from pyvirtio.errors import ProvisionError
 from pyvirtio.testing.served import served
 from pyvirtio.vm.initramfs import Initramfs
 from pyvirtio.vm.launch import OWN_DRIVER, GuestOptions, LaunchConfig, default_builder
+from tests.support import pages
+from tests.support.pages import moved, printed_by, run_python
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(__file__).parents[1] / "src" / "pyvirtio"
@@ -24,7 +26,7 @@ TEXT = README.read_text()
 
 def blocks(language: str) -> list[str]:
     """Return the README's blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return [block.text for block in pages.blocks(TEXT, language)]
 
 
 DEVICE, *PROGRAMS = blocks("python")
@@ -33,21 +35,11 @@ SERVE, RUN, QEMU = blocks("sh")
 ANSWER = "21! mod 2**32 = 42"
 
 
-def printed_by(program: str) -> list[str]:
-    """Return what a program says that it prints: ``print(...)  # this``."""
-    return re.findall(r"print\(.*\)  # (.*)", program)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the README's device, saved as it says."""
     (tmp_path / "double.py").write_text(DEVICE)
     return tmp_path
-
-
-def run_python(program: str, folder: Path) -> list[str]:
-    program = program.replace(SOCKET, str(folder / "s"))
-    return run([sys.executable, "-c", program], folder).splitlines()
 
 
 def run(command: list[str], folder: Path, limit: float = 60.0) -> str:
@@ -66,21 +58,21 @@ def name_of(program: str) -> str:
 def test_a_program_of_the_readme_prints_what_it_says(program, folder):
     expected = printed_by(program)
     assert expected
-    assert run_python(program, folder) == expected
+    assert run_python(moved(program, folder), folder) == expected
 
 
 def serving_as_the_readme_does(folder: Path):
     command, verb, device, option, path, *others = shlex.split(SERVE)
     assert (command, verb, option, path) == ("pyvirtio", "serve", "--socket", SOCKET)
     file, class_name = device.split(":")
-    return served(f"{folder / file}:{class_name}", *others, path=str(folder / "s"))
+    return served(f"{folder / file}:{class_name}", *others, path=str(folder / "double.sock"))
 
 
 def test_the_driver_of_the_readme_drives_the_device_that_it_serves(folder):
     driver = next(program for program in PROGRAMS if "Double())" in program)
     with serving_as_the_readme_does(folder):
         over_socket = driver.replace("Double())", f'"vhost-user:{SOCKET}")')
-        assert run_python(over_socket, folder) == printed_by(driver)
+        assert run_python(moved(over_socket, folder), folder) == printed_by(driver)
 
 
 def with_the_command_in_it(config: LaunchConfig, folder: Path) -> None:
@@ -107,10 +99,10 @@ def test_the_guests_of_the_readme_answer(folder):
 
     [in_python] = IN_GUESTS
     assert printed_by(in_python)[0] == ANSWER
-    assert run([sys.executable, "-c", in_python], folder, limit=300).splitlines() == printed_by(in_python)
+    assert run_python(in_python, folder, limit=300) == printed_by(in_python)
 
     with_the_command_in_it(config, folder)
-    program, *arguments = shlex.split(QEMU.replace("\\\n", " ").replace(SOCKET, str(folder / "s")))
+    program, *arguments = shlex.split(moved(QEMU.replace("\\\n", " "), folder))
     assert program == "qemu-system-x86_64"
     with serving_as_the_readme_does(folder):
         assert ANSWER in run([*config.qemu.prefix, *arguments], folder, limit=300)

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.pages import blocks, run_python
+
 PAGE = (Path(__file__).parents[2] / "docs" / "trace.md").read_text()
 
 
 def test_its_program_prints_what_it_says(tmp_path: Path):
-    [program] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    said = program.rstrip().splitlines()[-1].removeprefix("# ")
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == f"{said}\n"
+    [program] = blocks(PAGE, "python")
+    assert run_python(program.text, tmp_path) == [program.text.rstrip().splitlines()[-1].removeprefix("# ")]
 
 
 def test_its_options_exist():

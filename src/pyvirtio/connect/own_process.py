@@ -45,7 +45,7 @@ class serving(Generic[D]):  # noqa: N801  # used as a statement: `with serving(d
     it in the event loop of the caller.
 
     Nothing protects the front-end here: a method that never returns stops the device, and QEMU with it.
-    `pyvirtio serve` runs a device in processes that may hang and die.
+    ``pyvirtio serve`` runs a device in processes that may hang and die.
 
     Attributes:
         device: the device that answers.
