@@ -10,9 +10,9 @@ import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from pyvirtio_bench.statistics import format3
+from pyvirtio_bench.svg import document, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,45 +86,38 @@ def draw(found: Sequence[Figure]) -> str:
     """Return the picture as SVG."""
     groups = list(dict.fromkeys(figure.group for figure in found))
     height = TOP + ROW * (len(found) + len(groups)) + 40
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        "<title>Time per request as a ratio to back-ends in C, and the goals</title>",
-        f"<style>{STYLE}</style>",
-        *_axis(height),
-    ]
+    lines = list(_axis(height))
     y = TOP
     for group in groups:
-        lines.append(f'<text class="group" x="8" y="{y + 14}">{escape(group)}</text>')
+        lines.append(text(8, y + 14, group, "group"))
         y += ROW
         for figure in (one for one in found if one.group == group):
             lines += _row(figure, y)
             y += ROW
     legend = "dot: median; line: quartiles; bar: goal; filled and green: reached; hollow and orange: not"
-    return "\n".join([*lines, f'<text x="8" y="{height - 10}">{legend}</text>', "</svg>", ""])
+    title = "Time per request as a ratio to back-ends in C, and the goals"
+    return document((WIDTH, height), title, STYLE, [*lines, text(8, height - 10, legend)])
 
 
 def _axis(height: int) -> Iterator[str]:
     end = height - 32
-    yield f'<text x="{_x(1)}" y="18" text-anchor="middle">as fast as the back-end in C</text>'
-    yield '<text x="8" y="40">time per request, as a ratio</text>'
-    yield f'<text x="{WIDTH - 8}" y="40" text-anchor="end">ratio, goal</text>'
+    yield text(_x(1), 18, "as fast as the back-end in C", anchor="middle")
+    yield text(8, 40, "time per request, as a ratio")
+    yield text(WIDTH - 8, 40, "ratio, goal", anchor="end")
     for tick in TICKS:
         x = _x(tick)
         yield f'<line class="{"one" if tick == 1 else "grid"}" x1="{x}" x2="{x}" y1="{TOP - 10}" y2="{end}"/>'
-        yield f'<text class="number" x="{x}" y="40" text-anchor="middle">{tick:g}</text>'
+        yield text(x, 40, f"{tick:g}", "number", "middle")
 
 
 def _row(figure: Figure, y: int) -> Iterator[str]:
     middle, kind = y + ROW / 2, "met" if figure.met else "missed"
-    yield f'<text x="{LEFT - 12}" y="{y + 14}" text-anchor="end">{escape(figure.title)}</text>'
+    yield text(LEFT - 12, y + 14, figure.title, anchor="end")
     goal = _x(figure.goal)
     yield f'<line class="goal" x1="{goal}" x2="{goal}" y1="{y + 3}" y2="{y + ROW - 3}"/>'
     yield f'<line class="{kind}" x1="{_x(figure.low)}" x2="{_x(figure.high)}" y1="{middle}" y2="{middle}"/>'
     yield f'<circle class="{kind}" cx="{_x(figure.median)}" cy="{middle}" r="4"/>'
-    yield (
-        f'<text class="number" x="{WIDTH - 8}" y="{y + 14}" text-anchor="end">'
-        f"{format3(figure.median)}, {figure.goal:g}</text>"
-    )
+    yield text(WIDTH - 8, y + 14, f"{format3(figure.median)}, {figure.goal:g}", "number", "end")
 
 
 def _x(ratio: float) -> float:
