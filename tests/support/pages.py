@@ -23,7 +23,7 @@ LANGUAGES = {"python", "console", "text", "c", "json", "make", "xml"}
 NAMED = re.compile(r"(?:#|//|/\*) ([\w./-]+\.\w+|Kbuild|Makefile)(?: \*/)?\n")
 """The first line of a block that is saved as a file."""
 
-BOOTS = ("pyvirtio vm", "pyvirtio qemu", "make guest", "make run-guest")
+BOOTS = ("pyvirtio vm", "pyvirtio qemu", "make guest", "make run-guest", "test_guest.py")
 """What in a command makes a page one that boots a guest."""
 
 NOT_RUN = ("pip install", "sudo ", "apt-get ", "apt ", "git clone", "python3 -m venv", ". venv/", ". .venv/")
