@@ -26,7 +26,7 @@ from pyvirtio_bench.svg import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MARGIN, GAP, LINE, HEADING = 16, 12, 17, 34
+MARGIN, GAP, LINE, HEADING = 16, 12, 18, 34
 
 
 @dataclass

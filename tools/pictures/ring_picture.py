@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     Row = tuple[str, tuple[str, ...]]
     """What stands before a row, and its cells."""
 
-WIDTH, HEIGHT, ROW = 880, 340, 22
+WIDTH, HEIGHT, ROW = 880, 330, 22
 SIDE, TOP = 118, 116  # the width of a side's box; where the tables begin
 TABLES = ((140, (66, 34, 58, 38)), (394, (58,)), (560, (44, 44)))  # where each begins, and its columns
 LABEL = 36  # the width of what stands before a row
-BUFFERS = 300
+BUFFERS = 270
 DRIVER, DEVICE = "driver", "device"
 
 
@@ -152,9 +152,9 @@ def _buffers(state: State, before: State | None) -> Iterator[str]:
     known = {what: data for what, _, data in before.buffers} if before else {}
     for place, (what, address, data) in enumerate(state.buffers):
         x = 140 + 300 * (place % 2)
-        y = BUFFERS - 26 * (len(state.buffers) // 3) + 26 * (place // 2)
+        y = BUFFERS + 26 * (place // 2)
         kind = "changed" if before and known.get(what) != data else "cell"
         yield text(x, y + 15, what, "head")
-        yield text(x + 82, y + 15, f"{address:#x}", "mono faint")
-        yield box(x + 136, y, 108, ROW, kind)
-        yield text(x + 190, y + 15, _hex(data), "mono changed" if kind == "changed" else "mono", "middle")
+        yield text(x + 92, y + 15, f"{address:#x}", "mono faint")
+        yield box(x + 146, y, 108, ROW, kind)
+        yield text(x + 200, y + 15, _hex(data), "mono changed" if kind == "changed" else "mono", "middle")

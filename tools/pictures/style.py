@@ -38,10 +38,10 @@ def _colours(kinds: dict[str, tuple[str, str]], words: tuple[str, str]) -> str:
 
 
 STYLE = f"""
-text {{ font: 13px system-ui, sans-serif }}
-.title {{ font-weight: 600; font-size: 15px }}
+text {{ font: 14px system-ui, sans-serif }}
+.title {{ font-weight: 600; font-size: 16px }}
 .head, text.changed {{ font-weight: 600 }}
-.mono {{ font-family: ui-monospace, monospace; font-size: 12px }}
+.mono {{ font-family: ui-monospace, monospace; font-size: 13px }}
 .line {{ fill: none; stroke-width: 2 }}
 {_colours(LIGHT, WORDS["light"])}
 .line {{ fill: none }}
