@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from xml.etree import ElementTree
 
 import pytest
 
@@ -97,6 +98,7 @@ def test_what_print_prints_boots(tmp_path):
     for monitor in ("cloud-hypervisor", "libvirt"):
         other = run("vm", "run", "--device", "factorial", "--accel", "tcg", "--print", "--for", monitor)
         assert (other.returncode, path in other.stdout) == (0, True), other.stderr
+    assert ElementTree.fromstring(other.stdout).tag == "domain", "the hints would be no XML"
 
 
 def test_the_qemu_that_guests_run_in_takes_any_arguments():

@@ -48,8 +48,11 @@ def test_a_domain_of_libvirt_is_xml(config: LaunchConfig) -> None:
     domain = ElementTree.fromstring(COMMAND_LINES["libvirt"](config, WIRES))
     assert domain.findtext("os/initrd") == "/cache/initramfs.cpio"
     assert [access.get("mode") for access in domain.iterfind("memoryBacking/access")] == ["shared"]
-    words = [argument.get("value") for argument in domain.iter() if argument.tag.endswith("}arg")]
+    words = [argument.get("value", "") for argument in domain.iter() if argument.tag.endswith("}arg")]
     assert "socket,id=device0-socket,path=/tmp/a b.sock" in words
+    ports = {word.split(",")[1].removeprefix("id=") for word in words if word.startswith("pcie-root-port,")}
+    buses = {part.removeprefix("bus=") for word in words for part in word.split(",") if part.startswith("bus=")}
+    assert buses == ports == {"port0"}
 
 
 def test_a_type_that_crosvm_does_not_take(config: LaunchConfig) -> None:

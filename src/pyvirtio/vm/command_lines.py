@@ -90,8 +90,7 @@ def crosvm(config: LaunchConfig, wires: Wires) -> str:
 def libvirt(config: LaunchConfig, wires: Wires) -> str:
     """Return a domain for ``virsh create``. Its devices are given in QEMU's words, for libvirt has none of its own."""
     machine = config.machine
-    words = [word for device in config.devices for word in device.arguments(machine.transport)]
-    arguments = "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in words)
+    arguments = "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in machine.attached(config.devices))
     return f"""\
 <domain type="{"kvm" if config.accel == "kvm" else "qemu"}" xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
   <name>pyvirtio</name>
