@@ -9,7 +9,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools
+.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools translated
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
@@ -54,6 +54,9 @@ docs: ## write the pages of docs/ that are made from the code's tables
 site: tools ## build the documentation as a site, into build/site; a warning is an error
 	$(bin)/sphinx-build --fail-on-warning --keep-going --quiet --nitpicky docs build/site
 	@echo "open build/site/index.html"
+
+translated: ## say that the pages in Chinese are translations of what the English ones say now
+	@tools/translated
 
 wheels: ## build what is published into dist/: the sdist, and wheels for glibc and musl, x86-64 and aarch64
 	@tools/build-wheels
