@@ -69,10 +69,9 @@ def lines(events: Iterable[Event], *, explain: bool, start: int, structures: Str
     """Yield the lines of some events, whose times count from ``start``, in nanoseconds; see `render`."""
     explained: set[str] = set()
     for event in events:
-        say = _SAYINGS.get(event.what)
-        if say is None or (explain and _is_plain_acknowledgement(event)):
+        body = said(event)
+        if not body or (explain and _is_plain_acknowledgement(event)):
             continue
-        body = [*say(event), *_meaning(event, structures)]
         if explain and event.what in _CHAPTERS and event.what not in explained:
             yield from ("", f"-- {_CHAPTERS[event.what]} ".ljust(WIDTH, "-"), "")
         time = f"{(event.at - start) / 1000:9.1f}"
@@ -82,11 +81,27 @@ def lines(events: Iterable[Event], *, explain: bool, start: int, structures: Str
             yield f"{margin:<{_INDENT}} {line}"[:WIDTH].rstrip()
             margin = ""
         for detail in body[1:]:
-            yield f"{'':<{_INDENT}} {one_line(detail)}"[:WIDTH].rstrip()
+            for line in _wrapped(detail, "    "):
+                yield f"{'':<{_INDENT}} {line}"[:WIDTH].rstrip()
+        for row in (*_dump(event.get("data", "")), *_meaning(event, structures)):
+            yield f"{'':<{_INDENT}} {row}"[:WIDTH].rstrip()
         if explain and event.what in EXPLANATIONS and event.what not in explained:
             explained.add(event.what)
             for line in textwrap.wrap(EXPLANATIONS[event.what], WIDTH - 6):
                 yield f"    | {line}"
+
+
+def said(event: Event) -> list[str]:
+    """Return what is said of an event: a sentence, and lines that say more; nothing where its kind is not known.
+
+    What they say may come from a guest: whoever shows them makes them harmless.
+
+    >>> from pyvirtio.trace.events import Event
+    >>> said(Event(0, "device", "pop", 0, head=3, sequence=0))
+    ['pops request 3']
+    """
+    say = _SAYINGS.get(event.what)
+    return [] if say is None else list(say(event))
 
 
 def _is_plain_acknowledgement(event: Event) -> bool:
@@ -97,8 +112,8 @@ def _is_plain_acknowledgement(event: Event) -> bool:
     return row is not None and row.reply is None and event["payload"] == m.Number(0).pack().hex()
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(one_line(text), WIDTH - _INDENT - 1, subsequent_indent="  ") or [""]
+def _wrapped(text: str, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(one_line(text), WIDTH - _INDENT - 1, subsequent_indent=indent) or [""]
 
 
 def _dump(data: str) -> Iterator[str]:
@@ -137,7 +152,8 @@ def _message(event: Event) -> Iterator[str]:
     yield f"{name}: {row.purpose}" if row else name
     if event["fds"]:
         yield f"  with {event['fds']} file descriptor{'s' if event['fds'] > 1 else ''}"
-    yield from (f"  {line}" for line in textwrap.wrap(content, WIDTH - _INDENT - 4))
+    if content:
+        yield f"  {content}"
 
 
 def _content(structure: type[Struct] | None, payload: bytes) -> str:
@@ -167,14 +183,8 @@ def _descriptors(event: Event) -> Iterator[str]:
         yield f"  [{index}] {length} bytes at {address:#x} {use}{behind}"
     if len(chain) > 8:
         yield f"  … and {len(chain) - 8} more"
-    yield from _dump(event["data"])
     if error := event.get("error"):
-        yield from (f"  WRONG: {line}" for line in textwrap.wrap(one_line(error), WIDTH - _INDENT - 12))
-
-
-def _used(event: Event) -> Iterator[str]:
-    yield f"answers request {event['head']}: used element ({event['head']}, {event['written']} bytes)"
-    yield from _dump(event["data"])
+        yield f"  WRONG: {error}"
 
 
 def _suppression(event: Event) -> Iterator[str]:
@@ -206,7 +216,9 @@ _SAYINGS: dict[str, Callable[[Event], Iterable[str]]] = {
     "available": _available,
     "kick": lambda _event: ["kicks"],
     "pop": lambda event: [f"pops request {event['head']}"],
-    "used": _used,
+    "used": lambda event: [
+        f"answers request {event['head']}: used element ({event['head']}, {event['written']} bytes)"
+    ],
     "used_index": lambda event: [f"stores used index {event['index']}"],
     "interrupt": lambda _event: ["interrupts"],
     "reap": lambda event: [f"takes the answer to request {event['head']}: {event['written']} bytes"],
@@ -216,4 +228,4 @@ _SAYINGS: dict[str, Callable[[Event], Iterable[str]]] = {
     "missed": lambda event: [f"{event['count']} requests went by unseen"],
     "full": lambda _event: ["the recording is full, and ends here"],
 }
-"""What is said of each kind of event: a sentence, and lines that say more."""
+"""What is said of each kind of event: a sentence, and lines that say more. Bytes are shown apart from it."""
