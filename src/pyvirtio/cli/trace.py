@@ -24,6 +24,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     what.add_argument("--explain", action="store_true", help="show it, and explain each kind of step once")
     what.add_argument("--pcapng", metavar="OUT", help="write it for Wireshark and tshark")
     what.add_argument("--perfetto", metavar="OUT", help="write a timeline for Perfetto, or a browser's tracing page")
+    what.add_argument("--html", metavar="OUT", help="write a page that plays it, for any browser")
     what.add_argument("--test", metavar="OUT", nargs="?", const="-", help="write a test for pytest (to stdout)")
     what.add_argument(
         "--replay", metavar="DEVICE", help="ask a device what was asked: what `serve` takes, or a back-end's socket"
@@ -52,6 +53,10 @@ def run(options: argparse.Namespace) -> int:
         from pyvirtio.trace.perfetto import perfetto
 
         _write(options.perfetto, (f"{line}\n".encode() for line in perfetto(recording)))
+    elif options.html:
+        from pyvirtio.trace.page.player import player
+
+        _write(options.html, [player(recording)])
     elif options.test:
         _write_test(recording, options)
     elif options.replay:
