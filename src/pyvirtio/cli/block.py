@@ -27,8 +27,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "block",
         help="read, write, copy and measure anybody's vhost-user disk",
         description="Drive the disk that a vhost-user back-end serves on a socket: pyvirtio's, QEMU's storage daemon, "
-        "or your own. Offsets and lengths are in bytes; K, M, G and T may follow them. "
-        "Example: pyvirtio block /tmp/disk.sock read 1M 4K >piece",
+        "or your own. Offsets and lengths are in bytes; K, M, G and T may follow them.",
+        examples=(
+            ("pyvirtio serve block,path=disk.img --socket /tmp/disk.sock", "in another terminal: the disk"),
+            ("pyvirtio block /tmp/disk.sock info", "what it is, and what it can do"),
+            ("pyvirtio block /tmp/disk.sock read 1M 4K >piece", "4096 bytes of it, from 1 MiB on"),
+            ("pyvirtio block --reconnect 60 /tmp/disk.sock write <disk.img", "fill it, whatever restarts meanwhile"),
+        ),
     )
     parser.add_argument("socket", metavar="SOCKET", help="the socket that the back-end serves")
     parser.add_argument(
@@ -40,19 +45,46 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
 
     def action(
-        name: str, run: Callable[[BlockDriver, argparse.Namespace], object], text: str
+        name: str, run: Callable[[BlockDriver, argparse.Namespace], object], text: str, *examples: tuple[str, str]
     ) -> argparse.ArgumentParser:
-        one = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        typed = [(f"pyvirtio block /tmp/disk.sock {name}{rest}", what) for rest, what in examples]
+        one = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", examples=typed)
         one.set_defaults(run=run_action, action=run, queues=1)
         return one
 
-    info = action("info", _info, "print what the disk is and what it can do")
-    read = action("read", _read, "print LENGTH bytes from OFFSET on, or all that follow")
-    write = action("write", _write, "write what comes on stdin, from OFFSET on, and flush")
-    copy = action("copy", _copy, "copy the whole disk to the one that is served on the socket TARGET, and flush")
-    zero = action("zero", _zero, "let a range read as zeros")
-    discard = action("discard", _discard, "say that nobody needs a range any more")
-    bench = action("bench", _bench, "measure random requests")
+    info = action(
+        "info", _info, "print what the disk is and what it can do", (" --json", "the same, for a program to read")
+    )
+    read = action(
+        "read",
+        _read,
+        "print LENGTH bytes from OFFSET on, or all that follow",
+        (" 0 512 | xxd", "the first sector"),
+        (" >disk.img", "all of it"),
+    )
+    write = action(
+        "write",
+        _write,
+        "write what comes on stdin, from OFFSET on, and flush",
+        (" 1M <piece", "put a file's bytes at 1 MiB"),
+    )
+    copy = action(
+        "copy",
+        _copy,
+        "copy the whole disk to the one that is served on the socket TARGET, and flush",
+        (" /tmp/other.sock", "whoever serves that one"),
+    )
+    zero = action("zero", _zero, "let a range read as zeros", (" 0 64K", "forget a partition table"))
+    discard = action(
+        "discard", _discard, "say that nobody needs a range any more", (" 1G 1G", "free the second GiB of the image")
+    )
+    bench = action(
+        "bench",
+        _bench,
+        "measure random requests",
+        (" --depth 1", "how long one request takes"),
+        (" --size 128K --queues 4 --overwrite", "how much goes through; what is on the disk is lost"),
+    )
     for one in (read, write):
         one.add_argument("offset", metavar="OFFSET", type=size, nargs="?", default=0, help="where to begin (0)")
     read.add_argument("length", metavar="LENGTH", type=size, nargs="?", help="how many bytes (to the end)")

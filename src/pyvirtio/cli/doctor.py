@@ -17,6 +17,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "doctor",
         help="what this machine can do, and what is missing for a guest",
         description="Look at what a Linux guest needs: QEMU, kernels, packages, KVM. Exit status 1: it lacks one.",
+        examples=(
+            ("pyvirtio doctor", "what is there, and what to do about what is not"),
+            ("pyvirtio doctor --fix", "fetch QEMU and kernels for guests"),
+        ),
     )
     parser.add_argument("--fix", action="store_true", help="provision what is missing into the cache folder")
     parser.add_argument("--json", action="store_true", help="print one JSON list")

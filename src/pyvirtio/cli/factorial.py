@@ -21,6 +21,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "factorial",
         help="have a device in another process compute factorials",
         description="Start a back-end process, drive it over vhost-user and shared memory, and print what it answers.",
+        examples=(
+            ("pyvirtio factorial 5", "prints 5! = 120"),
+            ("pyvirtio factorial --trace 5", "the same, with each step on the way explained"),
+            ("pyvirtio factorial --socket /tmp/factorial.sock 5 30", "ask a back-end that runs already"),
+        ),
     )
     parser.add_argument("numbers", metavar="N", nargs="+", type=number, help="a number from 0 to 4294967295")
     parser.add_argument("--socket", metavar="PATH", help="use the back-end that serves this socket")

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("factorial", "serve", "block", "switch", "trace", "tap", "vm", "qemu", "bench", "doctor")
+COMMANDS = ("factorial", "serve", "block", "switch", "trace", "tap", "vm", "qemu", "bench", "doctor", "completion")
 """The commands; each is a module of this package with a function ``add_to``."""
 
 MANY_OBJECTS = 10_000
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     gc.set_threshold(MANY_OBJECTS)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser(words).parse_args(words)
+    options = parser_for(words).parse_args(words)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -43,11 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser(words: Sequence[str]) -> Parser:
-    """Describe the command that is wanted, or all of them: a command does not pay for the others' imports."""
+def parser_for(words: Sequence[str] = ()) -> Parser:
+    """Return the parser of the command that is wanted, or of all: a command does not pay for the others' imports."""
     from pyvirtio import __version__
 
-    parser = Parser(prog="pyvirtio", description="Virtio devices and drivers in Python.")
+    parser = Parser(
+        prog="pyvirtio",
+        description="Virtio devices and drivers in Python, for an unmodified QEMU and Linux.",
+        examples=(
+            ("pyvirtio factorial 5", "a driver hands 5 to a device in another process, and prints 5! = 120"),
+            ("pyvirtio serve factorial --socket /tmp/factorial.sock", "a device on a socket"),
+            ("pyvirtio vm factorial 5", "the same from inside a Linux guest"),
+        ),
+    )
     parser.add_argument("--version", action="version", version=f"pyvirtio {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog="pyvirtio")
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:

@@ -14,6 +14,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="run the QEMU that guests run in",
         description="Run the QEMU that `pyvirtio vm` runs, with your arguments, all of which are QEMU's. It is fetched "
         "if this machine has none. `pyvirtio qemu aarch64 ARGUMENT...` emulates that architecture.",
+        examples=(
+            ("pyvirtio qemu --version", "which one it is"),
+            ("pyvirtio qemu aarch64 -M virt -device help", "the devices that it has for another processor"),
+        ),
         prefix_chars="\0",  # none of the words is an option of ours
         add_help=False,
     )

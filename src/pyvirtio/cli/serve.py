@@ -18,8 +18,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "serve",
         help="serve a device on a socket",
-        description="Serve a device on a Unix socket, to one front-end at a time, until SIGTERM or Ctrl-C. "
-        "Example: pyvirtio serve double.py:Double --socket /tmp/double.sock --reload",
+        description="Serve a device on a Unix socket, to one front-end at a time, until SIGTERM or Ctrl-C.",
+        examples=(
+            ("pyvirtio serve factorial --socket /tmp/factorial.sock", "a device that ships"),
+            ("pyvirtio serve block,help", "the options of one"),
+            ("pyvirtio serve block,path=disk.img,readonly --socket /tmp/disk.sock", "a disk, with options"),
+            ("pyvirtio serve double.py:Double --socket /tmp/double.sock --reload", "your own, as it is being written"),
+        ),
     )
     parser.add_argument(
         "device",

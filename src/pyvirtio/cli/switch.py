@@ -16,6 +16,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="join guests of any process by a network",
         description="Listen on a Unix socket, and be a learning switch to whoever connects: "
         "`pyvirtio serve net,stream=PATH`, QEMU's `-netdev stream`, passt's clients.",
+        examples=(
+            ("pyvirtio switch /tmp/switch.sock", "a network"),
+            ("pyvirtio vm shell --device net,stream=/tmp/switch.sock", "in other terminals: guests in it"),
+            ("pyvirtio switch /tmp/switch.sock --tap tap0", "with this machine in it, too"),
+        ),
     )
     parser.add_argument("path", metavar="PATH", help="the socket to listen on")
     parser.add_argument("--tap", metavar="NAME", help="plug a TAP device of this machine in as well")

@@ -15,8 +15,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "tap",
         help="record any front-end and any back-end from in between",
         description="Listen on the socket FRONT, connect whoever comes to the back-end that serves the socket BACK, "
-        "pass everything on, and record messages, rings, kicks and interrupts, until SIGTERM or Ctrl-C. "
-        "Example: pyvirtio tap /tmp/front.sock /tmp/back.sock --output run.jsonl, then give QEMU /tmp/front.sock",
+        "pass everything on, and record messages, rings, kicks and interrupts, until SIGTERM or Ctrl-C.",
+        examples=(
+            ("pyvirtio tap /tmp/front.sock /tmp/back.sock", "print each step; give QEMU /tmp/front.sock"),
+            ("pyvirtio tap /tmp/front.sock /tmp/back.sock --output run.jsonl", "record it, for pyvirtio trace"),
+        ),
     )
     parser.add_argument("front", metavar="FRONT", help="the socket to make, for the front-end")
     parser.add_argument("back", metavar="BACK", help="the socket of the back-end")

@@ -16,8 +16,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "trace",
         help="show a recording, convert it, or play it again",
         description="Show what was recorded by `pyvirtio tap` or `pyvirtio serve --trace`, step by step; or write it "
-        "for another program, or play it again. OUT may be - for standard output. "
-        "Example: pyvirtio trace run.jsonl --pcapng run.pcapng",
+        "for another program, or play it again. OUT may be - for standard output.",
+        examples=(
+            ("pyvirtio serve factorial --socket /tmp/factorial.sock --trace run.jsonl", "how to make a recording"),
+            ("pyvirtio trace run.jsonl --explain", "what happened in it"),
+            ("pyvirtio trace run.jsonl --pcapng run.pcapng", "for Wireshark"),
+            ("pyvirtio trace run.jsonl --test test_run.py --device factorial", "a test that asks the same again"),
+        ),
     )
     parser.add_argument("file", metavar="FILE", help="the recording")
     what = parser.add_mutually_exclusive_group()

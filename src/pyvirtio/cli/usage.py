@@ -7,18 +7,42 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import Never
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose help ends in examples.
 
-    def __init__(self, **options: object) -> None:
+    Attributes:
+        examples: a command line each, and what it does.
+    """
+
+    def __init__(self, *, examples: Sequence[tuple[str, str]] = (), **options: object) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)  # type: ignore[arg-type]  # as they came
+        self.examples = examples
+
+    def format_help(self) -> str:
+        """Return the help, with an example on two lines: what it does, and how it is typed."""
+        lines = [line for typed, what in self.examples for line in (f"  # {what}", f"  {typed}")]
+        return "\n".join([super().format_help(), "examples:", *lines, ""]) if lines else super().format_help()
 
     def error(self, message: str) -> Never:
         """Print one line, and leave with 2."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def below(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[Parser] | None:
+    """Return the argument that is one of several commands, each with a parser of its own, if there is one."""
+    return next((one for one in parser._actions if isinstance(one, argparse._SubParsersAction)), None)
+
+
+def every(parser: Parser) -> Iterator[Parser]:
+    """Yield a parser and those of all commands below it."""
+    yield parser
+    commands = below(parser)
+    for one in commands.choices.values() if commands else ():
+        yield from every(one)
 
 
 class _Formatter(argparse.HelpFormatter):

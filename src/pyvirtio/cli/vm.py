@@ -25,7 +25,17 @@ _NO_LIMIT = 1e8  # seconds
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the commands."""
-    vm = commands.add_parser("vm", help="boot a real Linux guest with devices")
+    vm = commands.add_parser(
+        "vm",
+        help="boot a real Linux guest with devices",
+        description="Boot Linux, unmodified, on an unmodified QEMU that has your devices. QEMU and the kernel are "
+        "fetched if this machine has none.",
+        examples=(
+            ("pyvirtio vm factorial 5", "5! by a device, asked by a program in a guest"),
+            ("pyvirtio vm run --device entropy -- head -c 8 /dev/hwrng", "one command in a guest"),
+            ("pyvirtio vm shell --device block,path=disk.img", "look around in one"),
+        ),
+    )
     things = vm.add_subparsers(metavar="COMMAND", required=True, parser_class=type(vm))
     _add_run(things)
     _add_shell(things)
@@ -37,8 +47,15 @@ def _add_run(things: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "run",
         help="run a command in a guest with devices",
         description="Boot a Linux guest with devices, run a command in it, and end with its exit status. What the "
-        "command prints goes to stdout, its errors to stderr. "
-        "Example: pyvirtio vm run --device double.py:Double -- factorial --wrap32 21",
+        "command prints goes to stdout, its errors to stderr.",
+        examples=(
+            ("pyvirtio vm run --device double.py:Double -- factorial --wrap32 21", "your device, our driver for it"),
+            (
+                "pyvirtio vm run --device block,path=disk.img --package e2fsprogs -- mke2fs -q /dev/vda",
+                "a disk, and a program of Debian's",
+            ),
+            ("pyvirtio vm run --device echo --print", "the command line for a QEMU that you start yourself"),
+        ),
     )
     run.add_argument(
         "command", metavar="COMMAND", nargs="*", help="a program and its arguments; a single word is a line of shell"
@@ -61,8 +78,11 @@ def _add_shell(things: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     shell = things.add_parser(
         "shell",
         help="the same guest with a shell",
-        description="Boot a Linux guest with devices and give this terminal to a shell in it. "
-        "Ctrl-A X ends the guest. Example: pyvirtio vm shell --device factorial",
+        description="Boot a Linux guest with devices and give this terminal to a shell in it. Ctrl-A X ends the guest.",
+        examples=(
+            ("pyvirtio vm shell --device factorial", "then type: factorial 5"),
+            ("pyvirtio vm shell --arch um --device console", "the same in a second, without QEMU"),
+        ),
     )
     shell.set_defaults(run=run_shell, parser=shell)
     _add_device_options(shell)
@@ -74,6 +94,10 @@ def _add_factorial(things: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "factorial",
         help="compute factorials from inside a guest",
         description="Boot a Linux guest with the factorial device, run the user program in it, print what it prints.",
+        examples=(
+            ("pyvirtio vm factorial 5", "prints 5! = 120"),
+            ("pyvirtio vm factorial --arch aarch64 --wrap32 5 13", "the tutorial's machine, and its answers"),
+        ),
     )
     factorial.add_argument("numbers", metavar="N", nargs="+", type=number, help="a number from 0 to 4294967295")
     factorial.add_argument("--wrap32", action="store_true", help="a device that knows n! mod 2**32 only")

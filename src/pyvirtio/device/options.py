@@ -85,7 +85,7 @@ def usage(kind: type) -> list[str]:
 
 
 def _usage(one: Parameter) -> str:
-    kinds = " or ".join(_name(kind) for kind in _alternatives(one.annotation))
+    kinds = " or ".join(_name(kind) for kind in alternatives(one.annotation))
     default = "" if one.default is one.empty or one.default is None else f" (default: {_as_text(one.default)})"
     return f"{one.name}=<{kinds}>{default}"
 
@@ -113,8 +113,8 @@ def _choice(parameters: dict[str, Parameter]) -> str:
     return f"its options are: {', '.join(_usage(one) for one in parameters.values())}"
 
 
-def _alternatives(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows and a command line can name.
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the types, or values of a Literal, that an annotation allows and a command line can name.
 
     ``int | None`` is an int or left out; functions, and objects that are described by a protocol, are for programs.
     """
@@ -134,9 +134,27 @@ def _alternatives(annotation: Any) -> list[Any]:
     ]
 
 
+def named_values(annotation: Any) -> list[str]:
+    """Return the values of an option that have names: none for numbers and text.
+
+    >>> from typing import Literal
+    >>> named_values(bool), named_values(Literal["mouse", "touch"]), named_values(int)
+    (['on', 'off'], ['mouse', 'touch'], [])
+    """
+    found = []
+    for kind in alternatives(annotation):
+        if kind is bool:
+            found += [_YES[0], _NO[0]]
+        elif members := getattr(kind, "__members__", None):
+            found += [name.lower() for name in members]
+        elif not isinstance(kind, type):
+            found.append(str(kind))
+    return found
+
+
 def _value(key: str, text: str, annotation: Any) -> Any:
     tried = []
-    for kind in _alternatives(annotation):
+    for kind in alternatives(annotation):
         try:
             return _convert(text, kind)
         except (TypeError, ValueError) as error:
