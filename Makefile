@@ -9,7 +9,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools translated
+.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools translated man
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
@@ -57,6 +57,9 @@ site: tools ## build the documentation as a site, into build/site; a warning is 
 
 translated: ## say that the pages in Chinese are translations of what the English ones say now
 	@tools/translated
+
+man: ## write the manual pages into build/man; `man -l build/man/pyvirtio.1` shows one
+	@tools/generate-man
 
 wheels: ## build what is published into dist/: the sdist, and wheels for glibc and musl, x86-64 and aarch64
 	@tools/build-wheels

@@ -1,7 +1,8 @@
-"""The native engine, which is optional. Everything else about the package stands in pyproject.toml.
+"""The native engine, which is optional, and manual pages. Everything else about the package stands in pyproject.toml.
 
 It is compiled as in a checkout, by pyvirtio.ring.build_native. Where there is nothing to compile it with, the package
 is plain Python. One library of the limited API serves every Python from 3.11 on, but for free-threaded ones.
+The manual pages are made from the parsers of the command line, by tools/generate-man.
 """
 
 import runpy
@@ -11,6 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
+manual = runpy.run_path("tools/generate-man")["write"](Path("build/man"))
 native = runpy.run_path("src/pyvirtio/ring/build_native.py")
 
 
@@ -25,11 +27,13 @@ class BuildNative(build_ext):
             raise CompileError("the C compiler refuses the native engine, see above; the Python engine runs instead")
 
 
+data = [("share/man/man1", manual)]
 if native["compiler"]():
     setup(
+        data_files=data,
         cmdclass={"build_ext": BuildNative},
         ext_modules=[Extension("pyvirtio.ring._native", [], py_limited_api=True, optional=True)],
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )
 else:
-    setup()
+    setup(data_files=data)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pyvirtio import __version__
 from pyvirtio.ring import build_native
 from tests.support.archives import extract
 
@@ -73,6 +74,12 @@ def test_both_have_the_sources_of_the_native_engine(wheel: set[str], sdist: set[
     assert {f"src/{name}" for name in sources} <= sdist
 
 
+def test_the_wheel_has_the_manual_pages_and_the_sdist_what_makes_them(wheel: set[str], sdist: set[str]):
+    pages = {f"{'-'.join(['pyvirtio', *words])}.1" for words in ([], ["serve"], ["vm", "run"], ["block", "read"])}
+    assert pages <= {name.rpartition(".data/data/share/man/man1/")[2] for name in wheel}
+    assert "tools/generate-man" in sdist
+
+
 def test_neither_has_benchmarks(wheel: set[str], sdist: set[str]):
     assert [name for name in wheel | sdist if "bench/" in name or name.startswith("benchmarks/")] == []
     linked = {Path(name).name for name in wheel if name.endswith(".c")}
@@ -109,6 +116,7 @@ def from_source(built: Path, folder: Path, **environment: str) -> zipfile.ZipFil
 def test_with_a_compiler_an_install_from_source_has_the_library_that_a_checkout_builds(built: Path, tmp_path: Path):
     with from_source(built, tmp_path) as archive:
         library = archive.read("pyvirtio/ring/_native.abi3.so")
+        assert f"pyvirtio-{__version__}.data/data/share/man/man1/pyvirtio.1" in archive.namelist()
     assert build_native.digest().encode() in library
     assert "-cp311-abi3-linux_" in next(tmp_path.glob("*.whl")).name
 
