@@ -9,7 +9,7 @@ export PYTHON
 bin := .venv/bin
 pytest := $(bin)/pytest -n $(JOBS)
 
-.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools translated man
+.PHONY: help run guest bench test check lint types imports format docs site wheels lock fresh-machine clean runtime tools translated man release
 
 help: ## list the targets
 	@echo "usage: make TARGET [N=5] [JOBS=auto] [BENCH='--quick requests'] [PYTHON=python3.13]"
@@ -63,6 +63,9 @@ man: ## write the manual pages into build/man; `man -l build/man/pyvirtio.1` sho
 
 wheels: ## build what is published into dist/: the sdist, and wheels for glibc and musl, x86-64 and aarch64
 	@tools/build-wheels
+
+release: ## build twice and check what a release publishes, and say what remains to do
+	@tools/release
 
 lock: ## take the newest tools that suit every Python, and write requirements-*.lock
 	tools/lock

@@ -15,8 +15,8 @@ import pytest
 from pyvirtio import __version__
 from pyvirtio.ring import build_native
 from tests.support.archives import extract
+from tests.support.checkout import ROOT, copy_checkout
 
-ROOT = Path(__file__).parents[1]
 GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux/Kbuild", "linux/virtio_test.c")}
 
 
@@ -24,15 +24,7 @@ GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build both from a copy of the files that git knows, with the setuptools at hand, and return their folder."""
     folder = tmp_path_factory.mktemp("packaging")
-    source, target = folder / "source", folder / "built"
-    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=False)
-    if names.returncode:
-        pytest.skip("this is not a checkout of git, which knows the files that belong to the project")
-    for name in filter(None, names.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    source, target = copy_checkout(folder / "source"), folder / "built"
     run_setuptools("build_sdist", source, target, PATH="/nonexistent")
     run_setuptools("build_wheel", source, target, PATH="/nonexistent")  # without a compiler
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import runpy
 import shutil
@@ -15,14 +16,15 @@ from typing import Any
 
 import pytest
 
+from pyvirtio import __version__
 from pyvirtio.errors import ProvisionError
 from pyvirtio.provision.cache import Cache, default_root
 from pyvirtio.provision.packages import Registry
 from tests.support import pythons
 from tests.support.archives import extract
+from tests.support.checkout import ROOT, copy_checkout
 from tests.support.pythons import Python
 
-ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "tools/build-wheels"
 PURE = Path(sysconfig.get_path("purelib"))  # packaging and setuptools lie there, which run on any Python
 LIBRARY = "pyvirtio/ring/_native.abi3.so"
@@ -128,6 +130,16 @@ def test_pip_installs_the_wheel_of_this_machine_and_its_command_runs_the_native_
     assert re.search(r"^ring engine +ok +C$", found, re.MULTILINE)
 
 
+def test_pip_installs_the_sdist_and_its_command_and_manual_page_are_there(built: Path, tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    [sdist] = built.glob("*.tar.gz")
+    Python((str(tmp_path / "venv/bin/python"),)).run(
+        *("-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", str(sdist)), path=(PURE,)
+    )
+    assert Python((str(tmp_path / "venv/bin/pyvirtio"),)).run("factorial", "5") == "5! = 120\n"
+    assert (tmp_path / "venv/share/man/man1/pyvirtio-factorial.1").is_file()
+
+
 def test_one_wheel_serves_every_python_of_this_machine(built: Path, tmp_path: Path):
     found = filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 30)))
     works = [
@@ -214,8 +226,60 @@ def test_no_wheel_names_a_file_of_the_machine_that_built_it(built: Path):
         assert not re.findall(rb"/(?:home|root|tmp|usr|build)/[\w/.-]+", library), wheel.name
 
 
-def test_the_same_files_give_the_same_wheel(built: Path, tool: dict[str, Any], tmp_path: Path):
-    [sdist], [wheel] = built.glob("*.tar.gz"), built.glob("*musllinux*aarch64.whl")
-    tool["headers"](tmp_path / "include")
-    again = tool["wheel"](tool["tools"](), "aarch64-linux-musl", sdist, tmp_path)
-    assert again.read_bytes() == wheel.read_bytes()
+@pytest.fixture
+def checkout(built: Path, tmp_path: Path) -> Path:
+    """A repository with the files of this one, and with the tools that ``built`` has installed."""
+    copy = copy_checkout(tmp_path / "checkout")
+    (copy / ".cache").mkdir()
+    (copy / ".cache/wheels").symlink_to(ROOT / ".cache/wheels")
+    git(copy, "init", "--quiet")
+    commit(copy)
+    return copy
+
+
+def git(checkout: Path, *words: str) -> None:
+    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", checkout, *who, *words], check=True, capture_output=True)
+
+
+def commit(checkout: Path) -> None:
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "As it is")
+
+
+def date_changelog(checkout: Path, version: str) -> None:
+    """Give the changelog's top that version, and commit it."""
+    path = checkout / "CHANGELOG.md"
+    path.write_text(re.sub(r"(?m)^## .*$", f"## [{version}] - 2026-01-31", path.read_text(), count=1))
+    commit(checkout)
+
+
+def release(checkout: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, checkout / "tools/release"], capture_output=True, text=True, check=False)
+
+
+def test_a_release_is_built_twice_and_the_sums_are_those_of_the_files(checkout: Path):
+    date_changelog(checkout, __version__)
+    done = release(checkout)
+    assert done.returncode == 0, done.stderr
+    files = list((checkout / "dist").iterdir())
+    sums = {f"{hashlib.sha256(path.read_bytes()).hexdigest()}  dist/{path.name}" for path in files}
+    assert set(done.stdout.splitlines()) == sums
+    assert len(files) == 5
+    assert f"git tag -s v{__version__}" in done.stderr
+
+
+def test_what_is_not_committed_is_not_released(checkout: Path):
+    (checkout / "src/pyvirtio/new.py").touch()
+    done = release(checkout)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "src/pyvirtio/new.py" in done.stderr
+
+
+def test_a_version_that_the_changelog_does_not_have_is_not_released(checkout: Path):
+    date_changelog(checkout, "0.0.9")
+    done = release(checkout)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "[0.0.9]" in done.stderr
+    assert __version__ in done.stderr
+    assert not (checkout / "dist").exists()
