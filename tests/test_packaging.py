@@ -72,6 +72,15 @@ def test_the_wheel_has_the_manual_pages_and_the_sdist_what_makes_them(wheel: set
     assert "tools/generate-man" in sdist
 
 
+def test_the_wheel_is_lean(built: Path, wheel: set[str]):
+    """What is there for its own tests, its documentation and its builds stays in the sdist."""
+    assert {name.partition("/")[0].rpartition(".")[2] for name in wheel} == {"pyvirtio", "data", "dist-info"}
+    kinds = {Path(name).suffix for name in wheel if name.startswith("pyvirtio/") and "/guest/" not in name}
+    assert kinds.isdisjoint({".pyc", ".so", ".o", ".md", ".svg", ".lock", ".toml"})
+    assert not [name for name in wheel if Path(name).name.startswith(("test_", "conftest")) and name.endswith(".py")]
+    assert next(built.glob("*.whl")).stat().st_size < 1_000_000
+
+
 def test_neither_has_benchmarks(wheel: set[str], sdist: set[str]):
     assert [name for name in wheel | sdist if "bench/" in name or name.startswith("benchmarks/")] == []
     linked = {Path(name).name for name in wheel if name.endswith(".c")}
