@@ -117,7 +117,7 @@ def test_links_of_the_pages_lead_somewhere():
 
 def test_the_table_of_commands_shows_options_that_exist():
     rows = re.findall(r"^\| `pyvirtio ([a-z ]+?)(?: [A-Z][^`]*)?` \| (.*) \|$", TEXT, re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 14
     for command, what in rows:
         options = re.findall(r"`(--[a-z0-9-]+)", what)
         if not options:

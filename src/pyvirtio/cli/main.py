@@ -14,7 +14,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("factorial", "serve", "block", "switch", "trace", "tap", "vm", "qemu", "bench", "doctor", "completion")
+COMMANDS = (
+    "factorial",
+    "new",
+    "serve",
+    "header",
+    "block",
+    "switch",
+    "trace",
+    "tap",
+    "vm",
+    "qemu",
+    "bench",
+    "doctor",
+    "completion",
+)
 """The commands; each is a module of this package with a function ``add_to``."""
 
 MANY_OBJECTS = 10_000

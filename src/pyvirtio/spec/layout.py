@@ -103,8 +103,13 @@ class Layout:
             yield from place.field.rows(name, offset + place.offset, items[place.start : place.end])
 
 
+def fields_of(structure: type[Struct]) -> Mapping[str, Field]:
+    """Return the fields of a structure by name, in order: for what is made from declarations, such as a C header."""
+    return structure._layout.fields
+
+
 class Array(Field):
-    """``count`` fields of one kind, one behind the other; it reads as a tuple.
+    """``count`` fields that are like ``item``, one behind the other; it reads as a tuple.
 
     Raises:
         LocalError: ``item`` is not a field, or there are none.
@@ -114,8 +119,8 @@ class Array(Field):
         if not isinstance(item, Field):
             raise LocalError(f"an array is of a field, such as le16() or nested(Point); not of {shown(item)}")
         check_count(count, "an array takes how many items it has")
-        self._item = item
-        self._count = count
+        self.item = item
+        self.count = count
         super().__init__(
             item.codes * count, item.writable_mask * count, (item.default,) * count if default is None else default
         )
@@ -126,39 +131,39 @@ class Array(Field):
         try:
             values = tuple(value)
         except TypeError as error:
-            raise LocalError(f"{path} is {shown(value)}; give {self._count} values") from error
-        if len(values) != self._count:
-            raise LocalError(f"{path} has {self._count} values; {len(values)} were given")
-        return self._item.encode_each(values, path)
+            raise LocalError(f"{path} is {shown(value)}; give {self.count} values") from error
+        if len(values) != self.count:
+            raise LocalError(f"{path} has {self.count} values; {len(values)} were given")
+        return self.item.encode_each(values, path)
 
     def decode(self, items: Items) -> Any:
         """Return the values."""
-        return self._item.decode_each(items)
+        return self.item.decode_each(items)
 
     def part(self, step: str) -> tuple[int, Field]:
         """Return where the item with the number in ``step``, such as ``"[2]"``, lies."""
         number = step[1:-1]
-        if step != f"[{number}]" or not number.isdecimal() or int(number) >= self._count:
+        if step != f"[{number}]" or not number.isdecimal() or int(number) >= self.count:
             raise LookupError(step)
-        return int(number) * self._item.nbytes, self._item
+        return int(number) * self.item.nbytes, self.item
 
     def numpy_type(self) -> Any:
         """Return a sub-array."""
-        return self._item.numpy_type(), (self._count,)
+        return self.item.numpy_type(), (self.count,)
 
     def text(self, value: Any) -> str:
         """Return the first values."""
-        return f"({shortened([self._item.text(item) for item in value], ', ')})"
+        return f"({shortened([self.item.text(item) for item in value], ', ')})"
 
     def rows(self, name: str, offset: int, items: Items) -> Iterator[Row]:
         """Return one line, or where the items are structures what each of them has."""
         if self.is_leaf:
             yield from super().rows(name, offset, items)
             return
-        width = len(self._item.codes)
-        for index in range(self._count):
+        width = len(self.item.codes)
+        for index in range(self.count):
             part = items[index * width : (index + 1) * width]
-            yield from self._item.rows(f"{name}[{index}]", offset + index * self._item.nbytes, part)
+            yield from self.item.rows(f"{name}[{index}]", offset + index * self.item.nbytes, part)
 
 
 class Nested(Field):
@@ -174,19 +179,19 @@ class Nested(Field):
         layout = getattr(structure, "_layout", None)
         if not isinstance(structure, type) or not isinstance(layout, Layout):
             raise LocalError(f"a nested structure is a subclass of Struct, not {shown(structure)}")
-        self._structure = structure
+        self.structure = structure
         self._layout = layout
         super().__init__(layout.codes, layout.writable_mask, structure() if default is None else default)
 
     def encode(self, value: Any, path: str) -> Items:
         """Return the structure's items, checked when it was made."""
-        if not isinstance(value, self._structure) or len(value) != len(self.codes):
-            raise LocalError(f"{path} is {shown(value)}; give a {self._structure.__name__}")
+        if not isinstance(value, self.structure) or len(value) != len(self.codes):
+            raise LocalError(f"{path} is {shown(value)}; give a {self.structure.__name__}")
         return tuple(value)
 
     def decode(self, items: Items) -> Any:
         """Return the structure."""
-        return tuple.__new__(self._structure, items)
+        return tuple.__new__(self.structure, items)
 
     def part(self, step: str) -> tuple[int, Field]:
         """Return where the field ``step`` lies."""
@@ -194,10 +199,10 @@ class Nested(Field):
 
     def numpy_type(self) -> Any:
         """Return the structure's own type."""
-        return self._structure.numpy_dtype()
+        return self.structure.numpy_dtype()
 
     def rows(self, name: str, offset: int, items: Items) -> Iterator[Row]:
         """Return a line with the structure's name, and indented below it one for each of its fields."""
-        yield offset, self.nbytes, name, self._structure.__name__
+        yield offset, self.nbytes, name, self.structure.__name__
         for at, size, inner, text in self._layout.rows(offset, items):
             yield at, size, f"  {inner}", text

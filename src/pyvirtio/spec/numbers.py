@@ -33,7 +33,7 @@ class Number(Leaf):
     def __init__(self, code: str, default: int, *, kind: type[int] | None, writable: bool) -> None:
         self._codec = struct.Struct(f">{code}")
         super().__init__(code, self._codec.size, default, writable=writable, read=_members(kind))
-        self._kind = kind
+        self.kind = kind
 
     def encode(self, value: Any, path: str) -> Items:
         """Return the number itself."""
@@ -60,8 +60,8 @@ class Number(Leaf):
 
     def text(self, value: Any) -> str:
         """Return the number, in hexadecimal where it holds flags, and its name or names."""
-        if self._kind is not None and issubclass(self._kind, IntFlag):
-            return f"{value:#x} {'|'.join(flag.name or '' for flag in self._kind if flag & value)}".rstrip()
+        if self.kind is not None and issubclass(self.kind, IntFlag):
+            return f"{value:#x} {'|'.join(flag.name or '' for flag in self.kind if flag & value)}".rstrip()
         return f"{value:d} {value.name}" if isinstance(value, IntEnum) else f"{value:d}"
 
 

@@ -1,0 +1,172 @@
+"""Makes a project: a folder with a device, its tests, what runs them, and where it needs one a driver for Linux.
+
+The files are in ``templates``: ``all`` are in every project, ``stock`` in those for which Linux has a driver, and the
+rest belongs to one kind.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import string
+import sys
+from pathlib import Path
+
+from pyvirtio.errors import LocalError, UsageError
+from pyvirtio.host.loader import DeviceLoader
+from pyvirtio.scaffold.c_header import c_header
+from pyvirtio.scaffold.c_names import Names
+from pyvirtio.scaffold.kinds import DEFAULT, KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pyvirtio.scaffold.kinds import Kind
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_NAME = 32  # so that lines with it stay short
+TAKEN = frozenset({"pyvirtio", "pytest", "demo", "tests", "linux", "build", "conftest"})
+"""Modules that a project has, or imports, beside its device."""
+
+RENAMED = {"gitignore": ".gitignore"}  # whoever packs templates leaves out what is hidden
+EXECUTABLE = {"ask.py"}
+DESCRIPTIONS = {
+    "{{name}}.py": "the device, with its structures",
+    "{{name}}_driver.py": "its driver in Python",
+    "demo.py": "what `make run` does",
+    "guest.sh": "what `make guest` runs in the guest",
+    "tests/": "in one process, over a socket, in a guest",
+    "linux/{{name}}.c, linux/Kbuild": "its driver for Linux",
+    "linux/{{name}}.h": "the device's structures in C, made from `{{name}}.py`",
+    "linux/ask.py": "the program in the guest",
+}
+
+
+class Page(string.Template):
+    """A template whose placeholders look like ``{{name}}``, which neither Python nor C, make or the shell use."""
+
+    delimiter = "{{"
+    pattern = r"\{\{(?:(?P<braced>[A-Za-z_]+)\}\}|(?P<escaped>(?!))|(?P<named>(?!))|(?P<invalid>))"  # type: ignore[assignment]  # a compiled one replaces it
+
+
+def create(name: str, like: str = DEFAULT, parent: Path | None = None) -> Path:
+    """Make the project ``name`` in a folder of that name, and return the folder.
+
+    Args:
+        name: what the device's module and, in C, everything about it is called.
+        like: the shipped device that it is like; see `KINDS`.
+        parent: where the folder is made; the working directory by default.
+
+    Raises:
+        UsageError: the name cannot be used, or there is no such kind.
+        LocalError: the folder exists and has something in it, or cannot be written.
+    """
+    check_name(name)
+    if like not in KINDS:
+        raise UsageError(f"no project is like {like!r}; there are: {', '.join(sorted(filter(None, KINDS)))}")
+    folder = (parent or Path()) / name
+    words = _words(name, KINDS[like])
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise LocalError(f"{folder} exists already; choose another name, or remove it")
+        for path, text in _pages(like, words):
+            _write(folder / path, text)
+        (folder / "local.mk").write_text(f"PYTHON ?= {sys.executable}\n")
+        if KINDS[like].own_driver:
+            device = DeviceLoader(f"{folder / name}.py:{words['Name']}").new_device()
+            (folder / "linux" / f"{name}.h").write_text(c_header(device))
+    except OSError as error:
+        raise LocalError(f"{folder} cannot be written: {error.strerror}; go to another folder") from error
+    return folder
+
+
+def check_name(name: str) -> None:
+    """Check that a project can have a name.
+
+    Raises:
+        UsageError: it cannot; the message says why.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        proposal = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789") or "thermometer"
+        raise UsageError(
+            f"{name!r} cannot be the name of a Python module: take a small letter, then small letters, digits and "
+            f"underscores, such as {proposal}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"{name!r} has {len(name)} letters; take {LONGEST_NAME} at most")
+    if keyword.iskeyword(name):
+        raise UsageError(f"{name!r} is a word of Python, and cannot be imported; take another name, such as my_{name}")
+    if name in sys.stdlib_module_names or name in TAKEN:
+        raise UsageError(
+            f"{name!r} is the name of a module that a project needs, and would hide it; take another name, "
+            f"such as my_{name}"
+        )
+
+
+def _words(name: str, kind: Kind) -> dict[str, str]:
+    """Return what the placeholders stand for."""
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    c_name = Names(class_name).short
+    words = {"name": name, "Name": class_name, "c_name": c_name, "C_NAME": c_name.upper()}
+    header = f"linux/{name}.h" if kind.own_driver else ""
+    modules = [name, f"{name}_driver"] if kind.own_driver else [name]
+    vm_options = [*(["--driver linux", "--file linux/ask.py:/bin/ask"] if kind.own_driver else [])]
+    vm_options += [f"--package {package}" for package in kind.packages]
+    texts = {
+        "about": kind.about,
+        "shown": kind.shown,
+        "guest_shown": kind.guest_shown,
+        "change": kind.change,
+        "modules": ", ".join(f'"{module}"' for module in modules),
+        "files": "\n".join(_described(kind)),
+        "vm_options": "".join(f" {option}" for option in vm_options),
+        "guest_arguments": f", packages={list(kind.packages)}".replace("'", '"') if kind.packages else "",
+        "header_dependency": f" {header}" if header else "",
+        "header_rule": HEADER_RULE if header else "",
+    }
+    return {**words, **{key: Page(text).substitute(words) for key, text in texts.items()}}
+
+
+HEADER_RULE = """
+linux/{{name}}.h: {{name}}.py
+	$(pyvirtio) header {{name}}.py:{{Name}} --output $@
+"""
+
+
+def _described(kind: Kind) -> Iterator[str]:
+    for path, text in DESCRIPTIONS.items():
+        if kind.own_driver or not path.startswith(("linux/", "{{name}}_driver")):
+            names = ", ".join(f"`{one}`" for one in path.split(", "))
+            yield f"| {names} | {text} |"
+
+
+def _pages(like: str, words: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the content of each file of a project."""
+    for part in ("all", like or "own", *([] if KINDS[like].own_driver else ["stock"])):
+        root = TEMPLATES / part
+        for template in sorted(root.rglob("*.in")):
+            path = str(template.relative_to(root).with_suffix("")).replace("NAME", words["name"])
+            text = Page(template.read_text()).substitute(words)
+            yield Path(RENAMED.get(path, path)), _with_sorted_imports(text, words["name"])
+
+
+def _with_sorted_imports(text: str, name: str) -> str:
+    """Return a page in which what is imported from the project is in order, whatever the project is called.
+
+    >>> _with_sorted_imports("from lamp import Op, answer, LIMIT, Lamp", "lamp")
+    'from lamp import LIMIT, Lamp, Op, answer'
+    """
+
+    def in_order(match: re.Match[str]) -> str:
+        names = sorted(match[2].split(", "), key=lambda one: (not one.isupper(), not one[0].isupper(), one))
+        return match[1] + ", ".join(names)
+
+    return re.sub(rf"^(from {name}\w* import )(.+)$", in_order, text, flags=re.MULTILINE)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    if path.name in EXECUTABLE:
+        path.chmod(0o755)
