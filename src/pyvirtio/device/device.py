@@ -8,6 +8,7 @@ from pyvirtio.device import handlers
 from pyvirtio.device.outgoing import OutgoingPort
 from pyvirtio.device.queue import AnyQueue, OutgoingQueue, Queue
 from pyvirtio.errors import LocalError
+from pyvirtio.memory import MemoryTable
 from pyvirtio.spec.features import DEVICE_FEATURES, RING_FEATURES
 from pyvirtio.spec.struct import Struct
 from pyvirtio.transport import DeviceDescription
@@ -62,6 +63,7 @@ class Device:
         negotiated: the features that driver and device agreed on; 0 before.
         running: the indexes of the queues that run now; in a worker, those that it serves.
         logs: whether somebody reads what `info` logs; False before.
+        memory: the guest's memory by its own addresses, for a device whose requests name some.
         kept_size: the bytes of memory that the device wants to outlive the worker in which it runs.
         kept_memory: that memory, zero at first and after a reset; None where there is none, as in one's own process.
         repeats: whether the request that a method begins with now may have been given to it before, in a worker that
@@ -106,6 +108,7 @@ class Device:
         device._tell_config = None
         device._tell_resumed = None
         device.logs = False
+        device.memory = MemoryTable()
         device.kept_memory = None
         device._logger = None
         device._ports = {}
@@ -118,6 +121,7 @@ class Device:
     _tell_config: Callable[[bytes], None] | None
     _tell_resumed: Callable[[int], None] | None
     logs: bool
+    memory: MemoryTable
     kept_memory: memoryview | None
     _logger: Any
     _ports: dict[AnyQueue, list[OutgoingPort]]

@@ -7,6 +7,7 @@ when it is used.
 SHIPPED = {
     "9p": "pyvirtio.devices.ninep:SharedFolder",
     "article": "pyvirtio.devices.article:Article",
+    "balloon": "pyvirtio.devices.balloon:Balloon",
     "block": "pyvirtio.devices.block:Block",
     "console": "pyvirtio.devices.console:Console",
     "echo": "pyvirtio.devices.echo:Echo",
