@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from pyvirtio.cli.main import COMMANDS, _parser
+from pyvirtio.cli.main import COMMANDS, parser_for
+from pyvirtio.cli.usage import below, every
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
 
-EXAMPLE = "Example: "
+    from pyvirtio.cli.usage import Parser
 
 
 def commands() -> str:
@@ -24,44 +24,28 @@ def commands() -> str:
         "for wrong usage; that of `pyvirtio vm run` is the command's.",
         "",
     ]
-    top = _parser(())
+    top = below(parser_for())
+    assert top is not None
     for name in COMMANDS:
-        for depth, parser, summary in _tree(top, name):
-            lines += _section(depth, parser, summary)
+        for parser in every(top.choices[name]):
+            lines += _section(parser)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _tree(
-    above: argparse.ArgumentParser, name: str, depth: int = 2
-) -> Iterator[tuple[int, argparse.ArgumentParser, str]]:
-    """Yield a command and those below it: the level of its heading, its parser, and what it is for in short."""
-    below = _subcommands(above)
-    assert below is not None
-    summary = next(str(one.help) for one in below._choices_actions if one.dest == name)
-    parser: argparse.ArgumentParser = below.choices[name]
-    yield depth, parser, summary
-    if inner := _subcommands(parser):
-        for one in inner.choices:
-            yield from _tree(parser, one, depth + 1)
-
-
-def _subcommands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser] | None:
-    return next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
-
-
-def _section(depth: int, parser: argparse.ArgumentParser, summary: str) -> list[str]:
-    text = parser.description or f"{summary[0].upper()}{summary[1:]}."
-    text, _, example = text.partition(EXAMPLE)
-    example = example or (parser.epilog or "").removeprefix(EXAMPLE)
-    hidden = (argparse.SUPPRESS, None)
-    shown = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+def _section(parser: Parser) -> list[str]:
+    shown = [action for action in parser._actions if action.dest != "help" and action is not below(parser)]
     places = [action for action in shown if not action.option_strings]
     options = [action for action in shown if action.option_strings]
+    words = [word for word in parser.prog.split() if word.islower()]
     synopsis = [parser.prog, *(["[OPTION]..."] if options else []), *map(_place, places)]
-    lines = [f"{'#' * depth} {parser.prog}", "", _plain(text.strip()), "", "```text", " ".join(synopsis), "```", ""]
-    if example:
-        lines += ["For example:", "", "```text", example, "```", ""]
-    rows = [(_name(action), _help(parser, action)) for action in (*places, *options) if action.help not in hidden]
+    synopsis += ["COMMAND ..."] if below(parser) else []
+    lines = [f"{'#' * len(words)} {' '.join(words)}", "", _plain(str(parser.description)), ""]
+    lines += ["```text", " ".join(synopsis), "```", ""]
+    if parser.examples:
+        lines += ["For example:", "", "```text"]
+        lines += [line for typed, what in parser.examples for line in (f"# {what}", typed)]
+        lines += ["```", ""]
+    rows = [(_name(action), _help(parser, action)) for action in (*places, *options)]
     if rows:
         lines += ["| argument | what it is |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows), ""]
     return lines
@@ -82,7 +66,7 @@ def _name(action: argparse.Action) -> str:
     return ", ".join(f"`{option}{written}`".replace("|", "\\|") for option in action.option_strings)
 
 
-def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+def _help(parser: Parser, action: argparse.Action) -> str:
     return _plain(parser._get_formatter()._expand_help(action))
 
 
