@@ -13,8 +13,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "header",
         help="write a device's structures as a C header",
         description="Print a C header with the structures, enumerations, feature bits and queues that a device "
-        "declares, for its driver in the Linux kernel. "
-        "Example: pyvirtio header double.py:Double --output linux/double.h",
+        "declares, for its driver in the Linux kernel.",
+        examples=(
+            ("pyvirtio header double.py:Double --output linux/double.h", "made anew whenever the device changes"),
+        ),
     )
     parser.add_argument("device", metavar="DEVICE[,OPTION=VALUE...]", help="your device as file.py:Class")
     parser.add_argument("--output", metavar="FILE", help="write it there; where it cannot be made, the file stays")

@@ -15,8 +15,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "new",
         help="start a project with a device of your own",
         description="Make a folder with a device, its driver, tests and a README, all of which work at once. Without "
-        "--like the device is of a type of its own, and the project has a driver for Linux, too. "
-        "Example: pyvirtio new thermometer",
+        "--like the device is of a type of its own, and the project has a driver for Linux, too.",
+        examples=(
+            ("pyvirtio new thermometer", "a device of a type of its own, with a driver for Linux"),
+            ("pyvirtio new --like block vault", "a disk, for the driver that Linux has"),
+        ),
     )
     parser.add_argument("name", metavar="NAME", help="of the device, its module and its folder")
     parser.add_argument(
