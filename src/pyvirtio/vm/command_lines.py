@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
@@ -14,9 +15,10 @@ from pyvirtio.errors import LocalError
 from pyvirtio.spec.ids import device_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pyvirtio.vm.launch import LaunchConfig
+    from pyvirtio.vm.machine import Machine, VhostUserDevice
     from pyvirtio.vm.running import Wires
 
 CROSVM_TYPES = {
@@ -41,6 +43,9 @@ CROSVM_TYPES = {
     48: "media",
 }
 """What crosvm calls the types that its ``--vhost-user`` takes, by virtio id."""
+
+FREE_OF_LIBVIRT = 0x10
+"""The first slot of the root bus that libvirt leaves free: it counts from 1, and the chipset has those from 0x1b on."""
 
 
 def qemu(config: LaunchConfig, wires: Wires) -> str:
@@ -90,7 +95,10 @@ def crosvm(config: LaunchConfig, wires: Wires) -> str:
 def libvirt(config: LaunchConfig, wires: Wires) -> str:
     """Return a domain for ``virsh create``. Its devices are given in QEMU's words, for libvirt has none of its own."""
     machine = config.machine
-    arguments = "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in machine.attached(config.devices))
+    words = [word for number, device in enumerate(config.devices) for word in _beside_libvirts(number, device, machine)]
+    arguments = "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in words)
+    # Without it libvirt switches ACPI off; on aarch64 it takes it with firmware only.
+    features = "<features><acpi/></features>\n  " if machine.arch == "x86_64" else ""
     return f"""\
 <domain type="{"kvm" if config.accel == "kvm" else "qemu"}" xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
   <name>pyvirtio</name>
@@ -103,7 +111,7 @@ def libvirt(config: LaunchConfig, wires: Wires) -> str:
     <initrd>{escape(wires.initrd)}</initrd>
     <cmdline>{escape(_kernel_words(config))}</cmdline>
   </os>
-  <devices>
+  {features}<devices>
     <emulator>{escape(config.qemu.prefix[0])}</emulator>
     <serial type="pty"/>
   </devices>
@@ -111,6 +119,17 @@ def libvirt(config: LaunchConfig, wires: Wires) -> str:
 {arguments}  </qemu:commandline>
 </domain>
 """
+
+
+def _beside_libvirts(number: int, device: VhostUserDevice, machine: Machine) -> Iterator[str]:
+    """Return QEMU's arguments for a device, at a place where libvirt puts nothing.
+
+    It numbers root ports of its own, from slot 1 on, and QEMU makes them after what is given in QEMU's words.
+    """
+    bus = "pcie.0" if machine.transport == "pci" else ""
+    *before, last = replace(device, bus=bus).arguments(machine.transport)
+    yield from before
+    yield f"{last},addr={FREE_OF_LIBVIRT + number:#x}" if bus else last
 
 
 COMMAND_LINES: dict[str, Callable[[LaunchConfig, Wires], str]] = {

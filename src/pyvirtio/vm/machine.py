@@ -155,7 +155,7 @@ class Machine:
             *(("-initrd", boot.initrd) if boot.initrd else ()),
             *("-serial", boot.serial, "-no-reboot"),
             *boot.extra,
-            *self.attached(boot.devices),
+            *(argument for device in self.placed(boot.devices) for argument in self._attached(device)),
         ]
 
     def placed(self, devices: Sequence[VhostUserDevice]) -> list[VhostUserDevice]:
@@ -189,12 +189,10 @@ class Machine:
             remove.append((unplug, {"id": _id(value)}))
         return add, remove[::-1]
 
-    def attached(self, devices: Sequence[VhostUserDevice]) -> Iterator[str]:
-        """Return QEMU's arguments for the devices, and for the root ports that they are behind."""
-        for device in self.placed(devices):
-            if device.bus.startswith("port"):
-                yield from ("-device", f"pcie-root-port,id={device.bus},chassis={int(device.bus[4:]) + 1}")
-            yield from device.arguments(self.transport)
+    def _attached(self, device: VhostUserDevice) -> Iterator[str]:
+        if device.bus.startswith("port"):
+            yield from ("-device", f"pcie-root-port,id={device.bus},chassis={int(device.bus[4:]) + 1}")
+        yield from device.arguments(self.transport)
 
     def stopped(self, device: VhostUserDevice) -> list[str]:
         """Return QEMU's arguments for this machine with one device and no guest, stopped before its start."""
