@@ -65,6 +65,7 @@ def test_what_has_changed_since_is_named_until_it_is_stamped(tool):
     first = tool.stamped(ENGLISH, CHINESE)
     assert tool.changed(ENGLISH, CHINESE) == ["# One", "## Two", "## Three"]
     assert tool.changed(ENGLISH, first) == []
+    assert tool.changed(ENGLISH.replace("The end", "The\nend"), first) == [], "lines that end elsewhere"
     later = ENGLISH.replace("The end.", "It goes on.")
     assert tool.changed(later, first) == ["## Three"]
     assert tool.changed(later, tool.stamped(later, first)) == []
