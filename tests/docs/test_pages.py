@@ -10,11 +10,16 @@ import pytest
 from tests.support.pages import LANGUAGES, NAMED, Block, Reader, blocks, boots_a_guest
 
 DOCS = Path(__file__).parents[2] / "docs"
-FOLDERS = ("tutorial", "how-to", "explanation", "zh")
+FOLDERS = ("tutorial", "how-to", "explanation")
 PAGES = [
+    DOCS.parent / "README.md",
     *(DOCS / f"{name}.md" for name in ("index", "the-article", "comparison") if (DOCS / f"{name}.md").exists()),
     *(page for folder in FOLDERS for page in sorted((DOCS / folder).rglob("*.md"))),
 ]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(DOCS.parent))
 
 
 def shown(page: Path) -> list[Block]:
@@ -25,7 +30,7 @@ def shown(page: Path) -> list[Block]:
 def cases(pages: list[Path]) -> list[object]:
     """Return a parameter for each page that shows something; one that boots a guest is marked so."""
     marks = {page: [pytest.mark.guest] if boots_a_guest(page.read_text()) else [] for page in pages if shown(page)}
-    return [pytest.param(page, id=str(page.relative_to(DOCS)), marks=marks[page]) for page in marks]
+    return [pytest.param(page, id=name(page), marks=marks[page]) for page in marks]
 
 
 @pytest.mark.parametrize("page", cases(PAGES))
@@ -36,17 +41,25 @@ def test_what_a_page_shows_comes_out_as_it_says(page: Path, tmp_path: Path):
             try:
                 reader.do(block)
             except BaseException as error:
-                error.add_note(f"in the block at {page.relative_to(DOCS.parent)}:{block.line}")
+                error.add_note(f"in the block at {name(page)}:{block.line}")
                 raise
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_uses_only_what_is_checked_and_a_forge_shows(page: Path):
     text = page.read_text()
     assert [(block.line, block.language) for block in shown(page) if block.language not in LANGUAGES] == []
     assert not re.search(r"^ {0,3}~~~", text, re.MULTILINE), "blocks are fenced by backticks"
     if page.name != "index.md":
         assert not re.search(r"^(```\{|:::)", text, re.MULTILINE), "only an index has directives"
+
+
+def test_links_of_the_pages_lead_somewhere():
+    root = DOCS.parent
+    pages = [*root.glob("*.md"), *DOCS.rglob("*.md"), root / "src/pyvirtio/README.md"]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
+    assert len(links) > 20
+    assert not [(page.name, link) for page, link in links if not (page.parent / link).exists()]
 
 
 def test_a_page_is_read_as_it_is_written():
