@@ -277,6 +277,12 @@ def test_each_outgoing_queue_of_an_instance_has_its_own_port():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("size", [0, 3, 65536])
+def test_a_queue_whose_size_no_queue_has_is_not_declared(size):
+    with pytest.raises(LocalError, match="power of two"):
+        Queue(size=size)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -169,6 +169,12 @@ def test_flag_that_asks_for_a_dirty_log_is_refused_for_none_is_offered(frontend:
         assert not frontend.tell(request, address.replace(flags=flags))
 
 
+@pytest.mark.parametrize(("part", "by"), [("descriptors", 8), ("available", 1), ("used", 2)])
+def test_part_of_a_ring_that_is_not_aligned_is_refused(frontend: Frontend, part: str, by: int):
+    request, address = frontend.ring()["addr"]
+    assert not frontend.tell(request, address.replace(**{part: getattr(address, part) + by}))
+
+
 def test_log_address_without_its_flag_has_no_meaning(frontend: Frontend):
     """User Mode Linux sends all ones."""
     request, address = frontend.ring()["addr"]

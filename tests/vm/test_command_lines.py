@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
@@ -58,6 +58,12 @@ def test_a_domain_of_libvirt_is_xml(config: LaunchConfig) -> None:
 def test_a_type_that_crosvm_does_not_take(config: LaunchConfig) -> None:
     with pytest.raises(LocalError, match=r"parameter server.*rng"):
         COMMAND_LINES["crosvm"](replace(config, devices=[replace(ENTROPY, id=38)]), WIRES)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 3}, {"queues": 0}, {"config_size": 1 << 20}], ids=str)
+def test_a_device_that_no_qemu_takes(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LocalError):
+        replace(ENTROPY, **wrong)
 
 
 def test_how_to_serve_is_said_first() -> None:

@@ -72,7 +72,7 @@ class OutgoingPort:
         """Send one message in one buffer of the driver; wait until there is one, and until earlier messages are sent.
 
         With ``header`` the message may lie in several buffers, each but the last of them full, which the driver gets
-        at once, such as the mergeable ones of a network device (VIRTIO 1.4, 5.1.6.4). ``header(n)`` is called for the
+        at once, such as the mergeable ones of a network device (VIRTIO 1.4, 5.1.9.4). ``header(n)`` is called for the
         bytes that precede ``data`` where there are *n*. They always have the same length and lie in the first buffer.
 
         Raises:

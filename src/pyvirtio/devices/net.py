@@ -80,20 +80,20 @@ class Config(Struct):
 
 
 class Header(VnetHeader):
-    """What precedes each packet (5.1.6); a legacy driver without MRG_RXBUF has it without ``num_buffers``."""
+    """What precedes each packet (5.1.9); a legacy driver without MRG_RXBUF has it without ``num_buffers``."""
 
     num_buffers: int = le16()
 
 
 class ControlHeader(Struct):
-    """The beginning of a command (5.1.6.5)."""
+    """The beginning of a command (5.1.9.5)."""
 
     class_: int = u8()
     command: int = u8()
 
 
 class ControlClass(IntEnum):
-    """The classes of commands (5.1.6.5)."""
+    """The classes of commands (5.1.9.5)."""
 
     RX = 0
     MAC = 1
@@ -102,7 +102,7 @@ class ControlClass(IntEnum):
 
 
 class RxCommand(IntEnum):
-    """The commands of the class RX (5.1.6.5.1); the data of each is one byte, 0 or 1."""
+    """The commands of the class RX (5.1.9.5.1); the data of each is one byte, 0 or 1."""
 
     PROMISC = 0
     ALLMULTI = 1
@@ -112,20 +112,20 @@ class RxCommand(IntEnum):
     NOBCAST = 5
 
 
-MAC_TABLE_SET, MAC_ADDR_SET = 0, 1  # the commands of the class MAC (5.1.6.5.2)
-ANNOUNCE_ACK = 0  # the one of ANNOUNCE (5.1.6.5.4)
-MQ_VQ_PAIRS_SET = 0  # the one of MQ that is understood (5.1.6.5.6)
+MAC_TABLE_SET, MAC_ADDR_SET = 0, 1  # the commands of the class MAC (5.1.9.5.2)
+ANNOUNCE_ACK = 0  # the one of ANNOUNCE (5.1.9.5.4)
+MQ_VQ_PAIRS_SET = 0  # the one of MQ that is understood (5.1.9.5.6)
 FILTERS = ("promiscuous", "all_multicast", "all_unicast", "no_multicast", "no_unicast", "no_broadcast")
 
 
 class PairsSet(Struct):
-    """The data of MQ_VQ_PAIRS_SET (5.1.6.5.6.1)."""
+    """The data of MQ_VQ_PAIRS_SET (5.1.9.5.6.1)."""
 
     virtqueue_pairs: int = le16()
 
 
 class Ack(Struct):
-    """The answer to a command (5.1.6.5)."""
+    """The answer to a command (5.1.9.5)."""
 
     ack: int = u8()
 
@@ -205,7 +205,7 @@ class Net(Device):
     def send(self, reader: Reader, _writer: Writer) -> None:
         """Send a packet."""
         if reader.left > self._header + LONGEST:  # before it is copied
-            raise ChainError(f"a packet of {reader.left} bytes; {LONGEST} is the most", section="5.1.6.3")
+            raise ChainError(f"a packet of {reader.left} bytes; {LONGEST} is the most", section="5.1.9.3")
         data = reader.read()
         packet = checked(data[: VnetHeader.nbytes], data[self._header :], self._from_driver)
         if self._exceeds_mtu(*packet):
@@ -282,7 +282,7 @@ class Net(Device):
         self.update_config(status=self.config.status | bit if up else self.config.status & ~bit)
 
     def announce(self) -> bool:
-        """Ask the driver to tell the network where it is (5.1.6.5.4); return whether it can be asked."""
+        """Ask the driver to tell the network where it is (5.1.9.5.4); return whether it can be asked."""
         if self.negotiated & F.GUEST_ANNOUNCE:
             self.update_config(status=self.config.status | LinkStatus.ANNOUNCE)
         return bool(self.negotiated & F.GUEST_ANNOUNCE)
@@ -297,7 +297,7 @@ class Net(Device):
         header = reader.take(ControlHeader)
         needed, carry_out = COMMANDS.get((header.class_, header.command), (0, None))
         if carry_out is None or not self.negotiated & needed:
-            raise PeerError(f"there is no command {header.class_}/{header.command} here", section="5.1.6.5")
+            raise PeerError(f"there is no command {header.class_}/{header.command} here", section="5.1.9.5")
         carry_out(self, header.command, reader.read())
         writer.put(Ack(OK))
 
@@ -309,7 +309,7 @@ class Net(Device):
 
     def _set_filter(self, command: int, data: bytes) -> None:
         if data not in (b"\0", b"\1"):
-            raise PeerError(f"{data[:8].hex()} says neither on nor off", section="5.1.6.5.1")
+            raise PeerError(f"{data[:8].hex()} says neither on nor off", section="5.1.9.5.1")
         setattr(self.filter, FILTERS[command], data == b"\1")
 
     def _set_table(self, _command: int, data: bytes) -> None:
@@ -317,7 +317,7 @@ class Net(Device):
 
     def _set_mac(self, _command: int, data: bytes) -> None:
         if len(data) != LENGTH or is_group(data):
-            raise PeerError(f"{data[:8].hex()} is no address of a card", section="5.1.6.5.2")
+            raise PeerError(f"{data[:8].hex()} is no address of a card", section="5.1.9.5.2")
         self.update_config(mac=data)
 
     def _announced(self, _command: int, _data: bytes) -> None:
@@ -327,7 +327,7 @@ class Net(Device):
         number = PairsSet.unpack(data).virtqueue_pairs
         if len(data) != PairsSet.nbytes or not 1 <= number <= self.config.max_virtqueue_pairs:
             raise PeerError(
-                f"{number} pairs of queues; there are 1 to {self.config.max_virtqueue_pairs}", section="5.1.6.5.6"
+                f"{number} pairs of queues; there are 1 to {self.config.max_virtqueue_pairs}", section="5.1.9.5.6"
             )
         self._pairs = number
 

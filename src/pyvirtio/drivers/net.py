@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 F = NetFeature
 LARGEST_FRAME = 1514
-"""The bytes of a frame where nothing else was negotiated (VIRTIO 1.4, 5.1.6.3)."""
+"""The bytes of a frame where nothing else was negotiated (VIRTIO 1.4, 5.1.9.3)."""
 
 
 class NetDriver(Driver):
@@ -108,7 +108,7 @@ class NetDriver(Driver):
             header = Header.unpack(first)
             number = header.num_buffers if self.negotiated & F.MRG_RXBUF else 1
             if not number:
-                raise DeviceError("the card sent a packet in no buffers", section="5.1.6.4.2")
+                raise DeviceError("the card sent a packet in no buffers", section="5.1.9.4.2")
             yield header, first[Header.nbytes :] + b"".join(next(pieces) for _ in range(number - 1))
 
     def _queue(self, declared: RequestQueue, pair: int) -> BoundQueue:
@@ -120,7 +120,7 @@ class NetDriver(Driver):
     # Commands.
 
     def command(self, class_: int, command: int, data: bytes = b"") -> bool:
-        """Have the card carry a command out; return whether it did (5.1.6.5).
+        """Have the card carry a command out; return whether it did (5.1.9.5).
 
         Raises:
             LocalError: the card has no control queue, or the command is too long.

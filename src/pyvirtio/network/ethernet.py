@@ -56,7 +56,7 @@ def flow_of(frame: bytes) -> int:
 
 
 class MacTable(Struct):
-    """Precedes each of the two lists of addresses in a MAC_TABLE_SET (VIRTIO 1.4, 5.1.6.5.2)."""
+    """Precedes each of the two lists of addresses in a MAC_TABLE_SET (VIRTIO 1.4, 5.1.9.5.2)."""
 
     entries: int = le32()
 
@@ -71,19 +71,19 @@ def read_tables(data: bytes) -> frozenset[bytes]:
     for groups in (False, True):
         end = MacTable.nbytes + LENGTH * MacTable.unpack(data).entries
         if end > len(data):
-            raise PeerError(f"a table of {end} bytes in {len(data)}", section="5.1.6.5.2")
+            raise PeerError(f"a table of {end} bytes in {len(data)}", section="5.1.9.5.2")
         listed = [data[at : at + LENGTH] for at in range(MacTable.nbytes, end, LENGTH)]
         if any(is_group(one) is not groups for one in listed):
-            raise PeerError("an address stands in the wrong one of the two tables", section="5.1.6.5.2")
+            raise PeerError("an address stands in the wrong one of the two tables", section="5.1.9.5.2")
         addresses += listed
         data = data[end:]
     if data:
-        raise PeerError(f"{len(data)} bytes behind the tables", section="5.1.6.5.2")
+        raise PeerError(f"{len(data)} bytes behind the tables", section="5.1.9.5.2")
     return frozenset(addresses)
 
 
 class ReceiveFilter:
-    """What a driver wants to receive (VIRTIO 1.4, 5.1.6.5.1, 5.1.6.5.2).
+    """What a driver wants to receive (VIRTIO 1.4, 5.1.9.5.1, 5.1.9.5.2).
 
     At first it is everything: a driver that says nothing has no way to say it, or says it to QEMU.
 

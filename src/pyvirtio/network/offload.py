@@ -64,7 +64,7 @@ def completed(frame: bytes, start: int, offset: int) -> bytes:
     """
     at = start + offset
     if at + 2 > len(frame):
-        raise PeerError(f"a checksum at {at} in a frame of {len(frame)} bytes", section="5.1.6.2.1")
+        raise PeerError(f"a checksum at {at} in a frame of {len(frame)} bytes", section="5.1.9.2.1")
     # 0 would say that there is none in UDP; to TCP both are the same (RFC 768).
     value = checksum(frame[start:]) or 0xFFFF
     return frame[:at] + value.to_bytes(2, "big") + frame[at + 2 :]
@@ -82,7 +82,7 @@ def segments(header: VnetHeader, frame: bytes) -> Iterator[bytes]:
     version = 4 if header.gso_type == Gso.TCPV4 else 6
     smallest = {4: 20, 6: 40}[version]
     if tcp < network + smallest or frame[network] >> 4 != version or not tcp + SMALLEST_TCP <= data <= len(frame):
-        raise PeerError("a packet to be cut does not hold TCP where its header says", section="5.1.6.2.1")
+        raise PeerError("a packet to be cut does not hold TCP where its header says", section="5.1.9.2.1")
     write_network = _write_ipv4 if version == 4 else _write_ipv6
     addresses = frame[network + 12 : network + 20] if version == 4 else frame[network + 8 : network + 40]
     sequence = int.from_bytes(frame[tcp + 4 : tcp + 8], "big")

@@ -1,6 +1,6 @@
 r"""A packet: an Ethernet frame, and a header that says what is still to be done to it.
 
-The header is the beginning of ``struct virtio_net_hdr`` (VIRTIO 1.4, 5.1.6), which Linux's TAP devices have as well.
+The header is the beginning of ``struct virtio_net_hdr`` (VIRTIO 1.4, 5.1.9), which Linux's TAP devices have as well.
 All zeros, it says that the frame is complete.
 
 >>> VnetHeader(flags=Flag.NEEDS_CSUM, csum_start=34, csum_offset=16).pack()
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     """A header, and a frame."""
 
 LONGEST = 65589
-"""The most bytes of a packet (VIRTIO 1.4, 5.1.6.3)."""
+"""The most bytes of a packet (VIRTIO 1.4, 5.1.9.3)."""
 
 SHORTEST = 14
 """The bytes of an Ethernet header."""
@@ -32,7 +32,7 @@ MOST_SEGMENTS = 1400
 
 
 class Flag(IntFlag):
-    """Flags of a header, of those that are used here; a device ignores the others (VIRTIO 1.4, 5.1.6.2.2)."""
+    """Flags of a header, of those that are used here; a device ignores the others (VIRTIO 1.4, 5.1.9.2.2)."""
 
     NEEDS_CSUM = 1  # the sum from csum_start to the end has to be stored at csum_start + csum_offset
     DATA_VALID = 2  # the checksum was looked at, and is correct
@@ -83,23 +83,23 @@ def checked(header: bytes, frame: bytes, allowed: Offload) -> Packet:
         PeerError: it is none, or leaves something to others that cannot be done.
     """
     if not SHORTEST <= len(frame) <= LONGEST:
-        raise PeerError(f"a packet of {len(frame)} bytes; it has {SHORTEST} to {LONGEST}", section="5.1.6.3")
+        raise PeerError(f"a packet of {len(frame)} bytes; it has {SHORTEST} to {LONGEST}", section="5.1.9.3")
     if header == PLAIN:
         return PLAIN, frame
     flags, gso_type, _, gso_size, csum_start, csum_offset = VnetHeader.unpack(header)
     if not flags & Flag.NEEDS_CSUM:
         if gso_type:
-            raise PeerError("a packet is to be cut, and its checksum is not to be completed", section="5.1.6.2.1")
+            raise PeerError("a packet is to be cut, and its checksum is not to be completed", section="5.1.9.2.1")
         return PLAIN, frame  # csum_start and csum_offset mean nothing then
     if not allowed & Offload.CSUM:
-        raise PeerError("a checksum is to be completed, and CSUM was not negotiated", section="5.1.6.2.1")
+        raise PeerError("a checksum is to be completed, and CSUM was not negotiated", section="5.1.9.2.1")
     if csum_start + csum_offset + 2 > len(frame):
-        raise PeerError(f"a checksum at {csum_start} + {csum_offset} in {len(frame)} bytes", section="5.1.6.2.1")
+        raise PeerError(f"a checksum at {csum_start} + {csum_offset} in {len(frame)} bytes", section="5.1.9.2.1")
     if gso_type:
         if gso_type not in CUTS or not allowed & CUTS[gso_type]:
-            raise PeerError(f"a packet of gso_type {gso_type}, which was not negotiated", section="5.1.6.2.1")
+            raise PeerError(f"a packet of gso_type {gso_type}, which was not negotiated", section="5.1.9.2.1")
         if not gso_size or len(frame) > csum_start + gso_size * MOST_SEGMENTS:
-            raise PeerError(f"a packet of {len(frame)} bytes, to be cut every {gso_size}", section="5.1.6.2.1")
+            raise PeerError(f"a packet of {len(frame)} bytes, to be cut every {gso_size}", section="5.1.9.2.1")
     else:
         gso_size = 0
     return VnetHeader(Flag.NEEDS_CSUM, gso_type, 0, gso_size, csum_start, csum_offset).pack(), frame

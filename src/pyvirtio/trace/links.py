@@ -35,7 +35,7 @@ def _sent_or_received(request: Request) -> bytes | None:
 
 
 def _ethernet(request: Request, features: int) -> bytes | None:
-    """Return an Ethernet frame (VIRTIO 1.4, 5.1.6): it is behind a header whose length depends on features."""
+    """Return an Ethernet frame (VIRTIO 1.4, 5.1.9): it is behind a header whose length depends on features."""
     content = _sent_or_received(request)
     long = features & (Feature.VERSION_1 | _MERGEABLE)
     header = _NET_HEADER if long else _LEGACY_NET_HEADER
