@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pictures.svg import document, text
 from pyvirtio_bench.statistics import format3
-from pyvirtio_bench.svg import document, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -21,7 +21,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pictures.style import arrow, box, picture
-from pyvirtio_bench.svg import text
+from pictures.svg import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

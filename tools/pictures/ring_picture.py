@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pictures.style import arrow, box, picture
+from pictures.svg import text
 from pyvirtio.spec import split
-from pyvirtio_bench.svg import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

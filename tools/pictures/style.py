@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyvirtio_bench.svg import document
+from pictures.svg import document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
