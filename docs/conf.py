@@ -33,6 +33,7 @@ autodoc_class_signature = "mixed"
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 100
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # one table of a class's attributes
 
 html_theme = "furo"
 html_title = f"pyvirtio {release}"

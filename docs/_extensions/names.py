@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.inspect import stringify_signature
+
+from pyvirtio import Device
 
 if TYPE_CHECKING:
     from typing import Any
@@ -54,8 +58,24 @@ def describe(app: Sphinx, what: str, name: str, value: object, options: object, 
             return
 
 
+def sign(
+    app: Sphinx, what: str, name: str, value: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Show how a device is made by its constructor's parameters: `Device.__new__` takes whatever they are."""
+    if what != "class" or not isinstance(value, type) or not issubclass(value, Device):
+        return signature, returns
+    own = inspect.Signature()
+    if value.__init__ is not object.__init__:
+        own = inspect.signature(
+            value.__init__, eval_str=True
+        )  # options are converted by these types, so they are there
+    parameters = [one for one in own.parameters.values() if one.name != "self"]
+    return stringify_signature(own.replace(parameters=parameters), show_return_annotation=False), None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx."""
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-docstring", describe)
+    app.connect("autodoc-process-signature", sign)
     return {"parallel_read_safe": True}
