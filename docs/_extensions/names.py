@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +47,10 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 
 
 def describe(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
-    """Take a constant's description from where it is defined, though the package around that offers it."""
+    """Take a constant's description from where it is defined, and that of a class that has none from its file."""
     package, _, attribute = name.rpartition(".")
+    if what == "class" and not any(lines):
+        lines[:] = (sys.modules[package].__doc__ or "").splitlines()
     if what != "data":
         return
     place = SOURCE / package.replace(".", "/")

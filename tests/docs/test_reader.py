@@ -110,6 +110,7 @@ def test_the_lines_of_what_is_left_running_are_compared(tmp_path):
 
 def test_pages_that_boot_guests_are_known():
     assert boots_a_guest(console("$ pyvirtio vm run -- true"))
+    assert boots_a_guest("```python\nfrom pyvirtio.vm import guest\n```\n")
     assert not boots_a_guest("`pyvirtio vm run`" + console("$ pyvirtio factorial 5"))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pyvirtio import vm
 from pyvirtio.errors import ProvisionError
+from pyvirtio.vm.launch import OWN_DRIVER, GuestOptions, default_builder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ def guest(*devices: Attachable, **options: Any) -> Iterator[Guest]:
         except ProvisionError as error:
             pytest.skip(f"nothing can be provisioned here: {error}")
         yield machine
+
+
+def need_guests() -> None:
+    """Provision what an ordinary guest takes; skip where it cannot be had."""
+    try:
+        default_builder().prepare(GuestOptions(accel="tcg", drivers=[OWN_DRIVER]))
+    except ProvisionError as error:
+        pytest.skip(f"nothing can be provisioned here: {error}")
 
 
 @contextlib.contextmanager

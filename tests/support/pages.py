@@ -23,8 +23,11 @@ LANGUAGES = {"python", "console", "text", "c", "json", "make", "xml"}
 NAMED = re.compile(r"(?:#|//|/\*) ([\w./-]+\.\w+|Kbuild|Makefile)(?: \*/)?\n")
 """The first line of a block that is saved as a file."""
 
-BOOTS = ("pyvirtio vm", "pyvirtio qemu", "make guest", "make run-guest", "test_guest.py")
-"""What in a command makes a page one that boots a guest."""
+BOOTS = {
+    "console": ("pyvirtio vm", "pyvirtio qemu", "make guest", "make test-guest"),
+    "python": ("pyvirtio.vm", "virtio_guest"),
+}
+"""What in a block makes a page one that boots a guest."""
 
 NOT_RUN = ("pip install", "sudo ", "apt-get ", "apt ", "git clone", "python3 -m venv", ". venv/", ". .venv/")
 """What changes the machine or the environment: it is shown, and not run."""
@@ -108,9 +111,8 @@ def printed_by(program: str) -> list[str]:
 
 
 def boots_a_guest(text: str) -> bool:
-    """Return whether a page has a command that boots a guest."""
-    lines = [command.line for block in blocks(text, "console") for command in block.commands()]
-    return any(word in line for line in lines for word in BOOTS)
+    """Return whether a page shows something that boots a guest."""
+    return any(sign in block.text for block in blocks(text) for sign in BOOTS.get(block.language, ()))
 
 
 def moved(text: str, folder: Path) -> str:
