@@ -48,6 +48,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument("--trace", metavar="FILE", help="record what happens on socket and rings; see pyvirtio trace")
     parser.add_argument(
+        "--watch",
+        metavar="PORT",
+        type=natural,
+        nargs="?",
+        const=0,
+        help="show the running device to a browser of this machine, at the address that is printed (any free port)",
+    )
+    parser.add_argument(
         "--print-capabilities", action="store_true", help="print what the device is as JSON, for management programs"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the device and its workers say")
@@ -74,14 +82,14 @@ def run(options: argparse.Namespace) -> int:
         "busy_poll_us": options.poll_us,
         "ready": lambda description: _say_ready(description, where, verbose=options.verbose),
     }
-    if options.trace is None:
+    if options.trace is None and options.watch is None:
         from pyvirtio.host.serve import serve
 
         serve(options.device, where, **common)
     else:
         from pyvirtio.trace.serve import serve_traced
 
-        serve_traced(options.device, where, options.trace, **common)
+        serve_traced(options.device, where, recording=options.trace, port=options.watch, **common)
     return 0
 
 

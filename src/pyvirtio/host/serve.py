@@ -109,7 +109,7 @@ def backend(spec: str, new_runner: Callable[..., DeviceRunner] = DeviceRunner) -
         supervisor = Supervisor(spec, new_runner=new_runner)
         Keeper(supervisor, Server(supervisor, backend_session, connection=theirs)).run()
 
-    with _process(run), ours:
+    with forked(run), ours:
         theirs.close()
         yield ours
 
@@ -137,7 +137,7 @@ def backend_at(spec: str, path: str) -> Iterator[DeviceDescription]:
                     raise
                 _tell(pipe, error)
 
-    with _process(run) as pid:
+    with forked(run) as pid:
         os.close(writing)
         with open(reading, "rb") as pipe:
             told = pipe.read()
@@ -160,7 +160,7 @@ def _tell(pipe: IO[bytes], outcome: DeviceDescription | VirtioError) -> None:
 
 
 @contextlib.contextmanager
-def _process(run: Callable[[], None]) -> Iterator[int]:
+def forked(run: Callable[[], None]) -> Iterator[int]:
     """Fork a process that calls ``run``; wait for its end behind the block."""
     pid = os.fork()
     if not pid:

@@ -54,7 +54,7 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the keeper, which then ends us
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         own_end = os.open(f"/proc/self/fd/{life_line.read_fd}", os.O_RDONLY | os.O_NONBLOCK)
-        _close_all_but({channel.fileno(), own_end})
+        close_all_but({channel.fileno(), own_end})
         _hold(own_end)
         # A process that the device's code forks must not keep the channel open: by its end our death is noticed.
         os.register_at_fork(after_in_child=channel.close)
@@ -70,7 +70,8 @@ def fork_worker(run: Callable[[Channel], None], channel: Channel, life_line: Lif
         os._exit(status)
 
 
-def _close_all_but(kept: set[int]) -> None:
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor of this process but the standard ones and those of ``kept``, and read from nowhere."""
     start = 3
     for fd in sorted(kept):
         os.closerange(start, fd)

@@ -33,6 +33,7 @@ EVENTS = {
     "device-unloadable": "the device cannot be loaded",
     "device-reloaded": "the worker runs the changed device",
     "recording-failed": "a recording could not be written any further; what is recorded goes on",
+    "watch-ready": "the page that shows the device is served; the line has its address, which is a secret",
     "keeper-short": "the keeper could not do something for want of descriptors or memory; it goes on",
     "backend-failed": "the back-end ended",
 }

@@ -6,6 +6,7 @@ rather than stopping whoever writes them: a keeper that waits for a reader of it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -16,6 +17,7 @@ from pyvirtio.system.events import EVENTS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable, Iterator
 
 _STDERR = 2
 
@@ -49,7 +51,30 @@ def to_stderr(*, verbose: bool) -> None:
 
     handler = _stderr_handler()()
     handler.setFormatter(logging.Formatter("pyvirtio: %(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    level = logging.INFO if verbose else logging.WARNING
+    handler.setLevel(level)  # others may listen to more
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+@contextlib.contextmanager
+def heard(hear: Callable[[str, str], object]) -> Iterator[None]:
+    """Have ``hear`` called with the name and the words of each event while the block runs, here and in forks."""
+    import logging
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            name = getattr(record, "event", "")
+            hear(name, record.getMessage().removesuffix(f" [{name}]"))
+
+    logger, listener = logging.getLogger("pyvirtio"), Listener()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
 
 
 def one_line(message: str) -> str:

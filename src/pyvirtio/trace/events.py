@@ -51,6 +51,14 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
             "config": "its configuration space, in hexadecimal",
         },
     ),
+    "config": (
+        "the configuration space is not what it was: the device or the driver changed it",
+        {"config": "all of it, in hexadecimal"},
+    ),
+    "log": (
+        "whoever serves the device logged something",
+        {"name": "the name of the event, such as `worker-ended`", "text": "in words"},
+    ),
     "connected": ("a front-end connected", {"connection": "its number, from 1 on"}),
     "disconnected": ("the connection ended", {"connection": "its number", "why": "who ended it, in words"}),
     "message": (
@@ -250,7 +258,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("head", "index", "written", "length", "room", "size", "features", "request", "flags", "id"), int),
     **dict.fromkeys(("position", "sequence", "connection", "count", "limit", "event", "fds", "flags"), int),
     **dict.fromkeys(("descriptor_area", "driver_area", "device_area"), int),
-    **dict.fromkeys(("data", "payload", "config", "name", "error", "why"), str),
+    **dict.fromkeys(("data", "payload", "config", "name", "error", "why", "text"), str),
     **dict.fromkeys(("heads", "chain", "sizes"), list),
     "channel": bool,
     "late": bool,

@@ -114,7 +114,7 @@ def configuration(recording: Recording) -> bytes:
     """Return the configuration space as far as the recording knows it: from the device, or from what drivers read."""
     content = bytearray()
     for event in recording.events:
-        if event.what == "device" and event["config"]:
+        if event.what in ("device", "config") and event["config"]:
             content[:] = bytes.fromhex(event["config"])
         elif event.what == "message" and event["request"] == m.Request.GET_CONFIG and event["flags"] & m.F_REPLY:
             payload = bytes.fromhex(event["payload"])

@@ -18,7 +18,44 @@ LIMIT = 256 << 20
 """The bytes that a recording has at most, unless told otherwise: a guest decides how much there is to record."""
 
 
-class Recorder(Closing):
+class Sink:
+    """Takes events; a subclass does something with them.
+
+    Attributes:
+        snap: how much of a buffer's content it wants.
+    """
+
+    snap: int
+
+    @staticmethod
+    def now() -> int:
+        """Return the time of an event that happens now."""
+        return time.monotonic_ns()
+
+    def note(self, by: str, what: str, queue: int = -1, **fields: Any) -> None:
+        """Take one event, now."""
+        self.record([Event(time.monotonic_ns(), by, what, queue, **fields)])
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Take events, and never fail."""
+        raise NotImplementedError
+
+
+class Both(Sink):
+    """Two sinks as one."""
+
+    def __init__(self, one: Sink, other: Sink) -> None:
+        self._sinks = (one, other)
+        self.snap = max(one.snap, other.snap)
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Have both take events."""
+        events = list(events)
+        for sink in self._sinks:
+            sink.record(events)
+
+
+class Recorder(Sink, Closing):
     """Appends events to the file ``path``, which is made anew.
 
     Processes that are forked later write to the same file. Each write is appended as a whole, so no line is torn, and
@@ -40,15 +77,6 @@ class Recorder(Closing):
         except OSError as error:
             raise LocalError(f"the recording {path} cannot be written: {error.strerror}") from error
         self.record([beginning(time.monotonic_ns(), time.time_ns(), snap)])
-
-    @staticmethod
-    def now() -> int:
-        """Return the time of an event that happens now."""
-        return time.monotonic_ns()
-
-    def note(self, by: str, what: str, queue: int = -1, **fields: Any) -> None:
-        """Record one event, now."""
-        self.record([Event(time.monotonic_ns(), by, what, queue, **fields)])
 
     def record(self, events: Iterable[Event]) -> None:
         """Append events. Where that fails, for want of room for example, the recording ends there."""

@@ -21,7 +21,7 @@ class Request:
     Attributes:
         queue: the index of its queue.
         head: its first descriptor, which names it.
-        parts: what the device could read, buffer by buffer.
+        parts: what the device could read, buffer by buffer, as far as it was recorded; ``length`` is all of it.
         rooms: the bytes that it could write, buffer by buffer; ``room`` is all of them.
         answer: what it wrote; None where the recording ends before that.
         is_whole: whether what the driver sent is known for certain, and to its end.
@@ -31,6 +31,7 @@ class Request:
     def __init__(self, described: Event) -> None:
         self.queue = described.queue
         self.head: int = described["head"]
+        self.length: int = described["length"]
         self.room: int = described["room"]
         data = bytes.fromhex(described["data"])
         self.is_whole = len(data) == described["length"] and not described.get("error") and not described.get("late")

@@ -207,6 +207,8 @@ def _available(event: Event) -> Iterator[str]:
 
 _SAYINGS: dict[str, Callable[[Event], Iterable[str]]] = {
     "device": _device,
+    "config": lambda event: ["has another configuration space", f"  {event['config']}"],
+    "log": lambda event: [f"[{event['name']}] {event['text']}"],
     "connected": lambda event: [f"connects (connection {event['connection']})"],
     "disconnected": lambda event: [f"connection {event['connection']} is over: {event['why']}"],
     "message": _message,

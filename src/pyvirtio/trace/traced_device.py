@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pyvirtio.ring import Chain, Journal, SplitLayout
     from pyvirtio.ring.queue import DeviceQueue
     from pyvirtio.runtime.service import Interrupter
-    from pyvirtio.trace.recorder import Recorder
-    from pyvirtio.transport import DeviceDescription, Outgoing, QueueSetup, Session
+    from pyvirtio.trace.recorder import Sink
+    from pyvirtio.transport import DeviceDescription, DeviceHost, Outgoing, QueueSetup, Session
 
 
 class TracedQueue:
@@ -40,7 +40,7 @@ class TracedQueue:
         inner: DeviceQueue,
         setup: QueueSetup,
         memory: MemoryTable,
-        recorder: Recorder,
+        recorder: Sink,
         *,
         driver_is_traced: bool = False,
         goes_on: bool = False,
@@ -122,7 +122,7 @@ class TracedQueue:
 class TracedNotifier:
     """Interrupts the driver, and records it first: what the driver does then has a later time."""
 
-    def __init__(self, inner: Interrupter, index: int, recorder: Recorder) -> None:
+    def __init__(self, inner: Interrupter, index: int, recorder: Sink) -> None:
         self._inner = inner
         self._index = index
         self._recorder = recorder
@@ -136,7 +136,7 @@ class TracedNotifier:
 class TracedRunner(DeviceRunner):
     """Runs a device as `DeviceRunner` does, and records what happens on its queues; see there for the arguments."""
 
-    def __init__(self, *arguments: Any, recorder: Recorder, driver_is_traced: bool = False, **options: Any) -> None:
+    def __init__(self, *arguments: Any, recorder: Sink, driver_is_traced: bool = False, **options: Any) -> None:
         self._recorder = recorder
         self._driver_is_traced = driver_is_traced
         super().__init__(*arguments, **options)
@@ -167,10 +167,15 @@ class TracedRunner(DeviceRunner):
 
 
 class TracedSession:
-    """The protocol of a connection around another one, whose messages it records; a `pyvirtio.transport.Session`."""
+    """The protocol of a connection around another one, whose messages it records; a `pyvirtio.transport.Session`.
 
-    def __init__(self, inner: Session, recorder: Recorder, number: int) -> None:
+    It also records when the configuration space of ``host`` has changed.
+    """
+
+    def __init__(self, inner: Session, host: DeviceHost, recorder: Sink, number: int) -> None:
         self._inner = inner
+        self._host = host
+        self._config = b""  # what was recorded of it last
         self._recorder = recorder
         self._number = number
         self._heard = Conversation()
@@ -195,9 +200,16 @@ class TracedSession:
         fds = list(fds)
         self._recorder.record(self._heard.front_end(self._recorder.now(), data, len(fds)))
         self._inner.receive(data, fds)
+        self._look_at_config()
+
+    def _look_at_config(self) -> None:
+        if (config := configuration(self._host)) != self._config:
+            self._config = config
+            self._recorder.note("device", "config", config=config.hex())
 
     def outgoing(self) -> list[Outgoing]:
         """Return what is to be sent, in order, and record it."""
+        self._look_at_config()  # a driver may have been told of it, and reads it next
         sent = self._inner.outgoing()
         for message in sent:
             aside = message.socket is not None
@@ -210,7 +222,12 @@ class TracedSession:
         self._inner.close()
 
 
-def note_device(recorder: Recorder, description: DeviceDescription) -> None:
+def configuration(host: DeviceHost) -> bytes:
+    """Return the whole configuration space as it is now."""
+    return host.read_config(0, len(host.description.config))
+
+
+def note_device(recorder: Sink, description: DeviceDescription) -> None:
     """Record what a device says of itself."""
     recorder.note(
         "device",

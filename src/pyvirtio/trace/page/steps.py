@@ -142,5 +142,6 @@ _MADE: dict[str, Callable[[Event], dict[str, Any]]] = {
     "descriptors": _described,
     "used": lambda event: _bytes(event["data"], event["written"]),
     "message": lambda event: _bytes(event["payload"], len(event["payload"]) // 2),
+    "config": lambda event: _bytes(event["config"], len(event["config"]) // 2),
     "device": lambda event: _bytes(event["config"], len(event["config"]) // 2),
 }
