@@ -171,7 +171,7 @@ function showGlance(state) {
     ["requests a second", rate(sum((queue) => queue.rates.answered))],
     ["in flight", count(sum((queue) => (queue.runs ? queue.in_flight : 0)))],
     ["answered in all", count(sum((queue) => queue.answered))],
-    ["failed", count(state.failures), state.failures > 0],
+    ["failures logged", count(state.failures), state.failures > 0],
     ["workers ended", count(state.restarts), state.restarts > state.reloads],
     ["reloads", count(state.reloads)],
     ["events not seen", count(state.missed), state.missed > 0],

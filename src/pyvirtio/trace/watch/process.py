@@ -42,10 +42,10 @@ def watching(port: int) -> Iterator[tuple[Feed, str]]:
     import secrets
 
     token = secrets.token_urlsafe(24)
-    reading, writing = os.pipe()
     with contextlib.ExitStack() as exits:
-        exits.callback(os.close, writing)
         listener = exits.enter_context(_listen(port))
+        reading, writing = os.pipe()
+        exits.callback(os.close, writing)
         with contextlib.suppress(OSError):  # the limit of this user's pipes
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/{token}/"
