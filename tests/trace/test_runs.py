@@ -203,6 +203,16 @@ def test_factorial_shows_each_step_and_what_it_means_in_80_columns(options: list
     assert lines[-2:] == [f"5!{wrapped} = 120", f"6!{wrapped} = 720"]
 
 
+def test_factorial_records_the_steps_that_it_shows_and_takes_no_number_for_a_file(file: Path):
+    command = [sys.executable, "-m", "pyvirtio", "factorial", "5", "--trace"]
+    output = subprocess.run([*command, str(file)], check=True, capture_output=True, text=True).stdout
+    assert output.endswith("5! = 120\n")
+    (request,) = requests(load(str(file)).events)
+    assert request.answer is not None
+    refused = subprocess.run([*command, "6"], check=False, capture_output=True, text=True)
+    assert (refused.returncode, "./6" in refused.stderr) == (2, True)
+
+
 def test_factorial_shows_the_steps_with_somebody_elses_back_end():
     with served("factorial") as server:
         command = [sys.executable, "-m", "pyvirtio", "factorial", "5", "--trace", "--socket", server.path]

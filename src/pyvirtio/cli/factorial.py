@@ -33,14 +33,21 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--quiet", action="store_true", help="print the values alone")
     style.add_argument("--json", action="store_true", help="print one JSON list")
-    style.add_argument("--trace", action="store_true", help="show and explain each step on the ring and on the socket")
+    style.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=recording,
+        nargs="?",
+        const="",
+        help="show and explain each step on the ring and on the socket; record them into a file, for pyvirtio trace",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the factorial of each number, in order."""
     sys.set_int_max_str_digits(0)  # 20000! has more digits than Python prints by default
-    if options.trace:
+    if options.trace is not None:
         return _show(options)
     with _driver(options) as driver:
         wrapped = not driver.exact
@@ -78,8 +85,9 @@ def _show(options: argparse.Namespace) -> int:
     from pyvirtio.drivers.factorial import FactorialDriver
     from pyvirtio.trace.demonstration import demonstrated, told
 
-    with demonstrated(FactorialDriver, "factorial", options.socket, features=0 if options.wrap32 else None) as shown:
-        driver, recorder = shown
+    features = 0 if options.wrap32 else None
+    shown = demonstrated(FactorialDriver, "factorial", options.socket, recording=options.trace, features=features)
+    with shown as (driver, recorder):
         wrapped = "" if driver.exact else " mod 2**32"
         answers = list(zip(options.numbers, driver.factorials(options.numbers), strict=True))
         for line in told(recorder, Request, ExactResponse if driver.exact else Response):
@@ -87,6 +95,13 @@ def _show(options: argparse.Namespace) -> int:
     for n, value in answers:
         print(f"{n}!{wrapped} = {value}")
     return 0
+
+
+def recording(text: str) -> str:
+    """Read the name of a recording from the command line; raises what argparse shows where it must be a number."""
+    if text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is no file; put --trace behind the numbers, or write ./{text}")
+    return text
 
 
 def number(text: str) -> int:

@@ -31,13 +31,18 @@ a socket, then share memory. Each line: microseconds, who, queue, what.
 
 
 @contextlib.contextmanager
-def demonstrated(kind: type[D], device: str, socket: str | None = None, **options: Any) -> Iterator[tuple[D, Recorder]]:
+def demonstrated(
+    kind: type[D], device: str, socket: str | None = None, *, recording: str = "", **options: Any
+) -> Iterator[tuple[D, Recorder]]:
     """Open a driver, all of whose steps are recorded, on the back-end at ``socket``, or on one of its own.
 
-    ``device`` is what that one serves; ``options`` are the driver's.
+    ``device`` is what that one serves; ``recording`` names a file, if there shall be one; ``options`` are the driver's.
+
+    Raises:
+        LocalError: as for `pyvirtio.open_driver`, or the file cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        recorder = stack.enter_context(_in_memory(stack))
+        recorder = stack.enter_context(Recorder(recording) if recording else _in_memory(stack))
         if socket is None:
             runner = partial(TracedRunner, recorder=recorder, driver_is_traced=True)
             transport: Any = TracedTransport(stack.enter_context(backend(device, runner)), recorder)

@@ -28,23 +28,30 @@ def serve_traced(
     Raises:
         LocalError: as there, or the file cannot be written, or the port is not free.
     """
+    ready = options.pop("ready", lambda _description: None)
     with contextlib.ExitStack() as exits:
         sinks: list[Sink] = []
+        address = ""
         if port is not None:  # first: its process shall have nothing of this one
             from pyvirtio.trace.watch.process import watching
 
             feed, address = exits.enter_context(watching(port))
             sinks.append(feed)
-            log.write(f"pyvirtio: watch it at {address} [watch-ready]\n")
         if recording is not None:
             sinks.append(exits.enter_context(Recorder(recording)))
         sink = sinks[0] if len(sinks) == 1 else Both(*sinks)
         exits.enter_context(log.heard(lambda name, text: sink.note("recorder", "log", name=name, text=text)))
-        _serve(spec, where, sink, options)
+
+        def say(description: DeviceDescription) -> None:
+            note_device(sink, description)
+            ready(description)
+            if address:
+                log.write(f"pyvirtio: watch it at {address} [watch-ready]\n")
+
+        _serve(spec, where, sink, ready=say, **options)
 
 
-def _serve(spec: str, where: str | int, sink: Sink, options: dict[str, Any]) -> None:
-    ready = options.pop("ready", None)
+def _serve(spec: str, where: str | int, sink: Sink, **options: Any) -> None:
     connections = 0
 
     def new_session(host: DeviceHost) -> Session:
@@ -52,16 +59,4 @@ def _serve(spec: str, where: str | int, sink: Sink, options: dict[str, Any]) -> 
         connections += 1
         return TracedSession(backend_session(host), host, sink, connections)
 
-    def say(description: DeviceDescription) -> None:
-        note_device(sink, description)
-        if ready is not None:
-            ready(description)
-
-    serve(
-        spec,
-        where,
-        new_runner=partial(TracedRunner, recorder=sink),
-        new_session=new_session,
-        ready=say,
-        **options,
-    )
+    serve(spec, where, new_runner=partial(TracedRunner, recorder=sink), new_session=new_session, **options)

@@ -80,9 +80,9 @@ function fill(table, caption, heads, rows) {
 }
 
 const QUEUE_HEADS = [
-  ["queue"], ["state"], ["in flight", "number"], ["oldest", "number"], ["requests/s", "number"], ["p50", "number"], ["p90", "number"],
-  ["p99", "number"], ["max", "number"], ["read/s", "number"], ["written/s", "number"], ["requests a kick", "number"],
-  ["answers an interrupt", "number"], ["answered", "number"], ["last minute"],
+  ["queue"], ["state"], ["last minute"], ["answers/s", "number"], ["in flight", "number"], ["oldest", "number"], ["p50", "number"],
+  ["p90", "number"], ["p99", "number"], ["max", "number"], ["read/s", "number"], ["written/s", "number"], ["per kick", "number"],
+  ["per interrupt", "number"], ["answered", "number"],
 ];
 
 function queueRow(queue) {
@@ -90,11 +90,11 @@ function queueRow(queue) {
   return {
     kind: queue.runs ? "" : "stopped",
     cells: [
-      String(queue.index), `${queue.runs ? "runs" : "stopped"}, ${queue.size}`,
+      String(queue.index), `${queue.runs ? "runs" : "stopped"}, ${queue.size}`, spark(queue), rate(rates.answered),
       queue.runs ? count(queue.in_flight) : "-", queue.runs && queue.oldest ? duration(Math.max(0, latest.now - queue.oldest)) : "-",
-      rate(rates.answered), latency(latencies.p50), latency(latencies.p90), latency(latencies.p99), latency(latencies.max),
+      latency(latencies.p50), latency(latencies.p90), latency(latencies.p99), latency(latencies.max),
       size(rates.read), size(rates.written), per(rates.asked, rates.kicks), per(rates.answered, rates.interrupts),
-      count(queue.answered), spark(queue),
+      count(queue.answered),
     ],
   };
 }
@@ -122,7 +122,7 @@ const REQUEST_HEADS = [
   ["asked, the beginning"], ["answer, the beginning"],
 ];
 
-const bytesOf = (hex) => (hex ? hex.match(/../g).slice(0, 16).join(" ") + (hex.length > 32 ? " …" : "") : "-");
+const bytesOf = (hex) => (hex ? hex.match(/../g).slice(0, 12).join(" ") + (hex.length > 24 ? " …" : "") : "-");
 
 function requestRow(request) {
   return {
@@ -168,7 +168,7 @@ function setText(element, text) {
 function showGlance(state) {
   const sum = (value) => state.queues.reduce((total, queue) => total + value(queue), 0);
   const figures = [
-    ["requests a second", rate(sum((queue) => queue.rates.answered))],
+    ["answers a second", rate(sum((queue) => queue.rates.answered))],
     ["in flight", count(sum((queue) => (queue.runs ? queue.in_flight : 0)))],
     ["answered in all", count(sum((queue) => queue.answered))],
     ["failures logged", count(state.failures), state.failures > 0],
