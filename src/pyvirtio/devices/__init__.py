@@ -15,6 +15,7 @@ SHIPPED = {
     "factorial": "pyvirtio.devices.factorial:Factorial",
     "input": "pyvirtio.devices.input:Input",
     "net": "pyvirtio.devices.net:Net",
+    "scsi": "pyvirtio.devices.scsi:Scsi",
     "sound": "pyvirtio.devices.sound:Sound",
     "vsock": "pyvirtio.devices.vsock:Vsock",
 }

@@ -22,6 +22,7 @@ from pyvirtio.ninep.operations import NOTED, OPERATIONS, Session
 from pyvirtio.ninep.structures import NO_TAG, VERSION, EntryHead, Header
 from pyvirtio.ninep.tree import refuse
 from pyvirtio.system import log
+from pyvirtio.system.pieces import fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Server:
         except Exception as error:  # noqa: BLE001  # as in `answer`
             self._report(error)
             reply = _error(m.message_tag, errno.EIO)
-        _fill(head, reply)
+        fill(head, reply)
 
     async def _write(self, m: Message, source: Source, sink: Sink) -> None:
         if m.count != source.left:
@@ -252,13 +253,6 @@ class Server:
 
 def _error(tag: int, number: int) -> bytes:
     return pack("Rlerror", tag, ecode=number)
-
-
-def _fill(views: list[memoryview], data: bytes) -> None:
-    at = 0
-    for view in views:
-        view[:] = data[at : at + len(view)]
-        at += len(view)
 
 
 FAILURE = _error(NO_TAG, errno.EIO)

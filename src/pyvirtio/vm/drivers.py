@@ -25,7 +25,7 @@ STOCK_MODULES = {
     3: ("virtio_console",),
     4: ("virtio_rng",),
     5: ("virtio_balloon",),
-    8: ("virtio_scsi", "sd_mod"),
+    8: ("virtio_scsi", "sd_mod", "sr_mod"),
     9: ("9pnet_virtio", "9p"),
     16: ("virtio_gpu",),
     18: ("virtio_input", "evdev"),
