@@ -14,7 +14,7 @@ from pyvirtio.errors import LocalError, ProtocolError
 from pyvirtio.network import PLAIN, DatagramEnd, Offload, StreamEnd
 from pyvirtio.network import descriptor as descriptor_module
 from pyvirtio.network.packet import LONGEST, Flag, VnetHeader
-from pyvirtio.network.sockets import Deframer
+from pyvirtio.network.stream import Deframer, in_stream
 
 if TYPE_CHECKING:
     import random
@@ -35,10 +35,6 @@ async def opened(end: End) -> AsyncIterator[End]:
         end.close()
 
 
-def in_stream(*frames: bytes) -> bytes:
-    return b"".join(struct.pack(">I", len(frame)) + frame for frame in frames)
-
-
 async def received(end: End, number: int) -> list[bytes]:
     frames: list[bytes] = []
     while len(frames) < number:
@@ -57,14 +53,14 @@ async def read(connection: socket.socket, length: int) -> bytes:
 
 def test_frames_are_found_however_a_stream_is_cut(rng: random.Random) -> None:
     frames = [rng.randbytes(rng.choice([14, 15, 1514, 60_000])) for _ in range(20)]
-    stream = in_stream(*frames)
+    stream = b"".join(map(in_stream, frames))
     for _ in range(20):
         deframer, found, at = Deframer(), [], 0
         while at < len(stream):
             step = rng.choice([1, 3, 100, 70_000])
             found += deframer.feed(stream[at : at + step])
             at += step
-        assert found == frames
+        assert found == [(PLAIN, frame) for frame in frames]
 
 
 @pytest.mark.parametrize("length", [0, LONGEST + 1, 0xFFFFFFFF])
@@ -203,8 +199,8 @@ def test_what_a_stream_does_not_take_waits_and_is_bounded(tmp_path: Path, monkey
                 kept = 2000 - end.dropped
                 assert 700 < kept < 2000
                 data = await read(slow, kept * 1518)
-                frames = Deframer().feed(data)
-                assert [int.from_bytes(frame[:2], "big") for frame in frames] == list(range(kept))
+                packets = Deframer().feed(data)
+                assert [int.from_bytes(frame[:2], "big") for _header, frame in packets] == list(range(kept))
                 assert end._waiting == 0
 
     asyncio.run(main())

@@ -22,7 +22,7 @@ class DescriptorEnd(End):
     What was sent before it is open waits as well, for `open` follows soon; what is sent while nobody is there is lost.
     """
 
-    takes = Offload.NONE
+    takes: Offload = Offload.NONE
     """What whoever reads the descriptor does himself."""
 
     def __init__(self) -> None:
@@ -55,11 +55,13 @@ class DescriptorEnd(End):
     def send(self, packet: Packet) -> None:
         """Write a packet, or keep it until the descriptor takes it."""
         for header, frame in finished(packet, self.takes):
-            message = self.framed(header, frame)
-            if not self._backlog and self._fd >= 0:
-                message = self._written(message)
-            if message:
-                self._keep(message)
+            self._put(self.framed(header, frame))
+
+    def _put(self, message: bytes) -> None:
+        if not self._backlog and self._fd >= 0:
+            message = self._written(message)
+        if message:
+            self._keep(message)
 
     def framed(self, header: bytes, frame: bytes) -> bytes:
         """Return what is written for a packet; overridden."""

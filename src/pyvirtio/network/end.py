@@ -20,7 +20,7 @@ class End:
         dropped: how many packets for the host were lost: nobody was there, or he did not keep up.
     """
 
-    offloads: Offload = Offload.CSUM | Offload.TSO4 | Offload.TSO6
+    offloads: Offload = Offload.ALL
 
     def __init__(self) -> None:
         self.carrier: Callable[[bool], object] = lambda _up: None

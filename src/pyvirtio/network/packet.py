@@ -53,6 +53,7 @@ class Offload(IntFlag):
     CSUM = 1  # complete a checksum
     TSO4 = 2  # cut TCP over IPv4
     TSO6 = 4  # cut TCP over IPv6
+    ALL = 7
 
 
 CUTS = {Gso.TCPV4: Offload.TSO4, Gso.TCPV6: Offload.TSO6}

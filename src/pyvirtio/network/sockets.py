@@ -1,6 +1,6 @@
 """Unix sockets that carry frames, as QEMU's ``-netdev dgram`` and ``-netdev stream`` do.
 
-A datagram is one frame. In a stream the length of each frame precedes it, in 4 bytes, big-endian.
+A datagram is one frame. `pyvirtio.network.stream` says what is in a stream.
 """
 
 from __future__ import annotations
@@ -12,53 +12,20 @@ import socket
 from pyvirtio.errors import LocalError, ProtocolError
 from pyvirtio.network.descriptor import DescriptorEnd
 from pyvirtio.network.inbox import MOST_AT_ONCE
-from pyvirtio.network.packet import LONGEST, PLAIN, SHORTEST
+from pyvirtio.network.offload import finished
+from pyvirtio.network.packet import LONGEST, PLAIN, SHORTEST, Offload
+from pyvirtio.network.stream import Deframer, greeting, in_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pyvirtio.network.packet import Offload, Packet
+    from pyvirtio.network.packet import Packet
 
-LENGTH = 4
 BUFFER = 1 << 18
 RETRY = 0.2
 """The seconds between two attempts to connect."""
-
-
-class Deframer:
-    r"""Cuts a stream into frames.
-
-    >>> deframer = Deframer()
-    >>> deframer.feed(b"\x00\x00\x00\x0e01234"), deframer.feed(b"5678901234\x00")
-    ([], [b'01234567890123'])
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are whole with ``data``.
-
-        Raises:
-            ProtocolError: a length is none of a frame; what follows cannot be read.
-        """
-        data = self._rest + data if self._rest else data
-        frames = []
-        at = 0
-        while at + LENGTH <= len(data):
-            size = int.from_bytes(data[at : at + LENGTH], "big")
-            if not 0 < size <= LONGEST:
-                raise ProtocolError(f"a frame of {size} bytes in a stream; it has at most {LONGEST}")
-            end = at + LENGTH + size
-            if end > len(data):
-                break
-            if size >= SHORTEST:
-                frames.append(data[at + LENGTH : end])
-            at = end
-        self._rest = data[at:]
-        return frames
 
 
 class DatagramEnd(DescriptorEnd):
@@ -123,7 +90,8 @@ class DatagramEnd(DescriptorEnd):
 class StreamEnd(DescriptorEnd):
     """A connection to the Unix socket ``path``, or with ``listen`` one that is accepted there.
 
-    It is made again when it ends. `carrier` hears of both, so that the guest sees its link go down and up.
+    It is made again when it ends. `carrier` hears of both, so that the guest sees its link go down and up. What the
+    other side says that it can do itself is left to it.
     """
 
     def __init__(self, path: Path | str, *, listen: bool = False) -> None:
@@ -133,14 +101,16 @@ class StreamEnd(DescriptorEnd):
         self._held = contextlib.ExitStack()
         self._listener: socket.socket | None = None
         self._connection: socket.socket | None = None
+        self._accepts = Offload.NONE
         self._deframer = Deframer()
 
-    async def open(self, accepts: Offload) -> None:  # noqa: ARG002  # frames are complete here
+    async def open(self, accepts: Offload) -> None:
         """Listen, where that is asked for; the connection is made by `receive`.
 
         Raises:
             LocalError: it is not possible to listen there.
         """
+        self._accepts = accepts
         if self._listens:
             self._listener = self._held.enter_context(listening(self._path))
 
@@ -150,9 +120,13 @@ class StreamEnd(DescriptorEnd):
         self._held.close()
         self._listener = None
 
-    def framed(self, header: bytes, frame: bytes) -> bytes:  # noqa: ARG002  # it is finished
-        """Return the frame with its length in front."""
-        return len(frame).to_bytes(LENGTH, "big") + frame
+    def send(self, packet: Packet) -> None:
+        """Write a packet, or keep it; the frames that it is cut into are written at once."""
+        self._put(b"".join([self.framed(header, frame) for header, frame in finished(packet, self.takes)]))
+
+    def framed(self, header: bytes, frame: bytes) -> bytes:
+        """Return the packet with its length in front."""
+        return in_stream(frame, header)
 
     def write(self, message: bytes) -> int:
         """Write some of the stream."""
@@ -170,11 +144,12 @@ class StreamEnd(DescriptorEnd):
             assert self._connection is not None
             try:
                 data = await loop.sock_recv(self._connection, BUFFER)
-                frames = self._deframer.feed(data)
+                packets = self._deframer.feed(data)
+                self.takes = self._deframer.takes
             except (OSError, ProtocolError):
-                data, frames = b"", []
-            if frames:
-                return [(PLAIN, frame) for frame in frames]
+                data, packets = b"", []
+            if packets:
+                return packets
             if not data:
                 self._disconnect()
 
@@ -203,7 +178,10 @@ class StreamEnd(DescriptorEnd):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             connection.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         self._connection = connection
-        self._deframer = Deframer()
+        self._deframer = Deframer(self._accepts)
+        if self._accepts:
+            with contextlib.suppress(OSError):  # whoever has hung up is noticed by `receive`
+                connection.send(in_stream(greeting(self._accepts)))
         self.attach(connection.fileno())
         self.carrier(True)
 
@@ -212,6 +190,7 @@ class StreamEnd(DescriptorEnd):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self.takes = Offload.NONE
             self.carrier(False)
 
 

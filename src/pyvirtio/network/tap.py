@@ -34,7 +34,7 @@ class TapEnd(DescriptorEnd):
         LocalError: the machine has no TAP devices, or this user may not use them.
     """
 
-    takes = Offload.CSUM | Offload.TSO4 | Offload.TSO6
+    takes = Offload.ALL
 
     def __init__(self, name: str) -> None:
         super().__init__()
