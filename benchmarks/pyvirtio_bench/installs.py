@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyvirtio_bench.pythons import Python
 
 CHECKOUT = Path(__file__).parents[2]
-PARTS = ("src", "pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSES")
+PARTS = ("src", "tools/generate-man", "pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSES")
 KEPT = 4  # environments in the cache: two for each of the last states of the checkout
 
 

@@ -23,7 +23,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         description="Start a back-end process, drive it over vhost-user and shared memory, and print what it answers.",
         examples=(
             ("pyvirtio factorial 5", "prints 5! = 120"),
-            ("pyvirtio factorial --trace 5", "the same, with each step on the way explained"),
+            ("pyvirtio factorial 5 --trace", "the same, with each step on the way explained"),
             ("pyvirtio factorial --socket /tmp/factorial.sock 5 30", "ask a back-end that runs already"),
         ),
     )

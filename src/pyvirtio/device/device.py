@@ -251,6 +251,7 @@ class Device:
     def retire(self) -> None:
         """Release what belongs to this instance; the runtime calls this when it is done with it."""
         self._tell_config = self._tell_resumed = None
+        self.memory = MemoryTable()
         try:
             self.close()
         finally:
