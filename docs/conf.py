@@ -27,6 +27,7 @@ myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 
 default_role = "py:obj"  # `Device` in a docstring is a link
+autodoc_preserve_defaults = True  # as they are written
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"

@@ -51,6 +51,8 @@ def describe(app: Sphinx, what: str, name: str, value: object, options: object, 
     package, _, attribute = name.rpartition(".")
     if what == "class" and not any(lines):
         lines[:] = (sys.modules[package].__doc__ or "").splitlines()
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()  # Python says this of each field of a named tuple
     if what != "data":
         return
     place = SOURCE / package.replace(".", "/")

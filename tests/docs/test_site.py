@@ -24,16 +24,44 @@ pytestmark = pytest.mark.long
 DOCS = ROOT / "docs"
 
 
+def build(docs: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Build a site as `make site` does."""
+    [recipe] = re.findall(r"\$\(bin\)/sphinx-build (.*) docs build/site", (ROOT / "Makefile").read_text())
+    command = [sys.executable, "-m", "sphinx", *recipe.split(), "-d", out / "doctrees", docs, out / "html"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site as `make site` does."""
-    [recipe] = re.findall(r"\$\(bin\)/sphinx-build (.*) docs build/site", (ROOT / "Makefile").read_text())
+    """Build the site."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", *recipe.split(), "-d", out / "doctrees", DOCS, out / "html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = build(DOCS, out)
+    assert (done.returncode, done.stderr) == (0, "")
     return out / "html"
+
+
+WRONG = {
+    "a page": "[x](none.md)",
+    "a heading": "[x](index.md#none)",
+    "a file": "[x](../none.py)",
+    "a language": "```nothing\nx\n```",
+    "a name": "{py:obj}`NoSuchName`",
+}
+
+
+@pytest.mark.parametrize("line", WRONG.values(), ids=WRONG)
+def test_what_is_not_there_is_an_error(tmp_path: Path, line: str):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("conf.py", "_extensions", "_static"):
+        (docs / name).symlink_to(DOCS / name)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    (docs / "index.md").write_text("# Title\n\n{py:obj}`Device`, [here](#title)\n")
+    assert build(docs, tmp_path / "right").returncode == 0
+    (docs / "index.md").write_text(f"# Title\n\n{line}\n")
+    done = build(docs, tmp_path / "wrong")
+    assert done.returncode == 1
+    assert done.stderr.count("WARNING") == 1
 
 
 @pytest.fixture(scope="module")
