@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from pyvirtio.trace.events import Event
     from pyvirtio.trace.requests import Request
 
-COUNTERS = ("asked", "answered", "read", "written", "kicks", "interrupts", "in_flight", "oldest", "kept")
-"""The words of a queue: requests asked and answered, bytes that the device could read and wrote, notifications sent,
-requests without an answer, when the oldest of these was asked (0: there is none), and how many requests were kept."""
+COUNTERS = ("asked", "answered", "read", "written", "kicks", "interrupts", "available", "used", "oldest", "kept")
+"""The words of a queue: requests asked and answered, bytes that the device could read and wrote, notifications, the
+indexes of both rings, when the oldest request without an answer was asked (0: there is none), and how many were kept.
+
+A worker may be killed between an answer and the word that counts it; the next index that is seen makes up for it.
+"""
 
 LATENCIES = 256
 """The words behind `COUNTERS`: how many requests took how long; see `latency_class`."""
@@ -88,6 +91,7 @@ class QueueFigures:
         self._records = memory[8 * _WORDS :]
         self._matching = Matching()
         self._asked: dict[int, Request] = {}  # by identity, the oldest first
+        self._answered = 0  # since the used index was stored last
 
     # What the worker writes.
 
@@ -96,21 +100,34 @@ class QueueFigures:
         if event.what in _NOTIFICATIONS:
             self._words[_NOTIFICATIONS[event.what]] += 1
             return
-        if event.what == "queue":
-            self._begin()
         for stage, request in self._matching.take(event):
             if stage == "ask":
                 self._ask(request)
             elif stage == "answer":
                 self._answer(request)
-        if event.what == "used":
-            self._words[_AT["answered"]] += 1
+        if event.what == "queue":
+            self._begin(event["position"])
+        elif event.what == "available":
+            self._words[_AT["available"]] = event["index"] & 0xFFFF
+        elif event.what == "used":
+            self._answered += 1
             self._words[_AT["written"]] += event["written"] & 0xFFFF_FFFF
-            self._words[_AT["in_flight"]] = max(0, self._words[_AT["in_flight"]] - 1)
+        elif event.what == "used_index":
+            self._publish(event["index"] & 0xFFFF)
 
-    def _begin(self) -> None:
+    def _begin(self, position: int) -> None:
         self._asked.clear()
-        self._words[_AT["in_flight"]] = self._words[_AT["oldest"]] = 0
+        self._words[_AT["oldest"]] = 0
+        self._words[_AT["available"]] = self._words[_AT["used"]] = position & 0xFFFF
+
+    def _publish(self, index: int) -> None:
+        words = self._words
+        passed = (index - words[_AT["used"]]) & 0xFFFF
+        # Where a queue begins with requests of an earlier back-end, its used index is behind the position.
+        words[_AT["answered"]] += passed if passed < 0x8000 else self._answered
+        words[_AT["used"]] = index
+        self._answered = 0
+        words[_AT["oldest"]] = next((one.asked for one in self._asked.values()), 0)
 
     def _ask(self, request: Request) -> None:
         if len(self._asked) >= MOST_IN_FLIGHT:
@@ -120,15 +137,12 @@ class QueueFigures:
         words = self._words
         words[_AT["asked"]] += 1
         words[_AT["read"]] += min(request.length, 1 << 32)
-        words[_AT["in_flight"]] += 1
         words[_AT["oldest"]] = words[_AT["oldest"]] or request.asked
 
     def _answer(self, request: Request) -> None:
         self._asked.pop(id(request), None)
-        words = self._words
-        words[_AT["oldest"]] = next((one.asked for one in self._asked.values()), 0)
         latency = max(0, (request.answered or 0) - request.asked)
-        words[_FIRST_LATENCY + latency_class(latency)] += 1
+        self._words[_FIRST_LATENCY + latency_class(latency)] += 1
         self._keep(request, latency)
 
     def _keep(self, request: Request, latency: int) -> None:
@@ -145,8 +159,9 @@ class QueueFigures:
     # What others read.
 
     def counters(self) -> dict[str, int]:
-        """Return the counters by name."""
-        return {name: self._words[place] for name, place in _AT.items()}
+        """Return the counters by name, and how many requests are in flight."""
+        counters = {name: self._words[place] for name, place in _AT.items()}
+        return counters | {"in_flight": (counters["available"] - counters["used"]) & 0xFFFF}
 
     def latencies(self) -> list[int]:
         """Return how many requests there were of each class of latency."""
@@ -168,5 +183,5 @@ class QueueFigures:
 
 _NOTIFICATIONS = {"kick": _AT["kicks"], "interrupt": _AT["interrupts"]}
 
-COUNTED = ("queue", "kick", "descriptors", "available", "used", "interrupt")
+COUNTED = ("queue", "kick", "descriptors", "available", "used", "used_index", "interrupt")
 """The events that are counted."""
