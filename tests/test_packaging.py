@@ -17,6 +17,7 @@ from pyvirtio.ring import build_native
 from tests.support.archives import extract
 from tests.support.checkout import ROOT, copy_checkout
 
+_FOR_OTHERS = (".html", ".css", ".js", ".lua")
 GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux/Kbuild", "linux/virtio_test.c")}
 
 
@@ -56,6 +57,13 @@ def sdist(built: Path) -> set[str]:
 
 def test_the_wheel_has_what_a_guest_and_a_type_checker_need(wheel: set[str]):
     assert wheel >= GUEST_FILES | {"pyvirtio/py.typed"}
+
+
+def test_the_wheel_has_what_pages_and_dissectors_are_made_of(wheel: set[str]):
+    trace = ROOT / "src" / "pyvirtio" / "trace"
+    files = {f"pyvirtio/trace/{path.relative_to(trace)}" for path in trace.rglob("*") if path.suffix in _FOR_OTHERS}
+    assert len(files) == 9
+    assert files <= wheel
 
 
 def test_both_have_the_sources_of_the_native_engine(wheel: set[str], sdist: set[str]):

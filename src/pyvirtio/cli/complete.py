@@ -255,5 +255,5 @@ VALUES: dict[str, Callable[[str], Answer]] = {
 }
 """What is offered for an argument, by its metavar."""
 
-FREE = {"ARGUMENT", "BYTES", "COMMAND", "LENGTH", "N", "NAME", "OFFSET", "S", "SECONDS", "V"}
+FREE = {"ARGUMENT", "BYTES", "COMMAND", "LENGTH", "N", "NAME", "OFFSET", "PORT", "S", "SECONDS", "V"}
 """Metavars of what only the user knows."""
