@@ -132,6 +132,9 @@ def test_a_page_has_a_bounded_part_of_a_recording(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(page_steps, "MOST_STEPS", 20)
     data = page_data(many(10))
     assert (len(data["steps"]), data["total"]) == (20, 81)
+    monkeypatch.undo()
+    queues = page_data(recording(*(set_up(number, number) for number in range(300))))
+    assert len(queues["steps"]) == 255
     large = recording(
         set_up(0),
         Event(

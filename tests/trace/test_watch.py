@@ -22,6 +22,7 @@ from pyvirtio.spec.features import Feature
 from pyvirtio.testing.served import served
 from pyvirtio.trace.events import Event
 from pyvirtio.trace.messages import message
+from pyvirtio.trace.page.player import player
 from pyvirtio.trace.recorder import load
 from pyvirtio.trace.requests import requests
 from pyvirtio.trace.watch.feed import Feed
@@ -30,6 +31,8 @@ from pyvirtio.trace.watch.process import watching
 from pyvirtio.trace.watch.rates import HISTORY, WINDOW, Rates, percentile
 from pyvirtio.trace.watch.state import LAST, DeviceState
 from pyvirtio.vhost_user import messages as m
+from pyvirtio.vm import VhostUserDevice
+from tests.support.guests import guest, unremarkable
 from tests.support.odd_devices import CRASH
 from tests.support.vhost import ask, driven, is_running, odd, until
 
@@ -502,6 +505,43 @@ def test_a_browser_shows_the_device_as_it_runs(window: Browser):
         server.end()
         window.wait_for("#status", "No answer")
         assert [line for line in window.complaints() if "ERR_CONNECTION_REFUSED" not in line] == []
+
+
+@pytest.mark.guest
+@pytest.mark.long
+def test_a_real_guest_is_seen_while_it_runs_and_in_its_recording(window: Browser, tmp_path: Path, rng: random.Random):
+    image, file = tmp_path / "disk.img", tmp_path / "run.jsonl"
+    image.write_bytes(rng.randbytes(1 << 20))
+    with served(f"block,path={image}", "--watch", "--trace", str(file)) as server:
+        port, path = address_of(server)
+        window.open(f"http://127.0.0.1:{port}{path}")
+        window.wait_for("#status", "No front-end")
+        disk = VhostUserDevice(Path(server.path), id=2, queues=1, size=128, config_size=60)
+        with guest(disk) as machine, unremarkable(machine):
+            assert machine.run("printf seen | dd of=/dev/vda bs=512 seek=9 conv=notrunc,fsync").returncode == 0
+            window.wait_for("#status", "A front-end is connected")
+            window.wait_for("#requests tbody", "01 00 00 00 ")  # a write
+            window.wait_for("#queues tbody", "runs, 128")
+            machine.stop()
+            window.wait_for("#queues tbody", "stopped")
+            machine.cont()
+            window.wait_for("#queues tbody", "runs")
+            _, worker = server.workers()
+            os.kill(worker, signal.SIGKILL)
+            before = first_queue(server)["answered"]
+            assert machine.run("dd if=/dev/vda of=/dev/null bs=4096 count=64 iflag=direct").returncode == 0
+            until(lambda: first_queue(server)["answered"] >= before + 64)
+            window.wait(lambda: figure(window, "workers ended") == "1")
+        window.wait_for("#status", "The front-end is gone")
+        assert {"VERSION_1", "EVENT_IDX"} <= {name for _, name in values(server)["features"]}
+    page = tmp_path / "run.html"
+    page.write_bytes(player(load(str(file))))
+    window.open(page.as_uri())
+    window.wait_for("#facts", "requests")
+    window.run("goToRequest(1)")
+    window.wait_for("#request-title", "Request 1 of ")
+    assert "block device" in window.driver.title
+    assert [line for line in window.complaints() if "ERR_CONNECTION_REFUSED" not in line] == []
 
 
 def figure(window: Browser, name: str) -> str:

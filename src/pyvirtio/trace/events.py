@@ -28,6 +28,15 @@ SNAP = 256 << 10
 
 NO_QUEUE = -1
 
+_SET_UP = {
+    "size": "its entries",
+    "descriptor_area": "the guest address of the descriptor table",
+    "driver_area": "of the available ring",
+    "device_area": "of the used ring",
+    "features": "all negotiated bits",
+    "position": "the available index to begin at",
+}
+
 SIDES = ("driver", "device", "front-end", "back-end", "recorder")
 """Who can do something. On a socket the driver's side is the front-end, the device's the back-end."""
 
@@ -72,16 +81,10 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
             "channel": "true on the back-end's own channel",
         },
     ),
-    "queue": (
-        "a queue is set up; what follows on this queue is a new beginning",
-        {
-            "size": "its entries",
-            "descriptor_area": "the guest address of the descriptor table",
-            "driver_area": "of the available ring",
-            "device_area": "of the used ring",
-            "features": "all negotiated bits",
-            "position": "the available index to begin at",
-        },
+    "queue": ("a queue is set up; what follows on this queue is a new beginning", _SET_UP),
+    "resumed": (
+        "the device goes on with a queue as somebody left it: a worker that died, a stop, an earlier back-end",
+        _SET_UP,
     ),
     "stopped": ("a queue was stopped", {"position": "the available index that it stopped at"}),
     "descriptors": (

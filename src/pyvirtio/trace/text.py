@@ -167,8 +167,8 @@ def _content(structure: type[Struct] | None, payload: bytes) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items() if name != "padding")
 
 
-def _queue(event: Event) -> Iterator[str]:
-    yield f"sets up queue {event.queue} of {event['size']} entries"
+def _queue(event: Event, does: str = "sets up") -> Iterator[str]:
+    yield f"{does} queue {event.queue} of {event['size']} entries"
     yield f"  descriptor table at {event['descriptor_area']:#x}"
     yield f"  available ring   at {event['driver_area']:#x}"
     yield f"  used ring        at {event['device_area']:#x}"
@@ -213,6 +213,7 @@ _SAYINGS: dict[str, Callable[[Event], Iterable[str]]] = {
     "disconnected": lambda event: [f"connection {event['connection']} is over: {event['why']}"],
     "message": _message,
     "queue": _queue,
+    "resumed": lambda event: _queue(event, "goes on with"),
     "stopped": lambda event: [f"stops at available index {event['position']}"],
     "descriptors": _descriptors,
     "available": _available,

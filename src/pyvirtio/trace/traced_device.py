@@ -29,7 +29,7 @@ class TracedQueue:
 
     Requests take the way of chains, one object each: what is faster shows nothing on its way. Where
     ``driver_is_traced``, what the driver does is recorded by the driver, and otherwise as far as it is seen from here.
-    ``goes_on`` says that a process that died served the queue before, so that nothing begins anew.
+    ``goes_on`` says that somebody else served the queue before, such as a process that died, so nothing begins anew.
     """
 
     has_records: ClassVar[bool] = False
@@ -56,7 +56,9 @@ class TracedQueue:
         reader = RingReader(memory.read, setup, recorder.snap)
         self._follower = RingFollower(reader, setup.index, at=inner.position)
         begin = self._follower.begin(recorder.now())
-        if self._sees_driver and not goes_on:
+        if goes_on:
+            begin[0].by, begin[0].what = "device", "resumed"
+        if self._sees_driver:
             recorder.record(begin)
         for chain in inner.unfinished:
             self._follower.described(0, chain.head)

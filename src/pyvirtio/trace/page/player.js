@@ -12,8 +12,9 @@ const isRecorded = (what) => recording.whats.includes(what);
 const queues = [...new Set(steps.map((step) => step.queue))].sort((one, other) => one - other);
 
 const NO_QUEUE = -1;
-const APART = 4096; // steps between two states that are kept
+const APART = Math.max(4096, Math.ceil(steps.length / 16)); // steps between two states that are kept
 const ROW = 26; // the height of a row in the list of steps, as in the style sheet
+const LARGEST = 0x8000; // entries of a queue (VIRTIO 1.4, 2.7)
 const F_NEXT = 1, F_WRITE = 2, F_INDIRECT = 4; // flags of a descriptor (VIRTIO 1.4, 2.7.5)
 
 /** Return for each step the number of the request that it is about, -1 where there is none. */
@@ -55,7 +56,7 @@ const slotOf = (queue, index) => (queue.size ? index % queue.size : index);
 function describe(queue, { chain, head }) {
   let inTable = false; // descriptors behind an indirect one are of another table
   for (const [index, address, length, flags, next] of chain) {
-    if (!inTable) {
+    if (!inTable && index < Math.min(queue.size, LARGEST)) {
       queue.table.set(index, { address, length, flags, next, head });
       queue.changed.add(`descriptor ${index}`);
     }
@@ -131,7 +132,7 @@ function applied(state) {
   if (step.queue === NO_QUEUE) return state;
   state.shown = step.queue;
   if (step.what === "queue" || !state.queues.has(step.queue)) {
-    state.queues.set(step.queue, newQueue(step.what === "queue" ? step.changes : {}));
+    state.queues.set(step.queue, newQueue(["queue", "resumed"].includes(step.what) ? step.changes : {}));
   }
   const queue = state.queues.get(step.queue);
   queue.changed.clear();

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyvirtio.spec.ids import device_name
 from pyvirtio.system.log import one_line
-from pyvirtio.trace.events import KINDS
+from pyvirtio.trace.events import KINDS, NO_QUEUE
 from pyvirtio.trace.requests import STAGES, Matching
 from pyvirtio.trace.text import EXPLANATIONS, said
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 200_000
 """The steps that one page plays; a browser keeps them all in memory."""
+
+MOST_QUEUES = 256
+"""The queues whose steps one page plays; whoever recorded them may have been told of any number."""
 
 SHOWN = 256
 """The bytes of one buffer that the page has."""
@@ -60,6 +63,7 @@ class _Steps:
     def __init__(self, start: int) -> None:
         self._start = start
         self._matching = Matching()
+        self._queues = {NO_QUEUE}
         self.title = ""
         self.rows: list[list[Any]] = []
         self.requests: dict[int, tuple[Request, list[int]]] = {}
@@ -72,7 +76,7 @@ class _Steps:
         if len(self.rows) >= MOST_STEPS:
             return False
         lines = said(event)
-        if not lines:  # an event of a later version
+        if not lines or not self._has_room_for(event.queue):  # nothing is said of an event of a later version
             return True
         if event.what == "device" and not self.title:
             self.title = one_line(f"{event['name']}, a {device_name(event['id'])}")
@@ -89,6 +93,11 @@ class _Steps:
             ]
         )
         return True
+
+    def _has_room_for(self, queue: int) -> bool:
+        if len(self._queues) < MOST_QUEUES:
+            self._queues.add(queue)
+        return queue in self._queues
 
     def _reach(self, stage: str, request: Request) -> None:
         if stage == "describe":
@@ -110,7 +119,7 @@ def _changes(event: Event) -> dict[str, Any]:
 
 
 _KEPT = {
-    "queue": ("size", "position"),
+    **dict.fromkeys(("queue", "resumed"), ("size", "position")),
     "descriptors": ("head", "length", "room", "late"),
     "available": ("index", "heads"),
     "pop": ("head",),
@@ -135,10 +144,13 @@ def _bytes(data: str, length: int) -> dict[str, Any]:
     return {"hex": "".join(data.split())[: 2 * SHOWN], "bytes": length}
 
 
+def _areas(event: Event) -> dict[str, Any]:
+    return {name: f"{event[name]:#x}" for name in ("descriptor_area", "driver_area", "device_area", "features")}
+
+
 _MADE: dict[str, Callable[[Event], dict[str, Any]]] = {
-    "queue": lambda event: {
-        name: f"{event[name]:#x}" for name in ("descriptor_area", "driver_area", "device_area", "features")
-    },
+    "queue": _areas,
+    "resumed": _areas,
     "descriptors": _described,
     "used": lambda event: _bytes(event["data"], event["written"]),
     "message": lambda event: _bytes(event["payload"], len(event["payload"]) // 2),

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TOLD = ("device", "config", "log", "connected", "disconnected", "message", "queue", "damaged", "missed")
+TOLD = ("device", "config", "log", "connected", "disconnected", "message", "queue", "resumed", "damaged", "missed")
 """The events that go through the pipe: they are rare, or a guest has to ask a process for each."""
 
 LONGEST = 1024

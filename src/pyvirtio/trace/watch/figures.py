@@ -105,7 +105,7 @@ class QueueFigures:
                 self._ask(request)
             elif stage == "answer":
                 self._answer(request)
-        if event.what == "queue":
+        if event.what == "queue" or (event.what == "resumed" and not self._words[_AT["asked"]]):
             self._begin(event["position"])
         elif event.what == "available":
             self._words[_AT["available"]] = event["index"] & 0xFFFF
@@ -183,5 +183,5 @@ class QueueFigures:
 
 _NOTIFICATIONS = {"kick": _AT["kicks"], "interrupt": _AT["interrupts"]}
 
-COUNTED = ("queue", "kick", "descriptors", "available", "used", "used_index", "interrupt")
+COUNTED = ("queue", "resumed", "kick", "descriptors", "available", "used", "used_index", "interrupt")
 """The events that are counted."""

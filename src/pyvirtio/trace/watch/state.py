@@ -103,6 +103,7 @@ _TAKERS: dict[str, Callable[[DeviceState, Event], None]] = {
     "connected": DeviceState._connected,
     "disconnected": DeviceState._disconnected,
     "queue": DeviceState._queue,
+    "resumed": DeviceState._queue,
     "message": DeviceState._message,
     "config": DeviceState._config,
     "log": DeviceState._logged,
