@@ -97,7 +97,7 @@ def _packets(recording: Recording, device: int) -> dict[int, list[tuple[bytes, i
     def seen() -> Iterator[Event]:
         nonlocal features, at
         for event in recording.events:
-            if event.what == "queue":
+            if event.what in ("queue", "resumed"):
                 features = event["features"]
             at = id(event)
             yield event

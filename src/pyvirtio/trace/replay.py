@@ -94,7 +94,7 @@ def set_up_of(events: Iterable[Event]) -> tuple[list[int], int]:
     Raises:
         LocalError: no queue is set up in it.
     """
-    set_ups = {event.queue: event for event in events if event.what == "queue"}
+    set_ups = {event.queue: event for event in events if event.what in ("queue", "resumed")}
     if not set_ups:
         raise LocalError("no queue is set up in this recording; record a run from its beginning")
     if max(set_ups) >= MOST_QUEUES:
