@@ -17,9 +17,9 @@ from pyvirtio.devices.ninep import LONGEST_TAG, MOUNT_TAG, Config, NineP, Shared
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.drivers.ninep import NinePDriver
 from pyvirtio.errors import LocalError
-from pyvirtio.ninep import Objects
+from pyvirtio.files import Objects
+from pyvirtio.files.structures import Open
 from pyvirtio.ninep.messages import pack, unpack
-from pyvirtio.ninep.structures import Open
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
 from tests.support.ninep import CONTENT, folder_of_one

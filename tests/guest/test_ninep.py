@@ -16,7 +16,7 @@ import pytest
 
 from pyvirtio import serving
 from pyvirtio.devices.ninep import NineP, SharedFolder
-from pyvirtio.ninep import Objects
+from pyvirtio.files import Objects
 from pyvirtio.testing.served import served
 from pyvirtio.vm import VhostUserDevice
 from tests.guest.conftest import PROGRAMS

@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.ninep import Folder, beneath
-from pyvirtio.ninep.structures import (
-    BASIC,
-    NO_FID,
-    NO_UID,
-    REMOVE_DIRECTORY,
-    Changes,
-    EntryHead,
-    Lock,
-    Open,
-    Set,
-)
+from pyvirtio.files import Folder, beneath
+from pyvirtio.files.structures import BASIC, Changes, Lock, Open, Set
+from pyvirtio.ninep.structures import NO_FID, NO_UID, REMOVE_DIRECTORY, EntryHead
 from tests.support.ninep import ROOT, Talk, talking
 
 if TYPE_CHECKING:

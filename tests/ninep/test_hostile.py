@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.ninep import Folder, fids
+from pyvirtio.files import Folder, fids
+from pyvirtio.files.structures import Changes, FileSystem, Qid
 from pyvirtio.ninep.messages import FORMATS, pack, unpack
-from pyvirtio.ninep.structures import NO_TAG, VERSION, Changes, FileSystem, Header, Qid
+from pyvirtio.ninep.structures import NO_TAG, VERSION, Header
 from tests.support.ninep import CONTENT, ROOT, Talk, folder_of_one, talking
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, OPEN, ORDINARY
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyvirtio.errors import ProtocolError, ProvisionError
+from pyvirtio.files import structures as files
 from pyvirtio.ninep import structures as s
 from pyvirtio.ninep.messages import FORMATS, pack, unpack
 from pyvirtio.vm.launch import GuestOptions, default_builder
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pyvirtio.spec.struct import Struct
     from tests.support.uapi import Uapi
 
-QID = s.Qid(0x80, 2, 3)
+QID = files.Qid(0x80, 2, 3)
 BYTES: dict[str, tuple[str, dict[str, Any]]] = {
     "Tversion": ("13000000 64 ffff 00001000 0600 39503230 3030", {"msize": 1 << 20, "version": b"9P2000"}),
     "Tattach": (
@@ -121,10 +122,10 @@ def test_numbers_are_those_of_linux(linux: Uapi):
 @pytest.mark.guest
 def test_structures_are_those_of_linux(linux: Uapi):
     structures: dict[type[Struct], str] = {
-        s.Qid: "p9_qid",
-        s.Attributes: "p9_stat_dotl",
-        s.Changes: "p9_iattr_dotl",
-        s.FileSystem: "p9_rstatfs",
+        files.Qid: "p9_qid",
+        files.Attributes: "p9_stat_dotl",
+        files.Changes: "p9_iattr_dotl",
+        files.FileSystem: "p9_rstatfs",
     }
     assert not linux.differences("9p.h", structs=structures)
 
@@ -133,25 +134,25 @@ CONSTANTS = {
     "P9_NOFID": s.NO_FID,
     "P9_NOTAG": s.NO_TAG,
     "P9_MAXWELEM": s.MOST_NAMES,
-    "P9_STATS_BASIC": s.BASIC,
+    "P9_STATS_BASIC": files.BASIC,
     "P9_DOTL_AT_REMOVEDIR": s.REMOVE_DIRECTORY,
     "P9_LOCK_FLAGS_BLOCK": s.BLOCK,
-    "P9_QTDIR": s.QidType.DIRECTORY,
-    "P9_QTSYMLINK": s.QidType.LINK,
-    "P9_DOTL_WRONLY": s.Open.WRITE_ONLY,
-    "P9_DOTL_RDWR": s.Open.READ_WRITE,
-    "P9_DOTL_CREATE": s.Open.CREATE,
-    "P9_DOTL_EXCL": s.Open.EXCLUSIVE,
-    "P9_DOTL_TRUNC": s.Open.TRUNCATE,
-    "P9_DOTL_APPEND": s.Open.APPEND,
-    "P9_DOTL_DSYNC": s.Open.DSYNC,
-    "P9_DOTL_DIRECTORY": s.Open.DIRECTORY,
-    "P9_LOCK_TYPE_RDLCK": s.Lock.READ,
-    "P9_LOCK_TYPE_WRLCK": s.Lock.WRITE,
-    "P9_LOCK_TYPE_UNLCK": s.Lock.UNLOCK,
-    "P9_LOCK_SUCCESS": s.LockStatus.SUCCESS,
-    "P9_LOCK_BLOCKED": s.LockStatus.BLOCKED,
-    "P9_LOCK_ERROR": s.LockStatus.ERROR,
+    "P9_QTDIR": files.QidType.DIRECTORY,
+    "P9_QTSYMLINK": files.QidType.LINK,
+    "P9_DOTL_WRONLY": files.Open.WRITE_ONLY,
+    "P9_DOTL_RDWR": files.Open.READ_WRITE,
+    "P9_DOTL_CREATE": files.Open.CREATE,
+    "P9_DOTL_EXCL": files.Open.EXCLUSIVE,
+    "P9_DOTL_TRUNC": files.Open.TRUNCATE,
+    "P9_DOTL_APPEND": files.Open.APPEND,
+    "P9_DOTL_DSYNC": files.Open.DSYNC,
+    "P9_DOTL_DIRECTORY": files.Open.DIRECTORY,
+    "P9_LOCK_TYPE_RDLCK": files.Lock.READ,
+    "P9_LOCK_TYPE_WRLCK": files.Lock.WRITE,
+    "P9_LOCK_TYPE_UNLCK": files.Lock.UNLOCK,
+    "P9_LOCK_SUCCESS": files.LockStatus.SUCCESS,
+    "P9_LOCK_BLOCKED": files.LockStatus.BLOCKED,
+    "P9_LOCK_ERROR": files.LockStatus.ERROR,
 }
 
 

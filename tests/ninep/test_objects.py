@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyvirtio.ninep import Objects
+from pyvirtio.files import Objects
+from pyvirtio.files.structures import BASIC, Changes, Open, QidType, Set
 from pyvirtio.ninep.messages import pack, unpack
-from pyvirtio.ninep.structures import BASIC, Changes, Open, QidType, Set
 from tests.support.ninep import ROOT, Talk, exchange
 
 if TYPE_CHECKING:

@@ -10,24 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyvirtio.ninep import Folder
+from pyvirtio.files import Folder
+from pyvirtio.files.structures import BASIC, XATTR_REPLACE, Changes, Lock, LockStatus, Open, QidType, Set
 from pyvirtio.ninep.messages import pack, unpack
-from pyvirtio.ninep.structures import (
-    BASIC,
-    NO_FID,
-    NO_TAG,
-    NO_UID,
-    REMOVE_DIRECTORY,
-    VERSION,
-    XATTR_REPLACE,
-    Changes,
-    EntryHead,
-    Lock,
-    LockStatus,
-    Open,
-    QidType,
-    Set,
-)
+from pyvirtio.ninep.structures import NO_FID, NO_TAG, NO_UID, REMOVE_DIRECTORY, VERSION, EntryHead
 from tests.support.ninep import MSIZE, ROOT, Talk, talking
 
 if TYPE_CHECKING:

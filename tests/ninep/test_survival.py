@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyvirtio.ninep import Folder, fid_log, fids
-from pyvirtio.ninep.fid_log import FidLog, Record
-from pyvirtio.ninep.fids import LOG_SIZE
+from pyvirtio.files import Folder, fid_log, fids
+from pyvirtio.files.fid_log import FidLog, Record
+from pyvirtio.files.fids import LOG_SIZE
+from pyvirtio.files.structures import BASIC, Open
 from pyvirtio.ninep.messages import pack, unpack
 from pyvirtio.ninep.operations import NOTED
-from pyvirtio.ninep.structures import BASIC, REMOVE_DIRECTORY, Open
+from pyvirtio.ninep.structures import REMOVE_DIRECTORY
 from tests.support.ninep import ROOT, Talk
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def mortal(monkeypatch: pytest.MonkeyPatch, last: int) -> Iterator[None]:
 
 def test_a_death_before_any_store_leaves_the_state_before_or_after_a_message(tmp_path, servers, monkeypatch, rng):
     """Every store into the memory is made to be the last one, in a log so small that it is rewritten often."""
-    monkeypatch.setattr("pyvirtio.ninep.fids._MOST_AT_ONCE", 400)
+    monkeypatch.setattr("pyvirtio.files.fids._MOST_AT_ONCE", 400)
     seed, rewritten = rng.getrandbits(32), False
     for last in range(10_000):
         memory, tree = bytearray(16 + 2 * 1500), Folder(servers.folder)

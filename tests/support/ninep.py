@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
-    from pyvirtio.ninep import Tree
+    from pyvirtio.files import Tree
     from pyvirtio.ninep.messages import Message
 
 ROOT = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from pyvirtio.files.structures import Changes, Set
 from pyvirtio.ninep.messages import FORMATS, pack
-from pyvirtio.ninep.structures import NO_FID, NO_TAG, NO_UID, VERSION, Changes, Header, Set
+from pyvirtio.ninep.structures import NO_FID, NO_TAG, NO_UID, VERSION, Header
 
 ROOT, FILE, OPEN, DIRECTORY = 0, 1, 2, 3
 """The fids that are there before: the root, a file, that file open for reading and writing, the root open."""

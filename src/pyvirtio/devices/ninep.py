@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pyvirtio.device import Device, Queue, Reader, Writer
 from pyvirtio.errors import LocalError
-from pyvirtio.ninep import Folder, Server, Tree
-from pyvirtio.ninep.fids import LOG_SIZE
+from pyvirtio.files import Folder, Tree
+from pyvirtio.files.fids import LOG_SIZE
+from pyvirtio.ninep import Server
 from pyvirtio.ninep.server import FAILURE
 from pyvirtio.spec.struct import Struct, chars, le16
 

@@ -9,27 +9,17 @@ import os
 from pyvirtio.devices.ninep import MOUNT_TAG, Config
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError
+from pyvirtio.files.structures import Changes, Open, Set
 from pyvirtio.ninep.messages import pack, unpack
-from pyvirtio.ninep.structures import (
-    NO_FID,
-    NO_TAG,
-    NO_UID,
-    REMOVE_DIRECTORY,
-    VERSION,
-    Changes,
-    EntryHead,
-    Header,
-    Open,
-    Set,
-)
+from pyvirtio.ninep.structures import NO_FID, NO_TAG, NO_UID, REMOVE_DIRECTORY, VERSION, EntryHead, Header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from pyvirtio.files.structures import Attributes
     from pyvirtio.ninep.messages import Message
-    from pyvirtio.ninep.structures import Attributes
 
 ROOT = 0
 _ROOM = 4096

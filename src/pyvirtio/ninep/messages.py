@@ -16,7 +16,8 @@ from __future__ import annotations
 import struct
 
 from pyvirtio.errors import ProtocolError
-from pyvirtio.ninep.structures import Attributes, Changes, FileSystem, Header, Qid
+from pyvirtio.files.structures import Attributes, Changes, FileSystem, Qid
+from pyvirtio.ninep.structures import Header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

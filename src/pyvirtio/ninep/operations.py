@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import errno
 
-from pyvirtio.ninep.beneath import check_name
-from pyvirtio.ninep.fids import Fid, XattrRead, XattrWrite
-from pyvirtio.ninep.structures import (
-    LONGEST_PATH,
-    MOST_NAMES,
-    NO_FID,
-    REMOVE_DIRECTORY,
-    Lock,
-    Open,
-    Qid,
-    QidType,
-)
-from pyvirtio.ninep.tree import refuse
+from pyvirtio.files.beneath import check_name
+from pyvirtio.files.fids import Fid, XattrRead, XattrWrite
+from pyvirtio.files.structures import LONGEST_PATH, Lock, Open, Qid, QidType
+from pyvirtio.files.tree import refuse
+from pyvirtio.ninep.structures import MOST_NAMES, NO_FID, REMOVE_DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyvirtio.ninep.fids import Fids
+    from pyvirtio.files.fids import Fids
+    from pyvirtio.files.tree import Path, Tree
     from pyvirtio.ninep.messages import Message
-    from pyvirtio.ninep.tree import Path, Tree
 
     Operation = Callable[["Session", Message], dict[str, Any]]
 

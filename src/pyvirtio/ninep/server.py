@@ -16,11 +16,11 @@ import errno
 import hashlib
 
 from pyvirtio.errors import ChainError, ProtocolError
-from pyvirtio.ninep.fids import DIGEST, Fids, XattrRead, XattrWrite
+from pyvirtio.files.fids import DIGEST, Fids, XattrRead, XattrWrite
+from pyvirtio.files.tree import refuse
 from pyvirtio.ninep.messages import FORMATS, pack, unpack
 from pyvirtio.ninep.operations import NOTED, OPERATIONS, Session
 from pyvirtio.ninep.structures import NO_TAG, VERSION, EntryHead, Header
-from pyvirtio.ninep.tree import refuse
 from pyvirtio.system import log
 from pyvirtio.system.pieces import fill
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable
 
+    from pyvirtio.files.tree import File, Sink, Source, Tree
     from pyvirtio.ninep.messages import Message
-    from pyvirtio.ninep.tree import File, Sink, Source, Tree
 
 LEAST_MSIZE, MOST_MSIZE = 4096, 1 << 20
 """The sizes of messages that are agreed on, in bytes. Linux's client asks for at most 500 KiB over virtio."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import resource
 
-from pyvirtio.ninep.fid_log import FidLog, Kind, Record
-from pyvirtio.ninep.structures import LONGEST_PATH, Open, Qid
-from pyvirtio.ninep.tree import refuse
+from pyvirtio.files.fid_log import FidLog, Kind, Record
+from pyvirtio.files.structures import LONGEST_PATH, Open, Qid
+from pyvirtio.files.tree import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvirtio.ninep.fid_log import Item
-    from pyvirtio.ninep.tree import File, Path, Tree
+    from pyvirtio.files.fid_log import Item
+    from pyvirtio.files.tree import File, Path, Tree
 
 MOST_FIDS = 1 << 16
 MOST_TEXT = 6 << 20

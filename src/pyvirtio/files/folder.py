@@ -1,6 +1,6 @@
 """A folder of this machine as a tree.
 
-Nothing outside of it is ever touched; `pyvirtio.ninep.beneath` says how. Symbolic links are shown and made as they are,
+Nothing outside of it is ever touched; `pyvirtio.files.beneath` says how. Symbolic links are shown and made as they are,
 and only the guest follows them, on its side.
 """
 
@@ -12,18 +12,18 @@ import os
 import stat
 
 from pyvirtio.errors import LocalError
-from pyvirtio.ninep.beneath import check_name, create, own_path, reached, reopen
-from pyvirtio.ninep.folder_file import FolderFile, attributes_of, change_through
-from pyvirtio.ninep.locks import LockFiles
-from pyvirtio.ninep.structures import XATTR_REPLACE, FileSystem, Open, Set
-from pyvirtio.ninep.tree import Tree, refuse
+from pyvirtio.files.beneath import check_name, create, own_path, reached, reopen
+from pyvirtio.files.folder_file import FolderFile, attributes_of, change_through
+from pyvirtio.files.locks import LockFiles
+from pyvirtio.files.structures import XATTR_REPLACE, FileSystem, Open, Set
+from pyvirtio.files.tree import Tree, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvirtio.ninep.structures import Attributes, Changes
-    from pyvirtio.ninep.tree import File, Path
+    from pyvirtio.files.structures import Attributes, Changes
+    from pyvirtio.files.tree import File, Path
 
 _PASSED_ON = Open.TRUNCATE | Open.SYNC | Open.DSYNC
 _XATTRS = b"user."

@@ -17,14 +17,14 @@ import errno
 import os
 import stat
 
-from pyvirtio.ninep.structures import LONGEST_NAME
-from pyvirtio.ninep.tree import refuse
+from pyvirtio.files.structures import LONGEST_NAME
+from pyvirtio.files.tree import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvirtio.ninep.tree import Path
+    from pyvirtio.files.tree import Path
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

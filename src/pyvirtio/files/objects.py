@@ -16,16 +16,16 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 
-from pyvirtio.ninep.structures import ACCESS, Attributes, Open, Qid, QidType, Set
-from pyvirtio.ninep.tree import File, Tree, refuse
+from pyvirtio.files.structures import ACCESS, Attributes, Open, Qid, QidType, Set
+from pyvirtio.files.tree import File, Tree, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
     from typing import Any
 
-    from pyvirtio.ninep.structures import Changes
-    from pyvirtio.ninep.tree import Entry, Path, Sink, Source
+    from pyvirtio.files.structures import Changes
+    from pyvirtio.files.tree import Entry, Path, Sink, Source
 
     Content = str | bytes
     Read = Callable[[], Content | Awaitable[Content]]

@@ -13,13 +13,13 @@ import errno
 import os
 import struct
 
-from pyvirtio.ninep.beneath import own_path
-from pyvirtio.ninep.structures import Lock, LockStatus
-from pyvirtio.ninep.tree import refuse
+from pyvirtio.files.beneath import own_path
+from pyvirtio.files.structures import Lock, LockStatus
+from pyvirtio.files.tree import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyvirtio.ninep.tree import Owner
+    from pyvirtio.files.tree import Owner
 
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 

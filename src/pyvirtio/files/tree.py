@@ -10,14 +10,14 @@ from __future__ import annotations
 import errno
 import os
 
-from pyvirtio.ninep.structures import FileSystem, LockStatus
+from pyvirtio.files.structures import FileSystem, LockStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
     from typing import Never, Protocol
 
-    from pyvirtio.ninep.structures import Attributes, Changes, Qid
+    from pyvirtio.files.structures import Attributes, Changes, Qid
 
     Path = tuple[bytes, ...]
     Entry = tuple[Qid, int, int, bytes]

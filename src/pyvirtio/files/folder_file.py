@@ -7,18 +7,18 @@ import os
 import stat
 import zlib
 
-from pyvirtio.ninep.beneath import own_path
-from pyvirtio.ninep.directory_entries import read_entries
-from pyvirtio.ninep.structures import Attributes, Qid, QidType, Set
-from pyvirtio.ninep.tree import File, refuse
+from pyvirtio.files.beneath import own_path
+from pyvirtio.files.directory_entries import read_entries
+from pyvirtio.files.structures import Attributes, Qid, QidType, Set
+from pyvirtio.files.tree import File, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvirtio.ninep.locks import LockFiles
-    from pyvirtio.ninep.structures import Changes, LockStatus
-    from pyvirtio.ninep.tree import Entry, Owner, Sink, Source
+    from pyvirtio.files.locks import LockFiles
+    from pyvirtio.files.structures import Changes, LockStatus
+    from pyvirtio.files.tree import Entry, Owner, Sink, Source
 
 _TYPES = {stat.S_IFDIR: QidType.DIRECTORY, stat.S_IFLNK: QidType.LINK}
 _U32, _U64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
