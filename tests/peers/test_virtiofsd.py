@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio import open_driver
+from pyvirtio.devices.fs import Config
 from pyvirtio.drivers.fs import FOLDER_PIECE, FsDriver
-from pyvirtio.drivers.fuse import Config
 from pyvirtio.errors import LocalError
 from pyvirtio.spec import fuse
 from tests.support.peers import NEW, OLD, Peers, listening
@@ -37,7 +37,9 @@ STRUCTURES = {
     fuse.AttrOut: "fuse_attr_out",
     fuse.SetattrIn: "fuse_setattr_in",
     fuse.MkdirIn: "fuse_mkdir_in",
+    fuse.MknodIn: "fuse_mknod_in",
     fuse.RenameIn: "fuse_rename_in",
+    fuse.Rename2In: "fuse_rename2_in",
     fuse.LinkIn: "fuse_link_in",
     fuse.OpenIn: "fuse_open_in",
     fuse.CreateIn: "fuse_create_in",
@@ -48,6 +50,9 @@ STRUCTURES = {
     fuse.ReadIn: "fuse_read_in",
     fuse.WriteIn: "fuse_write_in",
     fuse.WriteOut: "fuse_write_out",
+    fuse.GetxattrIn: "fuse_getxattr_in",
+    fuse.GetxattrOut: "fuse_getxattr_out",
+    fuse.SetxattrIn: "fuse_setxattr_in",
     fuse.Kstatfs: "fuse_kstatfs",
     fuse.InitIn: "fuse_init_in",
     fuse.InitOut: "fuse_init_out",
@@ -55,9 +60,10 @@ STRUCTURES = {
 
 
 def test_its_structures_are_those_of_linux(uapi: Uapi):
-    assert not uapi.differences("linux/fuse.h", structs=STRUCTURES, numbers={"FUSE_": fuse.InitFlags})
+    assert not uapi.differences("linux/fuse.h", structs=STRUCTURES, beginnings=[fuse.SetxattrIn])
     assert not uapi.differences("linux/fuse.h", numbers={"FATTR_": fuse.Valid, "FUSE_ROOT_ID": fuse.ROOT})
     assert not uapi.differences("linux/fuse.h", numbers={"FUSE_": fuse.Opcode, "FUSE_DIRENT_ALIGN(1)": 8})
+    assert not uapi.differences("linux/fuse.h", numbers={"FUSE_": fuse.InitFlags, "FOPEN_DIRECT_IO": fuse.DIRECT_IO})
     assert uapi.evaluate("linux/fuse.h", ["__builtin_offsetof(struct fuse_dirent, name)"]) == [fuse.Dirent.nbytes]
     assert not uapi.differences("linux/virtio_fs.h", structs={Config: "virtio_fs_config"})
 

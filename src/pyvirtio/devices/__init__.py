@@ -13,6 +13,7 @@ SHIPPED = {
     "echo": "pyvirtio.devices.echo:Echo",
     "entropy": "pyvirtio.devices.entropy:Entropy",
     "factorial": "pyvirtio.devices.factorial:Factorial",
+    "fs": "pyvirtio.devices.fs:SharedFolder",
     "input": "pyvirtio.devices.input:Input",
     "net": "pyvirtio.devices.net:Net",
     "scsi": "pyvirtio.devices.scsi:Scsi",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from itertools import count
 
+from pyvirtio.devices.fs import Config
 from pyvirtio.driver import Driver, RequestQueue
 from pyvirtio.errors import DeviceError, NegotiationError
 from pyvirtio.spec import fuse
 from pyvirtio.spec.fuse import Opcode
-from pyvirtio.spec.struct import Struct, chars, le32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyvirtio.driver import Ticket
+    from pyvirtio.spec.struct import Struct
     from pyvirtio.transport import DriverTransport
 
 LARGEST_PIECE = 128 << 10
@@ -26,13 +27,6 @@ LARGEST_ERROR = 4095
 """The largest errno there is; Linux gives no answer with another one to a program."""
 
 _WANTED = fuse.InitFlags.ASYNC_READ | fuse.InitFlags.BIG_WRITES | fuse.InitFlags.MAX_PAGES
-
-
-class Config(Struct):
-    """The configuration space (5.11.4); not every back-end gives access to it."""
-
-    tag: str = chars(36)
-    num_request_queues: int = le32()
 
 
 class FuseDriver(Driver):

@@ -37,7 +37,7 @@ class NinePDriver(Driver):
 
     >>> from pyvirtio import open_driver
     >>> from pyvirtio.devices.ninep import NineP
-    >>> from pyvirtio.ninep import Objects
+    >>> from pyvirtio.files import Objects
     >>> with open_driver(NinePDriver, NineP(Objects({"greeting": "hello"}))) as driver:
     ...     driver.mount()
     ...     driver.names(), driver.read("greeting")

@@ -1,4 +1,7 @@
-"""The numbers by which a client calls files, and what it has asked for them."""
+"""The numbers by which a client calls files, and what it has asked for them.
+
+9P calls them fids; for FUSE they are the nodes, and the handles of what is open.
+"""
 
 from __future__ import annotations
 
@@ -151,6 +154,10 @@ class Fids:
 
     def __contains__(self, number: int) -> bool:
         return number in self._fids
+
+    def items(self) -> list[tuple[int, Fid]]:
+        """Return every number and what it stands for, in the order in which they began to."""
+        return list(self._fids.items())
 
     def __len__(self) -> int:
         return len(self._fids)

@@ -47,6 +47,8 @@ class Objects(Tree):
     What a function will return is not known before, so its file has the size 0, as files in ``/proc`` have.
     """
 
+    knows_sizes = False
+
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
         self._since = time.time_ns()

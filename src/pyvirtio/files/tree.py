@@ -14,7 +14,7 @@ from pyvirtio.files.structures import FileSystem, LockStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Never, Protocol
 
     from pyvirtio.files.structures import Attributes, Changes, Qid
@@ -64,6 +64,15 @@ def refuse(number: int) -> Never:
     raise OSError(number, os.strerror(number))
 
 
+def unless_done(do: Callable[[], None], sign: type[OSError], *, repeats: bool) -> None:
+    """Do something; where it ``repeats`` what a process that died may have done, ``sign`` means that it was done."""
+    try:
+        do()
+    except sign:
+        if not repeats:
+            raise
+
+
 class File:
     """A file or a directory that was opened."""
 
@@ -109,7 +118,13 @@ class File:
 
 
 class Tree:
-    """A tree of files."""
+    """A tree of files.
+
+    Attributes:
+        knows_sizes: whether a file has as many bytes as its attributes say; where not, a client must not cache.
+    """
+
+    knows_sizes = True
 
     def attributes(self, path: Path) -> Attributes:
         """Return the attributes of what has this path."""

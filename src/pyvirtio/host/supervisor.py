@@ -76,8 +76,8 @@ class Supervisor(DeviceHost):
         self._await_ready(first)
         if workers > 1 and self._loaded.needs_one_worker:
             raise LocalError(
-                f"{self.description.name} does something by itself (it has a run method or an outgoing queue), "
-                "so it is one object: serve it with one worker"
+                f"{self.description.name} is one object (it has a run method or an outgoing queue, or says so): "
+                "serve it with one worker"
             )
         # A worker without a queue would only wait.
         for number in range(1, min(workers, len(self.description.queue_sizes))):

@@ -10,7 +10,7 @@ import errno
 from pyvirtio.files.beneath import check_name
 from pyvirtio.files.fids import Fid, XattrRead, XattrWrite
 from pyvirtio.files.structures import LONGEST_PATH, Lock, Open, Qid, QidType
-from pyvirtio.files.tree import refuse
+from pyvirtio.files.tree import refuse, unless_done
 from pyvirtio.ninep.structures import MOST_NAMES, NO_FID, REMOVE_DIRECTORY
 
 TYPE_CHECKING = False
@@ -207,24 +207,15 @@ def mknod(session: Session, m: Message) -> dict[str, Any]:
 
 def _made(session: Session, parent: Path, name: bytes, make: Callable[[], None]) -> dict[str, Any]:
     check_name(name)
-    _unless_done(session, FileExistsError, make)
+    unless_done(make, FileExistsError, repeats=session.repeats)
     return {"qid": session.tree.attributes((*parent, name)).qid}
-
-
-def _unless_done(session: Session, sign: type[OSError], do: Callable[[], None]) -> None:
-    """Do something; where the message comes again, ``sign`` means that it was done before."""
-    try:
-        do()
-    except sign:
-        if not session.repeats:
-            raise
 
 
 def link(session: Session, m: Message) -> dict[str, Any]:
     """Give a file another name."""
     fid, parent = session.fids.get(m.fid), _directory(session, m.dirfid)
     check_name(m.name)
-    _unless_done(session, FileExistsError, lambda: session.tree.link(fid.path, parent, m.name))
+    unless_done(lambda: session.tree.link(fid.path, parent, m.name), FileExistsError, repeats=session.repeats)
     return {}
 
 
@@ -247,7 +238,7 @@ def renameat(session: Session, m: Message) -> dict[str, Any]:
 def _move(session: Session, old: Path, new: Path) -> None:
     session.fids.check_move(old, new)
     move = session.tree.rename
-    _unless_done(session, FileNotFoundError, lambda: move(old[:-1], old[-1], new[:-1], new[-1]))
+    unless_done(lambda: move(old[:-1], old[-1], new[:-1], new[-1]), FileNotFoundError, repeats=session.repeats)
     session.fids.move(old, new)
 
 
@@ -256,7 +247,7 @@ def unlinkat(session: Session, m: Message) -> dict[str, Any]:
     parent, directory = _directory(session, m.fid), bool(m.flags & REMOVE_DIRECTORY)
     check_name(m.name)
     remove = session.tree.remove
-    _unless_done(session, FileNotFoundError, lambda: remove(parent, m.name, directory=directory))
+    unless_done(lambda: remove(parent, m.name, directory=directory), FileNotFoundError, repeats=session.repeats)
     return {}
 
 
@@ -270,7 +261,9 @@ def remove(session: Session, m: Message) -> dict[str, Any]:
         refuse(errno.EBUSY)
     *parent, name = fid.path
     is_directory, tree = bool(fid.qid.type & QidType.DIRECTORY), session.tree
-    _unless_done(session, FileNotFoundError, lambda: tree.remove(tuple(parent), name, directory=is_directory))
+    unless_done(
+        lambda: tree.remove(tuple(parent), name, directory=is_directory), FileNotFoundError, repeats=session.repeats
+    )
     return {}
 
 

@@ -15,6 +15,9 @@ MAJOR, MINOR = 7, 36
 ROOT = 1
 """The node of the folder that is shared."""
 
+DIRECT_IO = 1
+"""A flag of an `OpenOut`: nothing of the file may be cached, for its size is not known before it is read."""
+
 DIRENT_ALIGNMENT = 8
 """Each entry of a folder begins at a multiple of so many bytes."""
 
@@ -28,6 +31,7 @@ class Opcode(IntEnum):
     SETATTR = 4
     READLINK = 5
     SYMLINK = 6
+    MKNOD = 8
     MKDIR = 9
     UNLINK = 10
     RMDIR = 11
@@ -39,14 +43,20 @@ class Opcode(IntEnum):
     STATFS = 17
     RELEASE = 18
     FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
     FLUSH = 25
     INIT = 26
     OPENDIR = 27
     READDIR = 28
     RELEASEDIR = 29
+    FSYNCDIR = 30
     CREATE = 35
     DESTROY = 38
     BATCH_FORGET = 42
+    RENAME2 = 45
 
 
 class InitFlags(IntFlag):
@@ -55,6 +65,7 @@ class InitFlags(IntFlag):
     ASYNC_READ = 1 << 0
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
+    AUTO_INVAL_DATA = 1 << 12
     PARALLEL_DIROPS = 1 << 18
     MAX_PAGES = 1 << 22
 
@@ -69,6 +80,8 @@ class Valid(IntFlag):
     ATIME = 1 << 4
     MTIME = 1 << 5
     FH = 1 << 6
+    ATIME_NOW = 1 << 7
+    MTIME_NOW = 1 << 8
 
 
 class InHeader(Struct):
@@ -185,10 +198,27 @@ class MkdirIn(Struct):
     umask: int = le32()
 
 
+class MknodIn(Struct):
+    """Makes a file of any kind, whose name follows; ``mode`` says which."""
+
+    mode: int = le32()
+    rdev: int = le32()
+    umask: int = le32()
+    padding: int = le32()
+
+
 class RenameIn(Struct):
     """Moves a file; its old and its new name follow."""
 
     newdir: int = le64()
+
+
+class Rename2In(Struct):
+    """The same, with the flags of renameat2(2)."""
+
+    newdir: int = le64()
+    flags: int = le32()
+    padding: int = le32()
 
 
 class LinkIn(Struct):
@@ -273,6 +303,27 @@ class WriteIn(Struct):
 
 class WriteOut(Struct):
     """How much was written."""
+
+    size: int = le32()
+    padding: int = le32()
+
+
+class SetxattrIn(Struct):
+    """Sets an extended attribute; its name and its value, of ``size`` bytes, follow."""
+
+    size: int = le32()
+    flags: int = le32()
+
+
+class GetxattrIn(Struct):
+    """Asks for an extended attribute, whose name follows, or for the names of all; ``size`` 0 asks how long that is."""
+
+    size: int = le32()
+    padding: int = le32()
+
+
+class GetxattrOut(Struct):
+    """How long it is."""
 
     size: int = le32()
     padding: int = le32()
