@@ -10,6 +10,7 @@ import time
 from pyvirtio.errors import ProtocolError
 from pyvirtio.system import log
 from pyvirtio.system.fd_passing import receive, send
+from pyvirtio.system.poll_set import PollSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Server:
         self._leaving = False
         self._accepts_from: float | None = None  # a time of the monotonic clock, where the last one failed
         self._epoll = select.epoll()
-        self._polled: dict[int, int] = {}
+        self._polled = PollSet(self._epoll)
         if listener is not None:
             listener.setblocking(False)
         if connection is not None:
@@ -106,14 +107,7 @@ class Server:
             wanted[self._connection.fileno()] = select.EPOLLRDHUP | (select.EPOLLIN if self._session.wanted else 0)
         elif self._listener is not None and not self._leaving and not self.timeout():
             wanted[self._listener.fileno()] = select.EPOLLIN
-        for fd in self._polled.keys() - wanted.keys():
-            self._epoll.unregister(fd)
-        for fd, events in wanted.items():
-            if fd not in self._polled:
-                self._epoll.register(fd, events)
-            elif self._polled[fd] != events:
-                self._epoll.modify(fd, events)
-        self._polled = wanted
+        self._polled.want(wanted)
 
     # The connection.
 
@@ -169,7 +163,7 @@ class Server:
         """Close the connection; the next front-end is accepted once the device has forgotten this one."""
         if self._connection is None or self._session is None:
             return
-        self._forget_poll(self._connection.fileno())
+        self._polled.forget(self._connection.fileno())
         connection, session = self._connection, self._session
         self._connection = self._session = None
         session.close()
@@ -182,11 +176,6 @@ class Server:
         log.info("disconnected", "the front-end is gone")
         if not self._epoll.closed:
             self._poll_what_is_wanted()
-
-    def _forget_poll(self, fd: int) -> None:
-        if fd in self._polled:
-            self._epoll.unregister(fd)
-            del self._polled[fd]
 
     def close(self) -> None:
         """Close the connection, if there is one, and stop polling."""

@@ -17,6 +17,7 @@ import time
 from pyvirtio.errors import VirtioError
 from pyvirtio.system import log
 from pyvirtio.system.eventfd import Notifier, can_be_awaited, can_be_signalled, drain, is_eventfd
+from pyvirtio.system.poll_set import PollSet
 from pyvirtio.trace.overheard import Overheard
 from pyvirtio.trace.relay import Relay
 from pyvirtio.vhost_user import messages as m
@@ -95,7 +96,7 @@ class Connection:
         ]
         self._wires: dict[tuple[int, int], Wire] = {}
         self._by_fd: dict[int, Wire] = {}
-        self._polled: dict[int, int] = {}
+        self._polled = PollSet(epoll)
         self.busy_until = 0.0
         self.poll()
 
@@ -162,12 +163,7 @@ class Connection:
             source, target = relay.source.fileno(), relay.target.fileno()
             wanted[source] = wanted.get(source, 0) | (0 if relay.waits else select.EPOLLIN)
             wanted[target] = wanted.get(target, 0) | (select.EPOLLOUT if relay.waits else 0)
-        for fd, events in wanted.items():
-            if fd not in self._polled:
-                self._epoll.register(fd, events)
-            elif self._polled[fd] != events:
-                self._epoll.modify(fd, events)
-        self._polled = wanted
+        self._polled.want(wanted)
 
     def deal_with(self, fd: int, events: int) -> str:
         """Do what a descriptor is ready for; return why the connection is over, if it is."""
@@ -202,8 +198,7 @@ class Connection:
 
     def _drop_channel(self) -> None:
         for sock in self._sockets[2:]:
-            if self._polled.pop(sock.fileno(), None) is not None:
-                self._epoll.unregister(sock)
+            self._polled.forget(sock.fileno())
         for relay in self._relays[2:]:
             relay.close()
         for sock in self._sockets[2:]:
@@ -236,8 +231,7 @@ class Connection:
         self.look()
         for wire in self._wires.values():
             self._forget(wire)
-        for fd in self._polled:
-            self._epoll.unregister(fd)
+        self._polled.want({})
         for relay in self._relays:
             relay.close()
         for sock in self._sockets:
