@@ -30,7 +30,7 @@ test: tools lint types imports ## everything: the checks and every test, guests 
 	@$(bin)/coverage combine --quiet
 	$(bin)/coverage report
 
-check: tools lint types imports ## what to run before each commit: the checks and the fast tests, some two and a half minutes
+check: tools lint types imports ## what to run before each commit: the checks and the fast tests, under two minutes
 	$(pytest) -q -m "not guest and not long"
 
 lint: tools ## style and formatting of the Python code (ruff)
