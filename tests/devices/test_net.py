@@ -10,19 +10,15 @@ import pytest
 
 from pyvirtio import open_driver
 from pyvirtio.device.options import construct
-from pyvirtio.devices import net
-from pyvirtio.devices.net import (
+from pyvirtio.devices import net, net_commands
+from pyvirtio.devices.net import Config, Header, LinkStatus, Net, NetFeature
+from pyvirtio.devices.net_commands import (
     MAC_ADDR_SET,
     MAC_TABLE_SET,
     MQ_VQ_PAIRS_SET,
     Ack,
-    Config,
     ControlClass,
     ControlHeader,
-    Header,
-    LinkStatus,
-    Net,
-    NetFeature,
     PairsSet,
     RxCommand,
 )
@@ -95,10 +91,10 @@ def test_it_speaks_as_linux_does(uapi: Uapi) -> None:
             "VIRTIO_NET_CTRL_RX_": RxCommand,
             "VIRTIO_NET_CTRL_MAC_TABLE_SET": MAC_TABLE_SET,
             "VIRTIO_NET_CTRL_MAC_ADDR_SET": MAC_ADDR_SET,
-            "VIRTIO_NET_CTRL_ANNOUNCE_ACK": net.ANNOUNCE_ACK,
+            "VIRTIO_NET_CTRL_ANNOUNCE_ACK": net_commands.ANNOUNCE_ACK,
             "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET": MQ_VQ_PAIRS_SET,
-            "VIRTIO_NET_OK": net.OK,
-            "VIRTIO_NET_ERR": net.ERR,
+            "VIRTIO_NET_OK": net_commands.OK,
+            "VIRTIO_NET_ERR": net_commands.ERR,
             "sizeof(virtio_net_ctrl_ack)": Ack.nbytes,
         },
         renamed={"command": "cmd"},

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyvirtio.devices.net import ERR, OK, ControlClass, Header, Net, NetFeature, PairsSet, RxCommand
+from pyvirtio.devices.net import Header, Net, NetFeature
+from pyvirtio.devices.net_commands import ERR, OK, ControlClass, PairsSet, RxCommand
 from pyvirtio.network import FunctionEnd, Switch
 from pyvirtio.network.ethernet import MacTable, flow_of
 from pyvirtio.network.packet import LONGEST, Flag, Gso

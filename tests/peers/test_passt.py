@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvirtio import open_driver
-from pyvirtio.devices.net import Net, NetFeature, RxCommand
+from pyvirtio.devices.net import Net, NetFeature
+from pyvirtio.devices.net_commands import RxCommand
 from pyvirtio.drivers.net import NetDriver
 from pyvirtio.errors import LocalError
 from pyvirtio.network import StreamEnd

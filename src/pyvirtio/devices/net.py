@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from pathlib import Path  # noqa: TC003  # options are read by their annotations
 
 from pyvirtio.device import Device, OutgoingPort, OutgoingQueue, Queue, Reader, Writer
+from pyvirtio.devices import net_commands as commands
 from pyvirtio.errors import ChainError, LocalError, PeerError
 from pyvirtio.network import End, Mac, Offload
 from pyvirtio.network.cable import end_of
@@ -14,7 +15,7 @@ from pyvirtio.network.ethernet import LENGTH, ReceiveFilter, flow_of, header_of,
 from pyvirtio.network.offload import finished
 from pyvirtio.network.packet import LONGEST, VnetHeader, checked
 from pyvirtio.spec.features import Feature
-from pyvirtio.spec.struct import Struct, le16, raw, u8
+from pyvirtio.spec.struct import Struct, le16, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from pyvirtio.network.packet import Packet
 
-LARGEST_COMMAND = 1 << 16  # bytes; a table of 10 000 addresses
 MOST_PAIRS = 127  # vhost-user numbers queues with a byte
 RECONSIDER = 0.2  # seconds
 
@@ -63,6 +63,9 @@ def offloads(features: int, by_feature: dict[NetFeature, Offload]) -> Offload:
     return Offload(sum(one for feature, one in by_feature.items() if features & feature))
 
 
+FILTERS = ("promiscuous", "all_multicast", "all_unicast", "no_multicast", "no_unicast", "no_broadcast")  # by RxCommand
+
+
 class LinkStatus(IntFlag):
     """The status in the configuration space (5.1.4)."""
 
@@ -83,54 +86,6 @@ class Header(VnetHeader):
     """What precedes each packet (5.1.9); a legacy driver without MRG_RXBUF has it without ``num_buffers``."""
 
     num_buffers: int = le16()
-
-
-class ControlHeader(Struct):
-    """The beginning of a command (5.1.9.5)."""
-
-    class_: int = u8()
-    command: int = u8()
-
-
-class ControlClass(IntEnum):
-    """The classes of commands (5.1.9.5)."""
-
-    RX = 0
-    MAC = 1
-    ANNOUNCE = 3
-    MQ = 4
-
-
-class RxCommand(IntEnum):
-    """The commands of the class RX (5.1.9.5.1); the data of each is one byte, 0 or 1."""
-
-    PROMISC = 0
-    ALLMULTI = 1
-    ALLUNI = 2
-    NOMULTI = 3
-    NOUNI = 4
-    NOBCAST = 5
-
-
-MAC_TABLE_SET, MAC_ADDR_SET = 0, 1  # the commands of the class MAC (5.1.9.5.2)
-ANNOUNCE_ACK = 0  # the one of ANNOUNCE (5.1.9.5.4)
-MQ_VQ_PAIRS_SET = 0  # the one of MQ that is understood (5.1.9.5.6)
-FILTERS = ("promiscuous", "all_multicast", "all_unicast", "no_multicast", "no_unicast", "no_broadcast")
-
-
-class PairsSet(Struct):
-    """The data of MQ_VQ_PAIRS_SET (5.1.9.5.6.1)."""
-
-    virtqueue_pairs: int = le16()
-
-
-class Ack(Struct):
-    """The answer to a command (5.1.9.5)."""
-
-    ack: int = u8()
-
-
-OK, ERR = 0, 1
 
 
 class Net(Device):
@@ -292,20 +247,20 @@ class Net(Device):
     @control.stream
     def command(self, reader: Reader, writer: Writer) -> None:
         """Carry a command out."""
-        if reader.left > LARGEST_COMMAND:  # before it is copied
-            raise ChainError(f"a command of {reader.left} bytes; {LARGEST_COMMAND} is the most")
-        header = reader.take(ControlHeader)
+        if reader.left > commands.LARGEST_COMMAND:  # before it is copied
+            raise ChainError(f"a command of {reader.left} bytes; {commands.LARGEST_COMMAND} is the most")
+        header = reader.take(commands.ControlHeader)
         needed, carry_out = COMMANDS.get((header.class_, header.command), (0, None))
         if carry_out is None or not self.negotiated & needed:
             raise PeerError(f"there is no command {header.class_}/{header.command} here", section="5.1.9.5")
         carry_out(self, header.command, reader.read())
-        writer.put(Ack(OK))
+        writer.put(commands.Ack(commands.OK))
 
     @control.failed
     def refuse(self, writer: Writer) -> None:
         """Answer a command that is none, where there is room for an answer."""
         if writer.room:
-            writer.put(Ack(ERR))
+            writer.put(commands.Ack(commands.ERR))
 
     def _set_filter(self, command: int, data: bytes) -> None:
         if data not in (b"\0", b"\1"):
@@ -324,8 +279,8 @@ class Net(Device):
         self.update_config(status=self.config.status & ~LinkStatus.ANNOUNCE)
 
     def _set_pairs(self, _command: int, data: bytes) -> None:
-        number = PairsSet.unpack(data).virtqueue_pairs
-        if len(data) != PairsSet.nbytes or not 1 <= number <= self.config.max_virtqueue_pairs:
+        number = commands.PairsSet.unpack(data).virtqueue_pairs
+        if len(data) != commands.PairsSet.nbytes or not 1 <= number <= self.config.max_virtqueue_pairs:
             raise PeerError(
                 f"{number} pairs of queues; there are 1 to {self.config.max_virtqueue_pairs}", section="5.1.9.5.6"
             )
@@ -333,11 +288,14 @@ class Net(Device):
 
 
 COMMANDS: dict[tuple[int, int], tuple[int, Callable[[Net, int, bytes], None]]] = {
-    **{(ControlClass.RX, one): (F.CTRL_RX_EXTRA, Net._set_filter) for one in RxCommand},
-    **{(ControlClass.RX, one): (F.CTRL_RX, Net._set_filter) for one in (RxCommand.PROMISC, RxCommand.ALLMULTI)},
-    (ControlClass.MAC, MAC_TABLE_SET): (F.CTRL_RX, Net._set_table),
-    (ControlClass.MAC, MAC_ADDR_SET): (F.CTRL_MAC_ADDR, Net._set_mac),
-    (ControlClass.ANNOUNCE, ANNOUNCE_ACK): (F.GUEST_ANNOUNCE, Net._announced),
-    (ControlClass.MQ, MQ_VQ_PAIRS_SET): (F.MQ, Net._set_pairs),
+    **{(commands.ControlClass.RX, one): (F.CTRL_RX_EXTRA, Net._set_filter) for one in commands.RxCommand},
+    **{
+        (commands.ControlClass.RX, one): (F.CTRL_RX, Net._set_filter)
+        for one in (commands.RxCommand.PROMISC, commands.RxCommand.ALLMULTI)
+    },
+    (commands.ControlClass.MAC, commands.MAC_TABLE_SET): (F.CTRL_RX, Net._set_table),
+    (commands.ControlClass.MAC, commands.MAC_ADDR_SET): (F.CTRL_MAC_ADDR, Net._set_mac),
+    (commands.ControlClass.ANNOUNCE, commands.ANNOUNCE_ACK): (F.GUEST_ANNOUNCE, Net._announced),
+    (commands.ControlClass.MQ, commands.MQ_VQ_PAIRS_SET): (F.MQ, Net._set_pairs),
 }
 """What each command needs to have been negotiated, and what carries it out."""

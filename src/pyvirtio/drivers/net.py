@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyvirtio.devices.net import (
+from pyvirtio.devices.net import Config, Header, LinkStatus, NetFeature
+from pyvirtio.devices.net_commands import (
     ANNOUNCE_ACK,
     LARGEST_COMMAND,
     MAC_ADDR_SET,
@@ -10,12 +11,8 @@ from pyvirtio.devices.net import (
     MQ_VQ_PAIRS_SET,
     OK,
     Ack,
-    Config,
     ControlClass,
     ControlHeader,
-    Header,
-    LinkStatus,
-    NetFeature,
     PairsSet,
     RxCommand,
 )
