@@ -27,7 +27,7 @@ LENGTH = 4
 HEADED = 1 << 31
 """The bit of a length that says that a packet's header precedes its frame."""
 
-# To a group that no bridge forwards to, that of LLDP (IEEE 802.1Q), and of the type that IEEE 802 leaves to everybody.
+# To the group of LLDP, which no bridge forwards (IEEE 802.1Q), and of IEEE 802's type for local experiments.
 GREETING = bytes.fromhex("0180c200000e 000000000000 88b5") + b"pyvirtio's offloads:"
 SHORTEST_FRAME = 60
 """The bytes of the shortest frame that a real card sends."""
