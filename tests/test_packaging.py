@@ -89,6 +89,16 @@ def test_the_wheel_is_lean(built: Path, wheel: set[str]):
     assert next(built.glob("*.whl")).stat().st_size < 1_000_000
 
 
+def test_both_have_the_templates_of_projects(wheel: set[str], sdist: set[str]):
+    source = ROOT / "src"
+    templates = {
+        str(path.relative_to(source)) for path in source.glob("pyvirtio/scaffold/templates/**/*") if path.is_file()
+    }
+    assert len(templates) > 40
+    assert templates <= wheel
+    assert {f"src/{name}" for name in templates} <= sdist
+
+
 def test_neither_has_benchmarks(wheel: set[str], sdist: set[str]):
     assert [name for name in wheel | sdist if "bench/" in name or name.startswith("benchmarks/")] == []
     linked = {Path(name).name for name in wheel if name.endswith(".c")}

@@ -1,6 +1,6 @@
 """The kinds of projects, as a table: what each is, and what a user sees of it.
 
-The texts are templates as the files are. `SHOWN` and `GUEST_SHOWN` are compared with what projects really print.
+The texts are templates as the files are; what is shown is compared with what projects really print.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Kind:
         guest_shown: what ``make guest`` prints.
         change: where to begin with changes.
         packages: Debian packages that the guest needs.
+        files: the project's files for the guest, and where they are there.
         own_driver: whether Linux has no driver for it, so that the project brings one.
     """
 
@@ -29,6 +30,7 @@ class Kind:
     guest_shown: str
     change: str
     packages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     own_driver: bool = False
 
 
@@ -43,6 +45,7 @@ KINDS = {
 3. Change both drivers: `{{name}}_driver.py`, and `linux/{{name}}.c` with `linux/ask.py`, the guest's program for it.
 
 The virtio id is 38, which QEMU forwards and no driver of Linux claims. In the guest the device is `/dev/{{name}}0`.""",
+        files=("linux/ask.py:/bin/ask",),
         own_driver=True,
     ),
     "block": Kind(
@@ -113,6 +116,18 @@ and writes to it. `services` has a function for each port. `await device.connect
 `listen` in `{{name}}.py` gets what a guest plays, `speak` makes what it records. Both are called with whole frames, a
 few milliseconds of them, and with what these look like: a guest chooses their width, channels and rate.""",
         packages=("alsa-utils",),
+    ),
+    "echo": Kind(
+        about="A virtio device that answers bytes with bytes, with drivers in Python and for Linux",
+        shown="HELLO",
+        guest_shown="HELLO",
+        change="""\
+`answer` in `{{name}}.py` makes what comes back. In the guest, what is written to `/dev/{{name}}0` is a request,
+and what is then read is its answer. Where you change structures, `make linux/{{name}}.h` writes them down for C, and
+both drivers have to follow: `{{name}}_driver.py` and `linux/{{name}}.c`.
+
+The virtio id is 38, which QEMU forwards and no driver of Linux claims.""",
+        own_driver=True,
     ),
     "factorial": Kind(
         about="A function of a number as a device, for the driver that comes with pyvirtio",

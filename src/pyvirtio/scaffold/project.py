@@ -1,7 +1,7 @@
 """Makes a project: a folder with a device, its tests, what runs them, and where it needs one a driver for Linux.
 
-The files are in ``templates``: ``all`` are in every project, ``stock`` in those for which Linux has a driver, and the
-rest belongs to one kind.
+The files are in ``templates``: ``all`` are in every project, ``driver`` in those with a driver of their own for Linux,
+``stock`` in those for which Linux has one, and the rest belongs to one kind.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pyvirtio.scaffold.kinds import Kind
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_NAME = 32  # so that lines with it stay short
+LONGEST_NAME = 24  # letters, so that no line with it is too long
 TAKEN = frozenset({"pyvirtio", "pytest", "demo", "tests", "linux", "build", "conftest"})
 """Modules that a project has, or imports, beside its device."""
 
 RENAMED = {"gitignore": ".gitignore"}  # whoever packs templates leaves out what is hidden
-EXECUTABLE = {"ask.py"}
+PROGRAM = "linux/ask.py"
 DESCRIPTIONS = {
     "{{name}}.py": "the device, with its structures",
     "{{name}}_driver.py": "its driver in Python",
@@ -39,8 +39,12 @@ DESCRIPTIONS = {
     "tests/": "in one process, over a socket, in a guest",
     "linux/{{name}}.c, linux/Kbuild": "its driver for Linux",
     "linux/{{name}}.h": "the device's structures in C, made from `{{name}}.py`",
-    "linux/ask.py": "the program in the guest",
+    PROGRAM: "the program in the guest",
 }
+HEADER_RULE = """
+linux/{{name}}.h: {{name}}.py
+	$(pyvirtio) header {{name}}.py:{{Name}} --output $@
+"""
 
 
 class Page(string.Template):
@@ -110,17 +114,19 @@ def _words(name: str, kind: Kind) -> dict[str, str]:
     c_name = Names(class_name).short
     words = {"name": name, "Name": class_name, "c_name": c_name, "C_NAME": c_name.upper()}
     header = f"linux/{name}.h" if kind.own_driver else ""
-    modules = [name, f"{name}_driver"] if kind.own_driver else [name]
-    vm_options = [*(["--driver linux", "--file linux/ask.py:/bin/ask"] if kind.own_driver else [])]
-    vm_options += [f"--package {package}" for package in kind.packages]
+    options = [
+        *(["--driver linux"] if kind.own_driver else []),
+        *(f"--file {file}" for file in kind.files),
+        *(f"--package {package}" for package in kind.packages),
+    ]
     texts = {
         "about": kind.about,
         "shown": kind.shown,
         "guest_shown": kind.guest_shown,
         "change": kind.change,
-        "modules": ", ".join(f'"{module}"' for module in modules),
+        "modules": f'"{name}", "{name}_driver"' if kind.own_driver else f'"{name}"',
         "files": "\n".join(_described(kind)),
-        "vm_options": "".join(f" {option}" for option in vm_options),
+        "vm_options": "".join(f" {option}" for option in options),
         "guest_arguments": f", packages={list(kind.packages)}".replace("'", '"') if kind.packages else "",
         "header_dependency": f" {header}" if header else "",
         "header_rule": HEADER_RULE if header else "",
@@ -128,27 +134,23 @@ def _words(name: str, kind: Kind) -> dict[str, str]:
     return {**words, **{key: Page(text).substitute(words) for key, text in texts.items()}}
 
 
-HEADER_RULE = """
-linux/{{name}}.h: {{name}}.py
-	$(pyvirtio) header {{name}}.py:{{Name}} --output $@
-"""
-
-
 def _described(kind: Kind) -> Iterator[str]:
+    """Yield a line of the README for each file."""
     for path, text in DESCRIPTIONS.items():
-        if kind.own_driver or not path.startswith(("linux/", "{{name}}_driver")):
+        is_there = any(file.startswith(path) for file in kind.files) if path == PROGRAM else kind.own_driver
+        if is_there or not path.startswith(("linux/", "{{name}}_driver")):
             names = ", ".join(f"`{one}`" for one in path.split(", "))
             yield f"| {names} | {text} |"
 
 
-def _pages(like: str, words: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+def _pages(like: str, words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the path and the content of each file of a project."""
-    for part in ("all", like or "own", *([] if KINDS[like].own_driver else ["stock"])):
+    for part in ("all", "driver" if KINDS[like].own_driver else "stock", like or "own"):
         root = TEMPLATES / part
         for template in sorted(root.rglob("*.in")):
             path = str(template.relative_to(root).with_suffix("")).replace("NAME", words["name"])
             text = Page(template.read_text()).substitute(words)
-            yield Path(RENAMED.get(path, path)), _with_sorted_imports(text, words["name"])
+            yield RENAMED.get(path, path), _with_sorted_imports(text, words["name"])
 
 
 def _with_sorted_imports(text: str, name: str) -> str:
@@ -158,9 +160,12 @@ def _with_sorted_imports(text: str, name: str) -> str:
     'from lamp import LIMIT, Lamp, Op, answer'
     """
 
+    def place(one: str) -> tuple[bool, bool, str]:
+        is_constant = one.isupper() and len(one) > 1
+        return not is_constant, not one[0].isupper(), one.lower()
+
     def in_order(match: re.Match[str]) -> str:
-        names = sorted(match[2].split(", "), key=lambda one: (not one.isupper(), not one[0].isupper(), one))
-        return match[1] + ", ".join(names)
+        return match[1] + ", ".join(sorted(match[2].split(", "), key=place))
 
     return re.sub(rf"^(from {name}\w* import )(.+)$", in_order, text, flags=re.MULTILINE)
 
@@ -168,5 +173,5 @@ def _with_sorted_imports(text: str, name: str) -> str:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    if path.name in EXECUTABLE:
+    if text.startswith("#!"):
         path.chmod(0o755)
