@@ -1,14 +1,27 @@
-"""The names that ``pyvirtio`` offers: each is there, is documented, and is imported when it is first used."""
+"""The public names: each is there and is documented, and what people are shown uses no others.
+
+The docstring of ``pyvirtio`` says which rooms they are in.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import subprocess
 import sys
+import textwrap
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import pyvirtio
+from pyvirtio import errors
+
+ROOT = Path(__file__).parents[1]
+ROOMS = sorted(set(re.findall(r"`(pyvirtio\.[\w.]+)`", pyvirtio.__doc__ or "")))
+OPEN = {"pyvirtio.devices", "pyvirtio.drivers"}  # public is what their modules define
 
 
 def test_every_public_name_comes_from_one_room():
@@ -30,3 +43,75 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 def test_importing_the_package_imports_none_of_its_rooms():
     program = "import sys, pyvirtio; print([name for name in sys.modules if name.startswith('pyvirtio.')])"
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_public_rooms_are_there():
+    assert len(ROOMS) > 10
+    assert set(ROOMS) >= OPEN
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in OPEN])
+def test_a_public_room_says_which_of_its_names_are_public_and_documents_them(room: str):
+    module = import_module(room)
+    names = module.__all__
+    assert module.__doc__
+    assert len(set(names)) == len(names) > 0
+    silent = [name for name in names if not documented(getattr(module, name))]
+    assert silent == []
+
+
+def documented(thing: object) -> bool:
+    return not (inspect.isclass(thing) or inspect.isfunction(thing)) or bool(thing.__doc__)
+
+
+def test_every_error_is_public():
+    found = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
+    assert found == set(errors.__all__)
+
+
+def is_public(module: str, name: str) -> bool:
+    """Return whether a name may be imported from there by those who want to be able to update."""
+    if module == "pyvirtio":
+        return name in pyvirtio.__all__
+    if module.rpartition(".")[0] in OPEN:
+        found = import_module(module)
+        return not name.startswith("_") and name in defined_in(found.__file__ or "")
+    return module in ROOMS and name in getattr(import_module(module), "__all__", ())
+
+
+def defined_in(file: str) -> set[str]:
+    """Return the names that a file gives to something of its own, and does not import."""
+    found = set()
+    for node in ast.parse(Path(file).read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+    return found
+
+
+def shown() -> list[tuple[str, str]]:
+    """Return the programs that people are shown: those in the README, in docs/, and in examples/."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    blocks = [
+        (str(page.relative_to(ROOT)), block)
+        for page in pages
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    return blocks + [
+        (str(path.relative_to(ROOT)), path.read_text()) for path in sorted((ROOT / "examples").glob("*.py"))
+    ]
+
+
+def test_what_people_are_shown_uses_public_names_only():
+    imported = [
+        (place, node.module, alias.name)
+        for place, program in shown()
+        if "from pyvirtio" in program  # others are excerpts
+        for node in ast.walk(ast.parse(textwrap.dedent(program)))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "pyvirtio"
+        for alias in node.names
+    ]
+    assert len(imported) > 30
+    assert [one for one in imported if not is_public(*one[1:])] == []

@@ -1,7 +1,6 @@
 """Write virtio devices and drivers in Python, and plug them into an unmodified QEMU.
 
-These are the names for authors; everything else is imported from the package that it belongs to, such as
-`pyvirtio.testing`.
+These are the names for authors; the rest is imported from the package that it belongs to, such as `pyvirtio.testing`.
 
 A device:
 
@@ -22,6 +21,12 @@ Both:
 - `Struct`: a wire structure. Its fields are declared by `u8`, `le16`, `le32`, `le64`, `be16`, `be32`, `be64`, `chars`,
   `raw`, `array` and `nested`;
 - `VirtioError`: the root of every error that is raised on purpose; see `pyvirtio.errors`.
+
+Public are these names, and those in the ``__all__`` of `pyvirtio.audio`, `pyvirtio.connect`, `pyvirtio.device`,
+`pyvirtio.driver`, `pyvirtio.ends`, `pyvirtio.errors`, `pyvirtio.network`, `pyvirtio.ninep`, `pyvirtio.storage`,
+`pyvirtio.spec.input_codes`, `pyvirtio.testing`, `pyvirtio.trace` and `pyvirtio.vm`; and in the modules of
+`pyvirtio.devices` and `pyvirtio.drivers`, what they define under a name without an underscore. Everything else is
+private and may change with any version, wherever it can be imported from.
 """
 
 from __future__ import annotations

@@ -28,6 +28,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+__all__ = [
+    "ChainError",
+    "DeviceError",
+    "DriverError",
+    "GuestError",
+    "LocalError",
+    "NegotiationError",
+    "NoAnswer",
+    "NotMapped",
+    "NotNow",
+    "PeerError",
+    "ProtocolError",
+    "ProvisionError",
+    "RingError",
+    "ShortData",
+    "UsageError",
+    "VirtioError",
+]
+
 
 class VirtioError(Exception):
     """The root of every error that pyvirtio raises on purpose.

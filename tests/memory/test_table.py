@@ -31,7 +31,7 @@ def test_an_empty_region_is_refused():
 
 def test_509_regions_and_not_one_more():
     regions = [Region(0x1000 * number, bytearray(16)) for number in range(MAXIMUM_REGIONS + 1)]
-    with pytest.raises(LocalError, match="510 memory regions; 509 is the most"):
+    with pytest.raises(LocalError, match=r"510 memory regions; .* 509"):
         MemoryTable(regions)
     table = MemoryTable(regions[:-1])
     for number in range(MAXIMUM_REGIONS):

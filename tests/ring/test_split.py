@@ -170,7 +170,7 @@ def test_as_many_buffers_as_entries_and_not_one_more(size: int):
         assert len(chain.readable) == size
         device.push([chain])
         assert driver.reap() == [("token", 0)]
-        with pytest.raises(LocalError, match=f"a request of {size + 1} buffers; from 1 to {size}"):
+        with pytest.raises(LocalError, match=f"a request of {size + 1} buffers; .*1 to {size}"):
             driver.add([(at + 256, 1)] * (size + 1), [], "token", indirect=indirect)
     with pytest.raises(LocalError, match="a request of 0 buffers"):
         driver.add([], [], "token")
@@ -179,7 +179,7 @@ def test_as_many_buffers_as_entries_and_not_one_more(size: int):
 
 def test_all_direct_with_an_indirect_table_at_hand():
     driver, *_, at = both_ends(8)
-    with pytest.raises(LocalError, match="at least one descriptor goes into an indirect table"):
+    with pytest.raises(LocalError, match="indirect table"):
         driver.add([(at, 1)], [(at, 1)], "token", indirect=at, direct=2)
     assert driver.free == 8
 

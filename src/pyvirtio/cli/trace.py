@@ -88,7 +88,7 @@ def _write(path: str, pieces: Iterable[bytes]) -> None:
         with open(path, "wb") as file:
             file.writelines(pieces)
     except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}") from error
+        raise LocalError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
 def _write_test(recording: Recording, options: argparse.Namespace) -> None:

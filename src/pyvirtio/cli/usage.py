@@ -59,7 +59,7 @@ class _Formatter(argparse.HelpFormatter):
 def natural(text: str) -> int:
     """Read a number from 0 on, for an option."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give one from 0 on")
     return int(text)
 
 
@@ -72,12 +72,12 @@ def size(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        raise argparse.ArgumentTypeError(f"{text!r} is negative; give a number of bytes from 0 on")
     return number
 
 
 def positive(text: str) -> int:
     """Read a number from 1 on, for an option."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0; give one from 1 on")
     return int(text)

@@ -55,7 +55,7 @@ def open_transport(
     ``device_name`` is what ``pyvirtio serve`` calls the device, for the error that says how to start a back-end.
     """
     if memory is not None and memory < PAGE:
-        raise LocalError(f"memory={memory}: driver and device share at least a page, {PAGE} bytes")
+        raise LocalError(f"memory={memory}: driver and device share at least a page; give {PAGE} bytes or more")
     shared: dict[str, Any] = {} if memory is None else {"memory": memory}
     if isinstance(device, Device):
         if reconnect is not None:

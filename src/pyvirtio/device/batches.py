@@ -105,5 +105,7 @@ def _as_records(np: Any, answers: Any, kind: Any, number: int) -> Any:
     # One field: an array of plain values will do.
     values = answers.astype(kind[0], casting="unsafe", copy=False)
     if values.dtype != answers.dtype and not np.array_equal(values, answers):
-        raise LocalError(f"answers of the batch method do not fit into {kind}")
+        raise LocalError(
+            f"answers of the batch method do not fit into {kind}; return smaller ones, or declare a wider field"
+        )
     return np.ascontiguousarray(values)

@@ -95,9 +95,9 @@ class Device:
             delattr(cls, "config")
         _check(cls, cls.__name__, cls._first_config)
         if handlers.is_async(cls.config_written):
-            raise LocalError(f"{cls.__name__}.config_written is called and ends at once, so it cannot be `async def`")
+            raise LocalError(f"{cls.__name__}.config_written is called and ends at once; make it a plain `def`")
         if cls.run is not Device.run and not handlers.is_async(cls.run):
-            raise LocalError(f"{cls.__name__}.run goes on while the device runs, so it has to be `async def`")
+            raise LocalError(f"{cls.__name__}.run goes on while the device runs; make it an `async def`")
 
     def __new__(cls, *_options: object, **_named: object) -> Self:
         """Make a device that works even if its own constructor does not call this class's."""
@@ -137,7 +137,7 @@ class Device:
         """
         name, config = type(self).__name__, self._config
         if not self.queues:
-            raise LocalError(f"{name} needs at least one Queue or OutgoingQueue")
+            raise LocalError(f"{name} has no queue; declare one in the class: requests = Queue(Request, Response)")
         _check(self, name, config)
         for queue in self.queues:
             queue.check(type(self))
@@ -282,7 +282,7 @@ class Device:
     def update_config(self, **changes: object) -> None:
         """Change fields of the configuration space; the driver gets a configuration-change interrupt."""
         if self._config is None:
-            raise LocalError(f"{type(self).__name__} has no configuration space")
+            raise LocalError(f"{type(self).__name__} has no configuration space; set its `config` to a structure first")
         self.config = self._config.replace(**changes)
 
     def _replace_config(self, value: Struct | None) -> None:
@@ -299,11 +299,11 @@ def _check(device: Any, name: str, config: object) -> None:
     """Refuse what a class or an instance says of itself and cannot be."""
     if not isinstance(device.device_id, int) or not 1 <= device.device_id <= MAXIMUM_ID:
         raise LocalError(
-            f"{name}.device_id is {device.device_id!r}; a virtio id is a number from 1 to {MAXIMUM_ID}", section="4.1.2"
+            f"{name}.device_id is {device.device_id!r}; give a number from 1 to {MAXIMUM_ID}", section="4.1.2"
         )
     if not isinstance(device.features, int) or device.features & ~DEVICE_FEATURES:
         raise LocalError(
-            f"{name}.features has bits that belong to rings and transports; a device has bits 0 to 23 and 50 to 63",
+            f"{name}.features has bits that belong to rings and transports; set only bits 0 to 23 and 50 to 63",
             section="2.2",
         )
     patience = device.patience
@@ -313,7 +313,7 @@ def _check(device: Any, name: str, config: object) -> None:
         raise LocalError(f"{name}.kept_size is {device.kept_size!r}; give a number of bytes up to {MOST_KEPT}")
     for queue in device.queues:
         if not isinstance(queue, AnyQueue):
-            raise LocalError(f"{name}.queues holds {queue!r}; it is a list of the queues that the class declares")
+            raise LocalError(f"{name}.queues holds {queue!r}; put into it only queues that the class declares")
     _check_config(name, config)
 
 
@@ -325,7 +325,8 @@ def _check_config(name: str, config: object) -> None:
         raise LocalError(f"{name}.config is the first content of its configuration space, an instance: {hint}")
     if config.nbytes > MAXIMUM_CONFIG:
         raise LocalError(
-            f"{name}.config takes {config.nbytes} bytes; {MAXIMUM_CONFIG} is the most that front-ends can read"
+            f"{name}.config takes {config.nbytes} bytes; "
+            f"front-ends read {MAXIMUM_CONFIG} at most, so put the rest into a request"
         )
 
 

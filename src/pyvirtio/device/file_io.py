@@ -174,5 +174,7 @@ def running_io() -> FileIO:
     """
     found = _by_loop.get(asyncio.get_running_loop())
     if found is None:
-        raise LocalError("a File is for the methods of a device, in the event loop that runs it; no device runs here")
+        raise LocalError(
+            "a File is for the methods of a device, in the event loop that runs it; await it in one of them"
+        )
     return found

@@ -120,7 +120,7 @@ class File:
     def _alone(self, stream: Reader | Writer, offset: int) -> Generator[None]:
         """Refuse what cannot be begun."""
         if offset < 0:
-            raise LocalError(f"the offset {offset} is before the file's beginning")
+            raise LocalError(f"the offset {offset} is before the file's beginning; give one from 0 on")
         if id(stream) in self._busy:
             raise LocalError("one operation at a time: await the one that goes on")
         self._busy.add(id(stream))
@@ -169,7 +169,7 @@ def _is_cached(fd: int) -> bool:
     try:
         return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
     except OSError as error:
-        raise LocalError(f"{fd} is no open file: {error.strerror}") from error
+        raise LocalError(f"{fd} is no open file: {error.strerror}; give the descriptor of one") from error
 
 
 def _behind(views: list[memoryview], number: int) -> list[memoryview]:

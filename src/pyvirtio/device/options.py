@@ -35,7 +35,7 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     for part in parts:
         key, has_value, value = part.partition("=")
         if key in options:
-            raise UsageError(f"the option {key!r} is given twice in {text!r}")
+            raise UsageError(f"the option {key!r} is given twice in {text!r}; give it once")
         options[key] = value if has_value else "on"
     return name, options
 
@@ -67,7 +67,9 @@ def parameters_of(kind: type) -> dict[str, Parameter]:
     try:
         hints = get_type_hints(kind.__init__)  # type: ignore[misc]  # the class's own constructor
     except NameError as error:
-        raise LocalError(f"an annotation of {kind.__name__}'s constructor cannot be resolved: {error}") from error
+        raise LocalError(
+            f"an annotation of {kind.__name__}'s constructor cannot be resolved: {error}; import that name in its file"
+        ) from error
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     _self, *parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]  # as above
     return {one.name: one.replace(annotation=hints.get(one.name, one.empty)) for one in parameters if one.kind in named}
@@ -168,7 +170,7 @@ def _convert(text: str, kind: Any) -> Any:
 
     if kind is bool:
         if text.lower() not in _YES + _NO:
-            raise ValueError(f"{text!r} is neither on nor off")
+            raise ValueError(f"{text!r} is neither on nor off; give one of them")
         return text.lower() in _YES
     if kind is int:
         return integer(text)

@@ -33,7 +33,7 @@ class AnyQueue:
         if not split.is_valid_size(size):
             raise LocalError(f"a queue of {size} entries: use a power of two from 1 to 32768", section="2.7")
         if count < 1:
-            raise LocalError(f"{count} queues are declared at once; at least one is needed")
+            raise LocalError(f"{count} queues are declared at once; declare 1 or more")
         self.size = size
         self.count = count
         self.name = ""
@@ -87,7 +87,9 @@ class Queue(AnyQueue):
         in any order; as many are in progress as the driver has requests on the queue.
         """
         if self.request is None or self.response is None:
-            raise LocalError("a method that answers each request needs the queue's two structures; or use stream")
+            raise LocalError(
+                "a method that answers each request needs the queue's two structures; declare them, or use stream"
+            )
         return self._declare("each", method, instead_of="stream")
 
     def stream(self, method: Method) -> Method:
@@ -107,7 +109,9 @@ class Queue(AnyQueue):
         for each request.
         """
         if self.request is None or self.response is None:
-            raise LocalError("a method that answers batches needs the queue's two structures")
+            raise LocalError(
+                "a method that answers batches needs the queue's two structures; declare it as Queue(Request, Response)"
+            )
         _refuse_async(method, "a batch method")
         return self._declare("batch", method)
 
@@ -123,7 +127,10 @@ class Queue(AnyQueue):
 
     def _declare(self, role: str, method: Method, instead_of: str = "") -> Method:
         if isinstance(method, (staticmethod, classmethod)) or not callable(method):
-            raise LocalError(f"@{self.name or 'queue'}.{role} goes above an ordinary method of the device")
+            raise LocalError(
+                f"@{self.name or 'queue'}.{role} stands above something that is no method; "
+                "put it above a plain method of the device"
+            )
         if handlers.is_generator(method):
             raise LocalError(
                 f"{method.__name__} is a generator, and nobody would run it; "
@@ -131,7 +138,9 @@ class Queue(AnyQueue):
             )
         for taken in (role, instead_of):
             if taken in self.methods:
-                raise LocalError(f"two methods answer one queue: {self.methods[taken]} and {method.__name__}")
+                raise LocalError(
+                    f"two methods answer one queue, {self.methods[taken]} and {method.__name__}; keep one of them"
+                )
         if method.__name__ in self.methods.values():
             raise LocalError(f"two methods of one queue are called {method.__name__}; give each a name of its own")
         self.methods[role] = method.__name__
@@ -148,7 +157,10 @@ class Queue(AnyQueue):
             )
         clashes = [name for role, name in self.methods.items() if not callable(getattr(device, name, None))]
         if clashes:
-            raise LocalError(f"{device.__name__} has no method {clashes[0]}, which is to answer {self.name!r}")
+            raise LocalError(
+                f"{device.__name__} has no method {clashes[0]}, which is to answer {self.name!r}; "
+                "write it, or give it its name back"
+            )
 
     def is_async(self, device: object) -> bool:
         """Return whether the queue's method of ``device`` is an ``async def``."""
@@ -203,4 +215,4 @@ class OutgoingQueue(AnyQueue):
 
 def _refuse_async(method: Callable[..., Any], what: str) -> None:
     if handlers.is_async(method):
-        raise LocalError(f"{what} is called and answers at once, so {method.__name__} cannot be `async def`")
+        raise LocalError(f"{what} is called and answers at once; make {method.__name__} a plain `def`, not `async def`")

@@ -147,7 +147,7 @@ class Reader(_Stream):
         parts = self._lend(self._chain.readable, self._position, self._end(limit))[:MOST_PARTS]
         number = _transfer(os.writev, os.pwritev, fd, parts, offset)
         if number > self.left:  # another thread has read meanwhile
-            raise LocalError("a request is read by one thread at a time")
+            raise LocalError("two threads read one request at a time; let one of them do it")
         self._position += number
         return number
 
@@ -227,7 +227,9 @@ class Writer(_Stream):
             LocalError: the driver left less room, so they cannot have been.
         """
         if not 0 <= number <= self.room:
-            raise LocalError(f"{number} bytes cannot have been written; the driver left room for {self.room}")
+            raise LocalError(
+                f"{number} bytes cannot have been written: the driver left room for {self.room}; give that or less"
+            )
         self._chain.written += number
 
     def read_from(self, fd: int, limit: int = -1, offset: int | None = None) -> int:
@@ -264,7 +266,7 @@ def _transfer(
     if offset is None:
         return here(fd, parts)
     if offset < 0:  # the system takes -1 for the descriptor's own position
-        raise LocalError(f"the offset {offset} is before the file's beginning")
+        raise LocalError(f"the offset {offset} is before the file's beginning; give one from 0 on")
     return there(fd, parts, offset)
 
 

@@ -46,7 +46,10 @@ class Actions:
             LocalError: such a keyboard has no key for a character; nothing is typed.
         """
         if missing := sorted(set(text) - KEYS_OF.keys()):
-            raise LocalError(f"there is no key for {missing[0]!r} on a keyboard of the United States")
+            raise LocalError(
+                f"there is no key for {missing[0]!r} on a keyboard of the United States; "
+                "leave it out, or tap a key of your own"
+            )
         for key, shift in map(KEYS_OF.__getitem__, text):
             self.tap(*([Key.KEY_LEFTSHIFT] * shift), key)
 
@@ -65,7 +68,7 @@ class Actions:
     def touch(self, x: int, y: int, finger: int = 0) -> None:
         """Touch a screen with a finger, or move it there."""
         if not 0 <= finger < FINGERS:
-            raise LocalError(f"there is no finger {finger}; there are {FINGERS}, from 0 on")
+            raise LocalError(f"there is no finger {finger}; name one of {FINGERS}, from 0 on")
         is_first = not self._fingers
         if finger not in self._fingers:
             self._touches = self._fingers[finger] = (self._touches + 1) & 0xFFFF
@@ -80,7 +83,7 @@ class Actions:
     def lift(self, finger: int = 0) -> None:
         """Lift a finger from the screen."""
         if self._fingers.pop(finger, None) is None:
-            raise LocalError(f"finger {finger} does not touch the screen")
+            raise LocalError(f"finger {finger} does not touch the screen; put it down first")
         self.emit(
             (Type.EV_ABS, Abs.ABS_MT_SLOT, finger),
             (Type.EV_ABS, Abs.ABS_MT_TRACKING_ID, -1),
@@ -90,5 +93,5 @@ class Actions:
 
 def _on_screen(place: int) -> int:
     if not 0 <= place <= LARGEST:
-        raise LocalError(f"{place} is beyond the edge: places go from 0 to {LARGEST}")
+        raise LocalError(f"{place} is beyond the edge; give a place from 0 to {LARGEST}")
     return place

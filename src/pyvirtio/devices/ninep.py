@@ -26,7 +26,7 @@ def tagged(tag: str) -> Struct:
     """Return the configuration space: the length of the name, and the name without any padding."""
     length = len(tag.encode())
     if not 0 < length <= LONGEST_TAG:
-        raise LocalError(f"tag={tag!r}: the name that a guest mounts has 1 to {LONGEST_TAG} bytes")
+        raise LocalError(f"tag={tag!r} cannot be the name that a guest mounts; give one of 1 to {LONGEST_TAG} bytes")
 
     class TaggedConfig(Config):
         tag: str = chars(length)

@@ -191,7 +191,9 @@ class Sound(Device):
             LocalError: it cannot have that value.
         """
         if not CONTROLS[control].min <= value <= CONTROLS[control].max:
-            raise LocalError(f"{value} is not from {CONTROLS[control].min} to {CONTROLS[control].max}")
+            raise LocalError(
+                f"{value} cannot be set; give a value from {CONTROLS[control].min} to {CONTROLS[control].max}"
+            )
         self._values[control] = value
         if self.negotiated & CTLS:
             await self.eventq.send(ControlEvent(CONTROL_CHANGED, control, VALUE_CHANGED).pack())

@@ -64,7 +64,8 @@ class AnswerFormat:
         data = room - self._head_size - self.tail_size
         if data < 0:
             raise LocalError(
-                f"an answer takes at least {self._head_size + self.tail_size} bytes; room={room} was given"
+                f"an answer takes at least {self._head_size + self.tail_size} bytes, and room={room} was given; "
+                "give more"
             )
         if not self.tail_size:
             return [room] if room else []
@@ -80,7 +81,8 @@ class AnswerFormat:
             return written
         if len(written) < self._head_size or (self.tail_size and not written):
             raise DeviceError(
-                f"the device answered with {len(written)} bytes; {(self._head or self._tail).__name__} takes "  # type: ignore[union-attr]  # one is there
+                f"the device answered with {len(written)} bytes; "
+                f"{(self._head or self._tail).__name__} takes "  # type: ignore[union-attr]  # one is there
                 f"{self._head_size or self.tail_size}. It does so for a request that it cannot use: look at its log"
             )
         head = self._head.unpack(written) if self._head else None

@@ -102,14 +102,20 @@ class Driver(Closing):
         offered = self.transport.offered_features()
         if not offered & Feature.VERSION_1:
             raise NegotiationError(
-                "the device is a legacy one: it does not offer VERSION_1, which this driver needs",
+                "the device is a legacy one: it does not offer VERSION_1, which this driver needs; "
+                "serve it as a modern one",
                 section="6.1",
             )
         if missing := self.required & ~offered:
-            raise NegotiationError(f"the device does not offer feature bits {missing:#x}, which this driver needs")
+            raise NegotiationError(
+                f"the device does not offer feature bits {missing:#x}, which this driver needs; serve one that does"
+            )
         features = offered & (wanted | self.required | ring_features | Feature.VERSION_1)
         if not self.transport.accept_features(features):
-            raise NegotiationError(f"the device refused the features {features:#x} (FEATURES_OK)", section="3.1.1")
+            raise NegotiationError(
+                f"the device refused the features {features:#x} (FEATURES_OK); ask for fewer: features=BITS",
+                section="3.1.1",
+            )
         return features
 
     def _set_up(self, index: int, declared: RequestQueue) -> BoundQueue:
@@ -117,11 +123,12 @@ class Driver(Closing):
         if not most:
             raise NegotiationError(
                 f"the device offers 0 entries for queue {index} ({declared.name}): it has no such queue, "
-                "which this driver needs"
+                "which this driver needs; use the driver for that device"
             )
         if not split.is_valid_size(most):
             raise NegotiationError(
-                f"the device offers {most} entries for queue {index} ({declared.name}); a queue has a power of two",
+                f"the device offers {most} entries for queue {index} ({declared.name}); "
+                "correct the device, a queue has a power of two",
                 section="2.7",
             )
         size = min(declared.size, most)
@@ -157,7 +164,9 @@ class Driver(Closing):
             DeviceError: the device changes it all the time, has less of it, or asks to be reset.
         """
         if self.config is None:
-            raise LocalError(f"{type(self).__name__} declares no config structure")
+            raise LocalError(
+                f"{type(self).__name__} declares no config structure; declare it in the class: config = STRUCTURE"
+            )
         # From its beginning, for some back-ends know no other offset.
         length = self.config.offset_of(upto) + self.config.size_of(upto) if upto else self.config.nbytes
         for _ in range(100):
@@ -177,7 +186,9 @@ class Driver(Closing):
         Fields that lie side by side are written at once.
         """
         if self.config is None:
-            raise LocalError(f"{type(self).__name__} declares no config structure")
+            raise LocalError(
+                f"{type(self).__name__} declares no config structure; declare it in the class: config = STRUCTURE"
+            )
         packed = self.config(**values).pack()
         for start, end in _runs((self.config.offset_of(name), self.config.size_of(name)) for name in values):
             self.transport.write_config(start, packed[start:end])
@@ -189,7 +200,9 @@ class Driver(Closing):
 
         Whoever still waits for an answer gets a `LocalError`.
         """
-        self._watch.end(LocalError("the driver was closed before the device answered"))
+        self._watch.end(
+            LocalError("the driver was closed before the device answered; wait for the answers before you close it")
+        )
         self.transport.close()
 
 

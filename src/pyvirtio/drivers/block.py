@@ -74,7 +74,7 @@ class BlockDriver(Driver):
     def __init__(self, transport: DriverTransport, *, queues: int = 1, **options: Any) -> None:
         if queues < 1:
             transport.close()
-            raise LocalError(f"{queues} queues: a disk is driven by one at least")
+            raise LocalError(f"{queues} queues cannot drive a disk; give 1 or more")
         self._wanted = queues
         super().__init__(transport, **options)
         self._turns = cycle(self.all_of(BlockDriver.requests))
@@ -83,7 +83,9 @@ class BlockDriver(Driver):
         """Return a queue for each that is wanted, as far as the device has them (5.2.2)."""
         number = self.most_queues if self._wanted > 1 else 1
         if not number:
-            raise NegotiationError("the device offers VIRTIO_BLK_F_MQ and says that it has no queue", section="5.2.4")
+            raise NegotiationError(
+                "the device offers VIRTIO_BLK_F_MQ and says that it has no queue; correct the device", section="5.2.4"
+            )
         return [BlockDriver.requests] * min(self._wanted, number)
 
     # What it is.
@@ -195,7 +197,9 @@ class BlockDriver(Driver):
 
     def _need_space(self, offset: int, length: int) -> None:
         if offset + length > (size := self.size):
-            raise LocalError(f"the disk ends after {size} bytes; {length} bytes at {offset} are not in it")
+            raise LocalError(
+                f"the disk ends after {size} bytes; {length} bytes at {offset} are not in it, so ask for fewer"
+            )
 
     def flush(self) -> None:
         """Return when everything that was written before is on the medium.
@@ -251,7 +255,9 @@ class BlockDriver(Driver):
 
     def _need(self, what: str) -> None:
         if what not in self.abilities:
-            raise LocalError(f"this disk cannot {what}: the device does not offer it")
+            raise LocalError(
+                f"this disk cannot {what}: the device does not offer it; `pyvirtio block SOCKET info` lists what it can"
+            )
 
     def _ranges(self, kind: int, offset: int, length: int, flags: int, most: int) -> None:
         """Submit a range in as many requests as the device's limit (in sectors) needs."""
@@ -268,5 +274,5 @@ class BlockDriver(Driver):
 
 def _sectors(offset: int, length: int) -> int:
     if offset % SECTOR or length % SECTOR or offset < 0:
-        raise LocalError(f"{length} bytes at {offset} are not whole sectors of {SECTOR} bytes")
+        raise LocalError(f"{length} bytes at {offset} are not whole sectors; give multiples of {SECTOR} bytes")
     return offset // SECTOR

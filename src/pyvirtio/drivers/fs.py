@@ -309,5 +309,5 @@ def _names(path: str) -> list[str]:
 
 def _name(name: str) -> bytes:
     if "\0" in name:
-        raise LocalError(f"{name!r} is no name of a file: it holds a NUL")
+        raise LocalError(f"{name!r} is no name of a file: it holds a NUL; leave that out")
     return os.fsencode(name) + b"\0"

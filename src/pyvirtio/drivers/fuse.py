@@ -56,7 +56,10 @@ class FuseDriver(Driver):
         question = fuse.InitIn(fuse.MAJOR, fuse.MINOR, LARGEST_PIECE, _WANTED)
         session = self.ask(Opcode.INIT, 0, question, answer=fuse.InitOut)
         if session.major != fuse.MAJOR:
-            raise NegotiationError(f"the device speaks version {session.major} of FUSE; this driver {fuse.MAJOR}")
+            raise NegotiationError(
+                f"the device speaks version {session.major} of FUSE; "
+                f"use one that speaks {fuse.MAJOR}, as this driver does"
+            )
         self.piece = min(max(session.max_write, 4096), LARGEST_PIECE)
         """The most bytes that one request reads or writes here."""
 

@@ -111,7 +111,7 @@ class NetDriver(Driver):
     def _queue(self, declared: RequestQueue, pair: int) -> BoundQueue:
         queues = self.all_of(declared)
         if not 0 <= pair < len(queues):
-            raise LocalError(f"there is no pair {pair} of queues; the card has to offer it, and MQ be wanted")
+            raise LocalError(f"there is no pair {pair} of queues; serve a card with more pairs, and want MQ")
         return queues[pair]
 
     # Commands.
@@ -123,9 +123,9 @@ class NetDriver(Driver):
             LocalError: the card has no control queue, or the command is too long.
         """
         if not self.all_of(NetDriver.control):
-            raise LocalError("the card takes no commands: it did not offer CTRL_VQ")
+            raise LocalError("the card takes no commands, for CTRL_VQ was not negotiated; serve one that offers it")
         if len(data) > LARGEST_COMMAND:
-            raise LocalError(f"a command of {len(data)} bytes; {LARGEST_COMMAND} is the most that is sent")
+            raise LocalError(f"a command of {len(data)} bytes; send {LARGEST_COMMAND} at most")
         return bool(self.control.call(ControlHeader(class_, command), data).ack == OK)
 
     def set_mac(self, address: bytes) -> bool:

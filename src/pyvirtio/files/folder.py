@@ -58,7 +58,9 @@ class Folder(Tree):
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise LocalError(f"the folder {os.fspath(path)} cannot be served: {error.strerror}") from error
+            raise LocalError(
+                f"the folder {os.fspath(path)} cannot be served: {error.strerror}; give one that you may read"
+            ) from error
         self._readonly = readonly
         self._locks = LockFiles()
 

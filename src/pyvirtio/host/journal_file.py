@@ -37,7 +37,10 @@ class JournalFile:
             self.journal = map_journal(setup.size, self.ledger_fd, self.region)
         except OSError as error:
             self._close_fds()
-            raise LocalError(f"the journal of queue {setup.index} cannot be made: {error.strerror}") from error
+            raise LocalError(
+                f"the journal of queue {setup.index} cannot be made: {error.strerror}; "
+                "free memory or descriptors, and try again"
+            ) from error
         except BaseException:
             self._close_fds()
             raise

@@ -95,11 +95,11 @@ class DeviceLoader:
         try:
             return importlib.import_module(name)
         except SyntaxError as error:
-            raise LocalError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+            raise LocalError(f"{error.filename}, line {error.lineno}: {error.msg}; correct that line") from error
         except LocalError as error:
             raise LocalError(f"{path}: {error}") from error
         except Exception as error:
-            raise LocalError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+            raise LocalError(f"{path} cannot be imported: {type(error).__name__}: {error}; mend that first") from error
 
 
 class _Finder:

@@ -91,7 +91,9 @@ def check_servable(description: DeviceDescription) -> None:
     """
     sizes = description.queue_sizes
     if len(sizes) > MAX_QUEUES:
-        raise LocalError(f"{description.name} has {len(sizes)} queues; over vhost-user {MAX_QUEUES} is the most")
+        raise LocalError(
+            f"{description.name} has {len(sizes)} queues; over vhost-user it may have {MAX_QUEUES}, so declare fewer"
+        )
     if too_large := [size for size in sizes if size > MAX_QUEUE_SIZE]:
         raise LocalError(
             f"{description.name} declares a queue of {max(too_large)} entries, with which QEMU aborts; "

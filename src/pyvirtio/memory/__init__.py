@@ -13,4 +13,6 @@ from pyvirtio.memory.table import MemoryTable, Region, words
 __all__ = ["MemoryTable", "Region", "full_fence", "read_barrier", "words", "write_barrier"]
 
 if sys.byteorder != "little":
-    raise LocalError("pyvirtio needs a little-endian host: it reads rings in the host's byte order")
+    raise LocalError(
+        "pyvirtio needs a little-endian host: it reads rings in the host's byte order; use another machine"
+    )

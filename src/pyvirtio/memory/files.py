@@ -63,11 +63,13 @@ def shared_file(name: str, size: int) -> int:
     try:
         fd = memory_file.create(name)
     except OSError as error:
-        raise LocalError(f"shared memory cannot be created: {error}") from error
+        raise LocalError(
+            f"shared memory cannot be created: {error}; free memory or descriptors, and try again"
+        ) from error
     try:
         os.ftruncate(fd, size)
         memory_file.seal_size(fd)
     except OSError as error:
         os.close(fd)
-        raise LocalError(f"shared memory of {size} bytes cannot be created: {error}") from error
+        raise LocalError(f"shared memory of {size} bytes cannot be created: {error}; ask for less") from error
     return fd

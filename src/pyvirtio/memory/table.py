@@ -54,12 +54,12 @@ class MemoryTable:
     def __init__(self, regions: Iterable[Region] = ()) -> None:
         self.regions = tuple(sorted(regions, key=lambda region: region.base))
         if len(self.regions) > MAXIMUM_REGIONS:
-            raise LocalError(f"{len(self.regions)} memory regions; {MAXIMUM_REGIONS} is the most")
+            raise LocalError(f"{len(self.regions)} memory regions; give {MAXIMUM_REGIONS} at most")
         if empty := [region for region in self.regions if not len(region.view)]:
-            raise LocalError(f"{empty[0]} is empty")
+            raise LocalError(f"{empty[0]} is empty; leave it out")
         for low, high in zip(self.regions, self.regions[1:], strict=False):
             if high.base < low.end:
-                raise LocalError(f"{low} and {high} overlap")
+                raise LocalError(f"{low} and {high} overlap; give regions that do not")
         # Two flat lists, for speed: translation runs for every buffer of every request.
         self._bases = [region.base for region in self.regions]
         self._regions = [(region.base, region.end, region.view) for region in self.regions]

@@ -28,7 +28,7 @@ class Mac(bytes):
         except ValueError:
             address = b""
         if len(address) != LENGTH or is_group(address) or not any(address):
-            raise LocalError(f"{text!r} is not an address of one network card, such as 52:54:00:12:34:56")
+            raise LocalError(f"{text!r} is not an address of one network card; give one such as 52:54:00:12:34:56")
         return super().__new__(cls, address)
 
     def __str__(self) -> str:

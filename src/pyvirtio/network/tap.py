@@ -39,7 +39,7 @@ class TapEnd(DescriptorEnd):
     def __init__(self, name: str) -> None:
         super().__init__()
         if not 0 < len(os.fsencode(name)) <= LONGEST_NAME:
-            raise LocalError(f"tap={name}: a network device's name has 1 to {LONGEST_NAME} characters")
+            raise LocalError(f"tap={name}: a network device cannot be called so; give 1 to {LONGEST_NAME} characters")
         if not os.access(DEVICE, os.R_OK | os.W_OK):
             raise LocalError(
                 f"tap={name}: {DEVICE} cannot be opened; load the kernel's module tun, and give this user the right"

@@ -74,15 +74,15 @@ class SplitDriverQueue:
             raise self._broken
         buffers = [(*buffer, 0) for buffer in readable] + [(*buffer, split.F_WRITE) for buffer in writable]
         if not buffers or len(buffers) > self.size:
-            raise LocalError(f"a request of {len(buffers)} buffers; from 1 to {self.size} are possible here")
+            raise LocalError(f"a request of {len(buffers)} buffers; give 1 to {self.size}")
         lengths = [length for _, length, _ in buffers]
         if max(lengths) < 1 << 32 < sum(lengths):
-            raise LocalError("a request of more than 2**32 bytes cannot be sent", section="2.7.5.2")
+            raise LocalError("a request of more than 2**32 bytes cannot be sent; divide it", section="2.7.5.2")
         if indirect is None or not self.may_indirect:
             head, slots = self._fill(buffers)
         else:
             if direct >= len(buffers):
-                raise LocalError("at least one descriptor goes into an indirect table")
+                raise LocalError("no descriptor is left for the indirect table; leave at least one")
             behind = buffers[direct:]
             try:
                 self._memory.write(indirect, _indirect_table(behind))
@@ -224,7 +224,8 @@ class SplitDriverQueue:
 def _too_large(buffers: list[tuple[int, int, int]]) -> LocalError:
     ranges = ", ".join(f"{length} bytes at {address:#x}" for address, length, _ in buffers)
     return LocalError(
-        f"a descriptor holds an address of 64 bits and a length of 32; one of these buffers does not fit: {ranges}"
+        "a descriptor holds an address of 64 bits and a length of 32; "
+        f"divide these buffers, one of which does not fit: {ranges}"
     )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+__all__ = ["BUS_VIRTUAL", "KEYS_OF", "Abs", "Key", "Led", "Property", "Rel", "Type"]
+
 
 class Type(IntEnum):
     """What kind of event it is."""

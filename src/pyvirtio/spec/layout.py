@@ -74,7 +74,7 @@ class Layout:
             raise self._no_field(", ".join(missing))
 
     def _no_field(self, name: str) -> LocalError:
-        return LocalError(f"{self.name} has no field {name}; it has {', '.join(self.fields)}")
+        return LocalError(f"{self.name} has no field {name}; name one of {', '.join(self.fields)}")
 
     def part(self, name: str) -> tuple[int, Field]:
         """Return the offset in bytes of the field ``name``, and the field; raises LookupError where there is none."""
@@ -133,7 +133,7 @@ class Array(Field):
         except TypeError as error:
             raise LocalError(f"{path} is {shown(value)}; give {self.count} values") from error
         if len(values) != self.count:
-            raise LocalError(f"{path} has {self.count} values; {len(values)} were given")
+            raise LocalError(f"{path} takes as many values as it declares; give {self.count}, not {len(values)}")
         return self.item.encode_each(values, path)
 
     def decode(self, items: Items) -> Any:
@@ -178,7 +178,7 @@ class Nested(Field):
     def __init__(self, structure: type[Struct], default: object) -> None:
         layout = getattr(structure, "_layout", None)
         if not isinstance(structure, type) or not isinstance(layout, Layout):
-            raise LocalError(f"a nested structure is a subclass of Struct, not {shown(structure)}")
+            raise LocalError(f"a nested structure is a subclass of Struct; give one, not {shown(structure)}")
         self.structure = structure
         self._layout = layout
         super().__init__(layout.codes, layout.writable_mask, structure() if default is None else default)

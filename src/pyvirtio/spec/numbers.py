@@ -111,4 +111,4 @@ def _members(kind: type[int] | None) -> Reader:
         for flag in kind.__members__.values():
             unknown &= ~int(flag)
         return lambda number: number if number & unknown else kind(number)
-    raise LocalError(f"the kind of a number is a subclass of enum.IntEnum or enum.IntFlag, not {shown(kind)}")
+    raise LocalError(f"the kind of a number is a subclass of enum.IntEnum or enum.IntFlag; give one, not {shown(kind)}")

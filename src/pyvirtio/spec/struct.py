@@ -225,12 +225,15 @@ class Struct(tuple, metaclass=_StructType):  # type: ignore[type-arg]  # its ite
             except struct.error:
                 pass  # values are missing, and have defaults, or are wrong; what follows tells
         if len(values) > len(layout.places):
-            raise LocalError(f"{cls.__name__} has {len(layout.places)} fields; {len(values)} values were given")
+            raise LocalError(
+                f"{cls.__name__} has {len(layout.places)} fields, and {len(values)} values were given; "
+                "give no more than it has"
+            )
         given = dict(zip(layout.places, values, strict=False))
         if named:
             layout.check_names(named)
             if doubled := given.keys() & named.keys():
-                raise LocalError(f"{cls.__name__}: {', '.join(sorted(doubled))} given twice")
+                raise LocalError(f"{cls.__name__}: {', '.join(sorted(doubled))} given twice; give each once")
             given |= named
         return _make(cls, layout.encode(given))
 

@@ -35,7 +35,7 @@ def listen(path: str) -> Iterator[socket.socket]:
                 _clear_way(path)
                 own = _bind(listener, path)
         except OSError as error:
-            raise LocalError(f"the socket {path} cannot be made: {error.strerror}") from error
+            raise LocalError(f"the socket {path} cannot be made: {error.strerror}; choose another path") from error
         try:
             yield listener
         finally:
@@ -117,9 +117,9 @@ def inherited(fd: int) -> tuple[socket.socket, bool]:
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:
-        raise LocalError(f"descriptor {fd} is not an open socket: {error.strerror}") from error
+        raise LocalError(f"descriptor {fd} is not an open socket: {error.strerror}; pass one that listens") from error
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         sock.detach()
-        raise LocalError(f"descriptor {fd} is not a Unix stream socket, as vhost-user needs it")
+        raise LocalError(f"descriptor {fd} is not a Unix stream socket; pass one, for vhost-user needs it")
     os.set_inheritable(fd, False)
     return sock, bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -84,7 +84,10 @@ class RawDriver(RawRing):
         """
         if at is None:
             if len(buffers) > len(self._free):
-                raise LocalError(f"{len(buffers)} entries of the descriptor table are wanted; {self._free} are free")
+                raise LocalError(
+                    f"{len(buffers)} entries of the descriptor table are wanted, and free are {self._free}; "
+                    "give `at` to use others again"
+                )
             at = self._free[: len(buffers)]
         self._free = [index for index in self._free if index not in at]
         for index, descriptor in zip(at, link(buffers, at), strict=True):

@@ -225,7 +225,10 @@ class Recording:
         if self.head.get("format") != FORMAT:
             raise LocalError("this is not a recording of pyvirtio; `pyvirtio tap` and --trace make one")
         if not _is_number(version := self.head.get("version")) or version > VERSION:
-            raise LocalError(f"the recording has version {version} of its format, and this pyvirtio reads {VERSION}")
+            raise LocalError(
+                f"the recording has version {version} of its format, and this pyvirtio reads {VERSION}; "
+                "read it with a newer one"
+            )
         self.cut = False
         """Whether the last line is not whole: whoever wrote it was ended."""
         self.events = sorted(self._decoded(each), key=lambda event: event.at)
@@ -239,7 +242,7 @@ class Recording:
                 if not line.endswith(b"\n"):
                     self.cut = True
                     return
-                raise LocalError(f"line {number}: {error}") from error
+                raise LocalError(f"line {number}: {error}; correct or remove that line") from error
             yield event
 
     @property

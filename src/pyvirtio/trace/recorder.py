@@ -75,7 +75,7 @@ class Recorder(Sink, Closing):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise LocalError(f"the recording {path} cannot be written: {error.strerror}") from error
+            raise LocalError(f"the recording {path} cannot be written: {error.strerror}; name another file") from error
         self.record([beginning(time.monotonic_ns(), time.time_ns(), snap)])
 
     def record(self, events: Iterable[Event]) -> None:
@@ -114,4 +114,6 @@ def load(path: str) -> Recording:
         with open(path, "rb") as file:
             return Recording(file)
     except OSError as error:
-        raise LocalError(f"the recording {path} cannot be read: {error.strerror}") from error
+        raise LocalError(
+            f"the recording {path} cannot be read: {error.strerror}; name one that `pyvirtio tap` or --trace has made"
+        ) from error

@@ -98,7 +98,7 @@ def set_up_of(events: Iterable[Event]) -> tuple[list[int], int]:
     if not set_ups:
         raise LocalError("no queue is set up in this recording; record a run from its beginning")
     if max(set_ups) >= MOST_QUEUES:
-        raise LocalError(f"this recording has a queue {max(set_ups)}; up to {MOST_QUEUES} queues can be played")
+        raise LocalError(f"this recording has a queue {max(set_ups)}; record one with {MOST_QUEUES} at most")
     sizes = [set_ups[index]["size"] if index in set_ups else 2 for index in range(max(set_ups) + 1)]
     return sizes, next(iter(set_ups.values()))["features"]
 

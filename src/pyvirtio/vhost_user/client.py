@@ -217,7 +217,10 @@ class VhostUserTransport(DriverTransport):
 
     def _need_config(self) -> None:
         if not self._connection.session.protocol & m.Protocol.CONFIG:
-            raise LocalError("this back-end gives no access to a configuration space (CONFIG was not negotiated)")
+            raise LocalError(
+                "this back-end gives no access to a configuration space (CONFIG was not negotiated); "
+                "do without, or use one that does"
+            )
 
     def needs_reset(self) -> bool:
         """Return False: what SET_VRING_ERR is for ends the connection."""

@@ -124,10 +124,12 @@ class DeviceProbe:
             if not why:
                 return candidate
         if device.frontend is not GENERIC:
-            raise LocalError(f"QEMU does not create its {device.frontend.device} device: {why}")
+            raise LocalError(
+                f"QEMU does not create its {device.frontend.device} device: {why}; try --generic, or another --qemu"
+            )
         known = self.ids(device)
         if not known:
-            raise LocalError(f"QEMU does not create {self.machine.device}: {why}")
+            raise LocalError(f"QEMU does not create {self.machine.device}: {why}; give another --qemu")
         example = DEFAULT_ID if DEFAULT_ID in known else known[-1]
         tried = " or ".join(map(str, candidates))
         raise LocalError(

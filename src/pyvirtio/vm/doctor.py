@@ -85,7 +85,7 @@ def _install_tools(builder: GuestBuilder) -> None:
     builder.progress.notice(f"installing system packages: {' '.join(command)}")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ProvisionError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+        raise ProvisionError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}; mend that, and try again")
 
 
 def _registry(builder: GuestBuilder) -> CheckResult:

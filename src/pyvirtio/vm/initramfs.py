@@ -63,7 +63,9 @@ class Initramfs:
             ProvisionError: the file is 4 GiB or larger, which the format cannot express.
         """
         if len(data) > LARGEST_FILE:
-            raise ProvisionError(f"{path} has {len(data)} bytes; a file in an initramfs has at most {LARGEST_FILE}")
+            raise ProvisionError(
+                f"{path} has {len(data)} bytes; an initramfs takes {LARGEST_FILE} at most, so put it on a disk"
+            )
         self._add(path, Entry(stat.S_IFREG | mode, data))
 
     def symlink(self, path: str, target: str) -> None:
@@ -116,7 +118,7 @@ class Initramfs:
     def _add(self, path: str, entry: Entry) -> None:
         clean = PurePosixPath("/", path).relative_to("/")
         if ".." in clean.parts or not clean.parts:
-            raise ProvisionError(f"{path!r} is not a path inside the guest's root")
+            raise ProvisionError(f"{path!r} is not a path inside the guest's root; give one without ..")
         for parent in clean.parents:
             if parent.parts:
                 self._entries.setdefault(parent.as_posix(), Entry(stat.S_IFDIR | 0o755))

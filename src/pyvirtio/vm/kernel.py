@@ -59,7 +59,7 @@ class Kernel:
         try:
             release = release_of(image.read_bytes()) or image.name.partition("vmlinuz-")[2]
         except OSError as error:
-            raise ProvisionError(f"--kernel {image}: {error.strerror}") from error
+            raise ProvisionError(f"--kernel {image}: {error.strerror}; give a file that you may read") from error
         if not release:
             raise ProvisionError(f"--kernel {image} is not a Linux kernel that a guest can boot; give its vmlinuz")
         roots = (image.resolve().parent.parent, *([Path("/")] if native else []))

@@ -289,7 +289,7 @@ def _overlay(files: Mapping[str, Path | bytes]) -> Initramfs:
         elif content.is_file():
             overlay.copy(content.resolve(), path)
         else:
-            raise LocalError(f"there is no file {content} to put into the guest")
+            raise LocalError(f"there is no file {content} to put into the guest; correct its path")
     return overlay
 
 

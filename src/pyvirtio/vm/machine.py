@@ -66,7 +66,7 @@ class VhostUserDevice:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not 1 <= self.queues <= LARGEST_COUNT:
-            raise LocalError(f"a device with {self.queues} queues: QEMU takes 1 to {LARGEST_COUNT}")
+            raise LocalError(f"a device with {self.queues} queues cannot be attached; QEMU takes 1 to {LARGEST_COUNT}")
         if not 1 <= self.size <= LARGEST_COUNT or self.size & (self.size - 1):
             raise LocalError(
                 f"a queue of {self.size} entries: give a power of two from 1 to {LARGEST_COUNT}", section="2.7"

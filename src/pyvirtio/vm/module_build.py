@@ -120,7 +120,7 @@ def _build(headers: Path, arch: str, sources: Path, gcc: int, *, tools: Path, fo
         if says_no_room(done.stderr):
             raise no_room(root)
         complaint = "\n".join(f"  | {line}" for line in done.stderr.splitlines()[-30:])
-        raise ProvisionError(f"the module in {sources} does not build{_too_old(headers, gcc)}:\n{complaint}")
+        raise ProvisionError(f"the module in {sources} does not build{_too_old(headers, gcc)}; mend this:\n{complaint}")
     for module in work.rglob("*.ko"):
         shutil.copyfile(module, folder / module.name)
     shutil.rmtree(work)

@@ -109,7 +109,10 @@ def compiled_library(cache: Cache, native_programs: Path) -> Path:
             check=False,
         )
         if done.returncode:
-            raise ProvisionError(f"the guest's Python cannot be compiled: {done.stderr.strip()[-500:]}")
+            raise ProvisionError(
+                "the guest's Python cannot be compiled; "
+                f"remove {native_programs}, and it is provisioned again. It says: {done.stderr.strip()[-500:]}"
+            )
 
     return cache.entry("python", digest(RECIPE, COMPILE, native_programs.name), make)
 

@@ -296,7 +296,9 @@ class Guest:
                 # QEMU reads the initramfs before it runs anything, and has a descriptor of its own.
         except OSError as error:
             os.close(reading)
-            raise GuestError(f"{self.config.emulator} cannot be started: {error}") from error
+            raise GuestError(
+                f"{self.config.emulator} cannot be started: {error}; `pyvirtio doctor` says what is missing"
+            ) from error
         except BaseException:
             os.close(reading)
             raise

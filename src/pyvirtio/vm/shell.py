@@ -25,7 +25,7 @@ def interact(config: Launchable) -> int:
         LocalError: there is no terminal.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LocalError("a shell in a guest needs a terminal for stdin and stdout")
+        raise LocalError("a shell in a guest needs a terminal for stdin and stdout; without one, use `pyvirtio vm run`")
     import termios
 
     settings = termios.tcgetattr(sys.stdin)
