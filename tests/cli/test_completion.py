@@ -40,6 +40,9 @@ TYPED = {
     "pyvirtio block s.sock rea": "pyvirtio block s.sock read ",
     "pyvirtio serve nothing-like-it": "pyvirtio serve nothing-like-it",
     "ls; pyvirtio fac": "ls; pyvirtio factorial ",
+    "PYVIRTIO_ENGINE=reference pyvirtio fac": "PYVIRTIO_ENGINE=reference pyvirtio factorial ",
+    "~/bin/pyvirtio fac": "~/bin/pyvirtio factorial ",
+    "pyvirtio serve 'double.py:D": "pyvirtio serve 'double.py:Double' ",
 }
 
 

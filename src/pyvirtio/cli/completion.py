@@ -46,10 +46,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _answer(line: str) -> list[str]:
+    from itertools import dropwhile
+
     from pyvirtio.cli.complete import complete, words_of
     from pyvirtio.cli.main import parser_for
 
-    words = words_of(line)
+    # Variables may be set in front of a command.
+    words = list(dropwhile(lambda word: word.partition("=")[0].isidentifier() and "=" in word, words_of(line))) or [""]
     found = complete(parser_for(words[1:]), words[1:]) if len(words) > 1 else None
     last = words[-1]
     return [last, *found.lines()] if found is not None else [last, "", ""]

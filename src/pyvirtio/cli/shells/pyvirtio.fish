@@ -1,7 +1,8 @@
 # Completes pyvirtio's command lines in fish. `pyvirtio completion fish` prints this.
 
 function __pyvirtio_complete
-    set -l program (string replace -r '^~/' "$HOME/" -- (commandline -cpo)[1])
+    set -l words (string match -v -r '^\w+=' -- (commandline -cpo)) # without variables before the command
+    set -l program (string replace -r '^~/' "$HOME/" -- $words[1])
     set -l lines (commandline -cp | $program completion fish --answer 2>/dev/null)
     set -l paths $lines[2]
     set -l before $lines[3]
