@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio.cli.complete import FREE, VALUES, complete, words_of
+from pyvirtio.cli.complete import complete, words_of
 from pyvirtio.cli.main import parser_for
 from pyvirtio.cli.usage import every
+from pyvirtio.cli.values import FREE, VALUES
 from tests.support.commands import run
 from tests.support.shells import shell
 
