@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyvirtio.cli.bench import EXAMPLES
 from pyvirtio.cli.usage import Parser
 from pyvirtio.vm.launch import default_builder
 from pyvirtio_bench.page import write_page
@@ -50,6 +51,7 @@ def _parser() -> Parser:
         "same devices on QEMU's libvhost-user, and QEMU's storage daemon. What is missing is built or provisioned when "
         "it is first needed. Runs are interleaved; the tables show medians and ratios. It takes minutes; the tables "
         "are: " + ", ".join(TABLES) + ".",
+        examples=EXAMPLES,
     )
     parser.add_argument(
         "tables", metavar="TABLE", nargs="*", help=f"measure these alone (all but {' and '.join(IN_GUESTS)})"

@@ -11,6 +11,8 @@ import pytest
 
 import pyvirtio
 from pyvirtio.cli import main
+from pyvirtio.cli.bench import EXAMPLES
+from pyvirtio_bench import command
 from pyvirtio_bench.suite import TABLES
 
 SOURCE = Path(pyvirtio.__file__).parents[1]
@@ -42,6 +44,13 @@ def test_help_comes_from_the_benchmarks(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     assert "usage: pyvirtio bench" in printed
     assert all(name in printed for name in TABLES)
+    assert all(typed in printed for typed, _ in EXAMPLES)
+
+
+@pytest.mark.parametrize("typed", [typed for typed, _ in EXAMPLES])
+def test_the_examples_are_understood(typed: str):
+    chosen = command._parser().parse_args(typed.split()[2:])
+    assert set(chosen.tables) <= TABLES.keys()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import argparse
 
 _PACKAGE = "pyvirtio_bench"
+EXAMPLES = (
+    ("pyvirtio bench --quick echo", "how long the echo device takes for a request, roughly"),
+    ("pyvirtio bench --guest --write", "everything, into docs/benchmarks.md: many minutes"),
+)
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,10 +24,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="measure a device in Python against the same in C (in a source checkout)",
         description="Measure the devices that ship, as they are installed, next to C on libvhost-user and to QEMU's "
         "storage daemon. The benchmarks come with a checkout, and `pyvirtio bench --help` lists their options.",
-        examples=(
-            ("pyvirtio bench --quick echo", "how long the echo device takes for a request, roughly"),
-            ("pyvirtio bench", "everything, and the page docs/benchmarks.md from it: many minutes"),
-        ),
+        examples=EXAMPLES,
         add_help=False,
         prefix_chars="\0",  # no argument can begin with it, so every one of them comes through as it is
     )
