@@ -227,7 +227,7 @@ def test_a_driver_is_built_without_a_warning(case: Case, tmp_path: Path) -> None
         tools, checker = builder.provision.toolchain("x86_64", min(TOOLCHAINS)), sparse()
     except ProvisionError as error:
         pytest.skip(f"nothing can be provisioned here: {error}")
-    project = made(tmp_path, "lamp", case.like)
+    project = made(tmp_path, "virtio_lamp_2d", case.like)  # which C calls virtio_lamp2d
     environment = tool_environment(tools)
     environment["PATH"] = f"{checker / 'usr/bin'}:{environment['PATH']}"
     headers = [str(kernel.headers) for kernel in kernels]

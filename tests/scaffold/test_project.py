@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +19,7 @@ from pyvirtio.scaffold.kinds import DEFAULT, KINDS
 from pyvirtio.scaffold.project import LONGEST_NAME, Page, check_name
 from tests.support.commands import refused, run
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "start-a-project.md"
 LONGEST = "a_" + "b" * (LONGEST_NAME - 2)
 NAMES = {DEFAULT: "thermometer"}
 each_kind = pytest.mark.parametrize("like", KINDS, ids=lambda like: like or "own")
@@ -146,6 +144,17 @@ def test_a_header_that_is_out_of_step_fails_a_test(tmp_path: Path) -> None:
 def test_what_to_do_next_is_said(tmp_path: Path) -> None:
     said = run("new", "thermometer", cwd=tmp_path).stdout.splitlines()
     assert [line.split("#")[0].strip() for line in said[1:]] == ["cd thermometer", "make run", "make guest"]
+
+
+def test_the_page_about_projects_shows_what_is_printed(tmp_path: Path) -> None:
+    text = PAGE.read_text()
+    blocks = re.findall(r"```console\n\$ pyvirtio (.*)\n((?:.*\n)*?)```", text)
+    assert len(blocks) == 2
+    for words, printed in blocks:
+        result = run(*words.split(), cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert printed in {"", result.stdout}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == KINDS.keys() - {DEFAULT}
 
 
 # What is refused.

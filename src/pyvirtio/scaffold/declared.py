@@ -63,8 +63,6 @@ class Declared:
 def _named_features(device: Device) -> type[IntFlag] | None:
     """Return the flags that name the device's features."""
     features = device.features
-    if not features:
-        return None
     kind = type(features)
     known = sum(kind) if issubclass(kind, IntFlag) else 0
     if unnamed := int(features) & ~known:

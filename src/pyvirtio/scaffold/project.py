@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import string
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def create(name: str, like: str = DEFAULT, parent: Path | None = None) -> Path:
             raise LocalError(f"{folder} exists already; choose another name, or remove it")
         for path, text in _pages(like, words):
             _write(folder / path, text)
-        (folder / "local.mk").write_text(f"PYTHON ?= {sys.executable}\n")
+        (folder / "local.mk").write_text(_local(sys.executable))
         if KINDS[like].own_driver:
             device = DeviceLoader(f"{folder / name}.py:{words['Name']}").new_device()
             (folder / "linux" / f"{name}.h").write_text(c_header(device))
@@ -168,6 +169,15 @@ def _with_sorted_imports(text: str, name: str) -> str:
         return match[1] + ", ".join(sorted(match[2].split(", "), key=place))
 
     return re.sub(rf"^(from {name}\w* import )(.+)$", in_order, text, flags=re.MULTILINE)
+
+
+def _local(python: str) -> str:
+    """Return what ``make`` reads to know the Python of this machine.
+
+    >>> print(_local("/home/a b/$3/python"), end="")
+    PYTHON ?= '/home/a b/$$3/python'
+    """
+    return f"PYTHON ?= {shlex.quote(python).replace('$', '$$')}\n"
 
 
 def _write(path: Path, text: str) -> None:
