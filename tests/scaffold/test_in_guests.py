@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import subprocess
 import sys
@@ -62,8 +61,9 @@ def test_a_project_boots_with_its_own_driver(like: str, tmp_path: Path) -> None:
     project = made(tmp_path, "lamp", like)
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "guest"]
     shown = subprocess.run(tests, cwd=project, capture_output=True, text=True, check=False, timeout=600)
-    assert re.search(r"\d (passed|skipped)", shown.stdout), shown.stdout
-    assert "failed" not in shown.stdout, shown.stdout
+    if "1 skipped" in shown.stdout:
+        pytest.skip(f"nothing can be provisioned here: {shown.stdout}")
+    assert "1 passed" in shown.stdout, shown.stdout
 
 
 # The drivers.

@@ -16,7 +16,7 @@ import pytest
 
 from pyvirtio.errors import UsageError
 from pyvirtio.scaffold.kinds import DEFAULT, KINDS
-from pyvirtio.scaffold.project import LONGEST_NAME, Page, check_name
+from pyvirtio.scaffold.project import LONGEST_NAME, Page, check_name, create
 from tests.support.commands import refused, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "start-a-project.md"
@@ -179,6 +179,13 @@ def test_the_page_about_projects_shows_what_is_printed(tmp_path: Path) -> None:
 def test_a_name_that_no_module_can_have(name: str, advice: str) -> None:
     with pytest.raises(UsageError, match=re.escape(advice)):
         check_name(name)
+
+
+@pytest.mark.parametrize(("name", "like"), [("status", ""), ("block", "block"), ("device", "factorial")])
+def test_a_class_that_the_project_has_already(name: str, like: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"my_{name}"):
+        create(name, like, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

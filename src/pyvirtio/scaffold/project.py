@@ -72,6 +72,7 @@ def create(name: str, like: str = DEFAULT, parent: Path | None = None) -> Path:
         raise UsageError(f"no project is like {like!r}; there are: {', '.join(sorted(filter(None, KINDS)))}")
     folder = (parent or Path()) / name
     words = _words(name, KINDS[like])
+    _check_class(words["Name"], like)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LocalError(f"{folder} exists already; choose another name, or remove it")
@@ -106,6 +107,20 @@ def check_name(name: str) -> None:
         raise UsageError(
             f"{name!r} is the name of a module that a project needs, and would hide it; take another name, "
             f"such as my_{name}"
+        )
+
+
+def _check_class(class_name: str, like: str) -> None:
+    """Check that the device's class can have its name: nothing else in the project's modules is called so.
+
+    Raises:
+        UsageError: something is.
+    """
+    sources = [template for template in _templates(like) if template.name.endswith(".py.in")]
+    if any(re.search(rf"\b{class_name}\b", template.read_text()) for template in sources):
+        raise UsageError(
+            f"the device's class would be {class_name}, and such a project uses that name already; take another one, "
+            f"such as my_{class_name.lower()}"
         )
 
 
@@ -146,12 +161,16 @@ def _described(kind: Kind) -> Iterator[str]:
 
 def _pages(like: str, words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the path and the content of each file of a project."""
-    for part in ("all", "driver" if KINDS[like].own_driver else "stock", like or "own"):
-        root = TEMPLATES / part
-        for template in sorted(root.rglob("*.in")):
-            path = str(template.relative_to(root).with_suffix("")).replace("NAME", words["name"])
-            text = Page(template.read_text()).substitute(words)
-            yield RENAMED.get(path, path), _with_sorted_imports(text, words["name"])
+    for template in _templates(like):
+        _, *parts = template.relative_to(TEMPLATES).with_suffix("").parts
+        path = "/".join(parts).replace("NAME", words["name"])
+        text = Page(template.read_text()).substitute(words)
+        yield RENAMED.get(path, path), _with_sorted_imports(text, words["name"])
+
+
+def _templates(like: str) -> list[Path]:
+    folders = ("all", "driver" if KINDS[like].own_driver else "stock", like or "own")
+    return [template for folder in folders for template in sorted((TEMPLATES / folder).rglob("*.in"))]
 
 
 def _with_sorted_imports(text: str, name: str) -> str:
