@@ -300,7 +300,7 @@ def test_the_life_of_a_request_is_stepped_through_with_keys(window: Browser, tmp
         if number == 6:
             assert rows(window, "available") == [["0", "0", "0", "popped"]]
         if number == 7:
-            assert rows(window, "used") == [["0", "0", "0", "4", "not yet announced"]]
+            assert rows(window, "used") == [["0", "0", "0", "4", "unannounced"]]
             assert "done" in window.text("#buffers div:last-child pre")
         if number == 8:
             assert rows(window, "used") == [["0", "0", "0", "4", "waiting"]]
@@ -322,6 +322,20 @@ def test_the_life_of_a_request_is_stepped_through_with_keys(window: Browser, tmp
     window.press(Keys.ARROW_LEFT)
     at_step(window, 9)
     assert rows(window, "used") == [["0", "0", "0", "4", "waiting"]]
+
+
+@pytest.mark.guest
+@pytest.mark.long
+def test_a_table_that_a_descriptor_refers_to_is_shown_beside_it(window: Browser, tmp_path: Path):
+    chain = [[5, 0xA000, 32, INDIRECT, 0], [0, 0x8000, 16, NEXT, 1], [1, 0x9000, 512, WRITE, 0]]
+    described = {"head": 5, "chain": chain, "length": 16, "room": 512, "data": bytes(16).hex()}
+    shown(window, recording(set_up(0), Event(1, "driver", "descriptors", 0, **described)), tmp_path, "#step=2")
+    at_step(window, 2)
+    assert rows(window, "table") == [["5", "0xa000", "32", "a table", "-", "driver's"]]
+    assert rows(window, "indirect") == [["0", "0x8000", "16", "reads", "1"], ["1", "0x9000", "512", "writes", "-"]]
+    window.press(Keys.HOME)
+    at_step(window, 1)
+    assert rows(window, "indirect") == []
 
 
 @pytest.mark.guest

@@ -21,12 +21,17 @@ _POLICY = (
 )
 
 
+SCRIPTS = {"player": ("common", "rings", "show", "player"), "watch": ("common", "watch")}
+"""The scripts of a page, in the order in which they stand in it."""
+
+
 def join(name: str, title: str, data: Any, *, connect: str = "'none'") -> str:
-    """Return the page ``name`` as HTML.
+    """Return the page ``name``, one of `SCRIPTS`, as HTML.
 
     ``connect`` is where its script may ask for more, as a policy says it.
     """
-    style, script = (_read("common", kind) + _read(name, kind) for kind in ("css", "js"))
+    style = _read("common.css") + _read(f"{name}.css")
+    script = "".join(_read(f"{part}.js") for part in SCRIPTS[name])
     filled = {
         "policy": _POLICY.format(style=_digest(style), script=_digest(script), connect=connect),
         "title": html.escape(title),
@@ -35,7 +40,7 @@ def join(name: str, title: str, data: Any, *, connect: str = "'none'") -> str:
         "data": harmless(data),
     }
     # In one pass: what is filled in may itself look like a place to fill.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: filled[place[1]], _read(name, "html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: filled[place[1]], _read(f"{name}.html"))
 
 
 def harmless(data: Any) -> str:
@@ -50,8 +55,8 @@ def harmless(data: Any) -> str:
     return text
 
 
-def _read(name: str, kind: str) -> str:
-    return (resources.files(__package__) / f"{name}.{kind}").read_text("utf-8")
+def _read(name: str) -> str:
+    return (resources.files(__package__) / name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:
