@@ -22,11 +22,9 @@ Both:
   `raw`, `array` and `nested`;
 - `VirtioError`: the root of every error that is raised on purpose; see `pyvirtio.errors`.
 
-Public are these names, and those in the ``__all__`` of `pyvirtio.audio`, `pyvirtio.connect`, `pyvirtio.device`,
-`pyvirtio.driver`, `pyvirtio.ends`, `pyvirtio.errors`, `pyvirtio.network`, `pyvirtio.ninep`, `pyvirtio.storage`,
-`pyvirtio.spec.input_codes`, `pyvirtio.testing`, `pyvirtio.trace` and `pyvirtio.vm`; and in the modules of
-`pyvirtio.devices` and `pyvirtio.drivers`, what they define under a name without an underscore. Everything else is
-private and may change with any version, wherever it can be imported from.
+Public are these names, what docs/stability.md lists of other packages, and what the modules of `pyvirtio.devices` and
+`pyvirtio.drivers` define under a name without an underscore. Everything else is private and may change with any
+version, wherever it can be imported from.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _fence_with_a_private_lock() -> None:
 
 
 def _nothing() -> None:
-    pass
+    """Do nothing: this processor keeps that order by itself."""
 
 
 # x86 keeps stores in order among themselves, and loads too; only a store followed by a load needs help.
