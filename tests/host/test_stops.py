@@ -130,6 +130,18 @@ def test_stop_ends_when_the_patience_is_over_whatever_the_method_does(record: Re
         assert len(server.workers()) == 1
 
 
+def test_stop_waits_for_a_successor_that_knows_what_was_answered_out_of_order(record: Record):
+    """On a busy machine, a request that overtook another was answered twice, and the other one was lost."""
+    with served(slow("LateToCome"), environment=record.environment) as server, driven(server) as queue:
+        submit(queue, 1, HANG, 2)
+        until(lambda: HANG in record.calls())
+        base = queue.stop()
+        assert base == used(queue) == 3
+        queue.start(base=base)
+        assert unpack(queue.answers(3)) == [2, FAILED, 4]
+        assert ask(queue, 5) == [10]
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["worker lives", "worker killed"])
 def test_broken_queue_stops_where_it_was_whoever_still_knows_it(record: Record, killed: bool):
     with served(slow("Later"), environment=record.environment) as server, driven(server) as queue:

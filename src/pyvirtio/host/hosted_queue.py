@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pyvirtio.transport import QueueSetup
 
 GRACE = 0.5
-"""The seconds that a worker has beyond its device's patience to stop a queue."""
+"""The seconds that a worker has beyond its device's patience to stop a queue, and a successor from its start on."""
+
+SUCCESSOR_TIME = 5.0
+"""The seconds that a stop waits for a successor. Without one, what was answered out of order is not known to be."""
 
 
 class HostedQueue:
@@ -39,6 +42,8 @@ class HostedQueue:
 
     def give_to(self, worker: WorkerProcess) -> Completion[Any]:
         """Have a worker run it, or stop it where that was asked for; the result is as that of the command ``stop``."""
+        if self.overdue and self.stops_by is not None:
+            self.stops_by = min(self.stops_by, time.monotonic() + GRACE)
         region_fd, offset, length = self.journal.region
         fds = {"ledger": self.journal.ledger_fd, "region": region_fd}
         others = (("kick", self.setup.kick_fd), ("interrupt", self.setup.interrupt_fd))
@@ -62,4 +67,4 @@ class HostedQueue:
     def hurry(self) -> None:
         """Its worker is ended: the next one tries nothing again that may end it, too."""
         self.overdue = True
-        self.stops_by = time.monotonic() + GRACE
+        self.stops_by = time.monotonic() + SUCCESSOR_TIME
