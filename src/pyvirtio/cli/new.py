@@ -11,6 +11,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Describe the command."""
     from pyvirtio.scaffold.kinds import KINDS
 
+    kinds = sorted(filter(None, KINDS))
     parser = commands.add_parser(
         "new",
         help="start a project with a device of your own",
@@ -21,12 +22,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             ("pyvirtio new --like block vault", "a disk, for the driver that Linux has"),
         ),
     )
-    parser.add_argument("name", metavar="NAME", help="of the device, its module and its folder")
+    parser.add_argument("name", metavar="NAME", help="what the device, its module and its folder are called")
     parser.add_argument(
         "--like",
-        choices=sorted(filter(None, KINDS)),
+        metavar="DEVICE",
+        choices=kinds,
         default="",
-        help="a device like this one, for the driver that Linux has for it",
+        help=f"a device like this one: {', '.join(kinds)}",
     )
     parser.set_defaults(run=run)
 
@@ -37,10 +39,12 @@ def run(options: argparse.Namespace) -> int:
 
     folder = create(options.name, options.like)
     print(f"{folder}/ is a project that works: README.md says what is in it. Next:")
-    for command, what in (
-        (f"cd {folder}", ""),
-        ("make run", "the device and its driver in one process"),
-        ("make guest", "the device in a Linux guest"),
-    ):
-        print(f"    {command:{len('cd ') + len(str(folder)) + 2}}{f'# {what}' if what else ''}".rstrip())
+    commands = {
+        f"cd {folder}": "",
+        "make run": "# the device and its driver in one process",
+        "make guest": "# the device in a Linux guest",
+    }
+    width = max(map(len, commands))
+    for command, comment in commands.items():
+        print(f"    {command:{width}}  {comment}".rstrip())
     return 0

@@ -33,7 +33,7 @@ TAKEN = frozenset({"pyvirtio", "pytest", "demo", "tests", "linux", "build", "con
 RENAMED = {"gitignore": ".gitignore"}  # whoever packs templates leaves out what is hidden
 PROGRAM = "linux/ask.py"
 DESCRIPTIONS = {
-    "{{name}}.py": "the device, with its structures",
+    "{{name}}.py": "the device",
     "{{name}}_driver.py": "its driver in Python",
     "demo.py": "what `make run` does",
     "guest.sh": "what `make guest` runs in the guest",
