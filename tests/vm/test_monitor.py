@@ -62,6 +62,12 @@ def test_a_command_gives_its_result(connect: Callable[..., tuple[Monitor, list[A
     ]
 
 
+def test_an_event_may_be_the_first_thing_that_is_awaited(connect: Callable[..., tuple[Monitor, list[Any]]]) -> None:
+    opened, received = connect([GREETING], [{"return": {}}, OTHER, GONE])
+    assert opened.wait_for("DEVICE_DELETED", device="device0") == GONE["data"]
+    assert [message["execute"] for message in received] == ["qmp_capabilities"]
+
+
 def test_an_event_counts_whether_it_came_before_or_comes_later(
     connect: Callable[..., tuple[Monitor, list[Any]]],
 ) -> None:

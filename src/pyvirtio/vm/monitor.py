@@ -44,10 +44,7 @@ class Monitor:
     def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a command and return its result."""
         with self._lock:
-            if not self._is_ready:
-                self._is_ready = True
-                self._next(command)  # the greeting
-                self.execute("qmp_capabilities")
+            self._begin()
             message = {"execute": command, "arguments": arguments or {}}
             try:
                 self._connection.sendall(json.dumps(message).encode() + b"\n")
@@ -61,6 +58,7 @@ class Monitor:
         Each event is returned once.
         """
         with self._lock:
+            self._begin()
             while True:
                 for one in self._events:
                     found: dict[str, Any] = one.get("data", {})
@@ -68,6 +66,13 @@ class Monitor:
                         self._events.remove(one)
                         return found
                 self._events.append(self._next(event))
+
+    def _begin(self) -> None:
+        """Take the greeting, and say that we are ready, once: before that QEMU sends no events."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._next("the greeting")
+            self.execute("qmp_capabilities")
 
     def _result(self, command: str) -> Any:
         while True:
