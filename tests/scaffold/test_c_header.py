@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvirtio import Device, Queue, Struct, array, le32, u8
+from pyvirtio import Device, Queue, Struct, array, be16, be32, be64, chars, le16, le32, le64, nested, raw, u8
 from pyvirtio.devices.factorial import Config, ExactResponse, Request, Response
 from pyvirtio.scaffold import c_header
 from pyvirtio.scaffold.c_types import declaration, needs_packing
@@ -17,6 +17,7 @@ from tests.support.commands import refused, run
 from tests.support.devices import sensors
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
     from tests.support.uapi import Uapi
@@ -167,6 +168,41 @@ def test_a_compiler_lays_the_structures_out_as_they_are(uapi: Uapi, tmp_path: Pa
     numbers = {"VIRTIO_SENSORS_UNIT_": sensors.Unit, "VIRTIO_SENSORS_FLAGS_": sensors.Flags}
     header = str(tmp_path / "sensors.h")
     assert uapi.differences(header, structs=names, bits=flags, numbers=numbers) == []
+
+
+NUMBERS = (u8, le16, le32, le64, be16, be32, be64)
+
+
+def random_structure(rng: random.Random, name: str, parts: list[type[Struct]]) -> type[Struct]:
+    """Return a structure with one to five fields of any kind, some of them from ``parts``."""
+    fields = {}
+    for number in range(rng.randint(1, 5)):
+        choices = [rng.choice(NUMBERS)(), chars(rng.randint(1, 9)), raw(rng.randint(1, 9))]
+        if parts:
+            choices.append(nested(rng.choice(parts)))
+        field = rng.choice(choices)
+        fields[f"f{number}"] = array(field, rng.randint(1, 3)) if rng.random() < 0.3 else field
+    return type(name, (Struct,), fields)
+
+
+@pytest.mark.guest
+def test_a_compiler_finds_random_structures_as_they_are(uapi: Uapi, tmp_path: Path, rng: random.Random) -> None:
+    structures: list[type[Struct]] = []
+    for number in range(100):
+        structures.append(random_structure(rng, f"S{number}", structures))
+
+    class Everything(Device):
+        requests = Queue(type("All", (Struct,), {f"m{n}": nested(one) for n, one in enumerate(structures)}), Reading)
+
+        @requests.each
+        def answer(self, _request: Struct) -> Reading:
+            return Reading()
+
+    text = c_header(Everything()).replace("#include <linux/build_bug.h>\n", FOR_PROGRAMS)
+    (tmp_path / "random.h").write_text(text)
+    names = {structure: f"virtio_everything_s{number}" for number, structure in enumerate(structures)}
+    assert uapi.differences(str(tmp_path / "random.h"), structs=names) == []
+    assert 0 < text.count("} __packed;") < len(structures)
 
 
 # The header of the driver that comes with pyvirtio was written by hand.
