@@ -19,9 +19,9 @@ from pyvirtio.spec.features import RING_FEATURES
 from pyvirtio.testing.hostile_backend import HostileBackend
 from pyvirtio.transport import DeviceDescription
 from pyvirtio.vm import VhostUserDevice
-from pyvirtio.vm.guest_packages import EMULATOR, TOOLCHAINS
+from pyvirtio.vm.guest_packages import EMULATOR
 from pyvirtio.vm.launch import GuestOptions, default_builder
-from pyvirtio.vm.module_build import tool_environment
+from pyvirtio.vm.module_build import compiler_for, tool_environment
 from tests.support.commands import run
 from tests.support.guests import guest, unremarkable
 
@@ -220,19 +220,20 @@ def sparse() -> Path:
 
 
 @each_case
-def test_a_driver_is_built_without_a_warning(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["6.1", "6.12", "7"])
+def test_a_driver_is_built_without_a_warning(case: Case, version: str, tmp_path: Path) -> None:
     builder = default_builder()
     try:
-        kernels = [builder.kernel(GuestOptions(kernel_version=version)) for version in ("6.1", "6.12")]
-        tools, checker = builder.provision.toolchain("x86_64", min(TOOLCHAINS)), sparse()
+        headers = builder.kernel(GuestOptions(kernel_version=version)).headers
+        assert headers is not None
+        tools, checker = builder.provision.toolchain("x86_64", compiler_for(headers)), sparse()
     except ProvisionError as error:
         pytest.skip(f"nothing can be provisioned here: {error}")
     project = made(tmp_path, "virtio_lamp_2d", case.like)  # which C calls virtio_lamp2d
     environment = tool_environment(tools)
     environment["PATH"] = f"{checker / 'usr/bin'}:{environment['PATH']}"
-    headers = [str(kernel.headers) for kernel in kernels]
     done = subprocess.run(
-        [str(ROOT / "tools" / "check-driver"), "-d", str(project / "linux"), *headers],
+        [str(ROOT / "tools" / "check-driver"), "-d", str(project / "linux"), str(headers)],
         env=environment,
         capture_output=True,
         text=True,
@@ -240,4 +241,4 @@ def test_a_driver_is_built_without_a_warning(case: Case, tmp_path: Path) -> None
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ok build") == len(headers)
+    assert "ok build" in done.stdout
