@@ -131,6 +131,13 @@ def test_what_c_has_no_name_for_is_refused(tmp_path: Path, before: str, after: s
     refused(run("header", f"double.py:{name}", cwd=tmp_path), 1, why)
 
 
+def test_an_enumeration_without_members_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "double.py").write_text(DEVICE.replace("    FIRST = 1", "    pass"))
+    printed = run("header", "double.py:Double", cwd=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "KIND" not in printed.stdout
+
+
 def test_the_command_prints_it_or_writes_it(tmp_path: Path) -> None:
     (tmp_path / "double.py").write_text(DEVICE)
     printed = run("header", "double.py:Double", cwd=tmp_path)

@@ -41,7 +41,7 @@ from pyvirtio.spec.numbers import Number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pyvirtio.device import Device
     from pyvirtio.spec.fields import Field
@@ -76,7 +76,7 @@ class _Header:
     def text(self) -> str:
         guard = f"_{self.names.prefix}_H".upper()
         kind = type(self.device)
-        source = Path(sys.modules[kind.__module__].__file__ or "").name
+        source = Path(getattr(sys.modules[kind.__module__], "__file__", None) or "").name
         told = (
             f"The device {kind.__name__} as its driver sees it. `pyvirtio header {source}:{kind.__name__}` makes this "
             "file; change the device's structures instead of it."
@@ -84,7 +84,7 @@ class _Header:
         blocks = [
             f"{_comment(told)}#ifndef {guard}\n#define {guard}\n",
             "#include <linux/build_bug.h>\n#include <linux/types.h>\n",
-            _defines([(f"VIRTIO_ID_{self.names.short}".upper(), str(self.device.device_id))]),
+            _defines("", [(f"VIRTIO_ID_{self.names.short}".upper(), str(self.device.device_id))]),
             self._features(),
             self._queues(),
             *(self._kind(kind) for kind in self.declared.kinds),
@@ -98,13 +98,13 @@ class _Header:
         if kind is None:
             return ""
         bits = [(self.names.constant("F", flag.name or ""), str(flag.bit_length() - 1)) for flag in kind]
-        return _comment(_doc(kind) or "Feature bits, by their numbers") + _defines(bits)
+        return _defines(_doc(kind) or "Feature bits, by their numbers", bits)
 
     def _queues(self) -> str:
         found: dict[str, str] = {}
         for index, queue in enumerate(self.device.each_queue()):
             found.setdefault(self.names.constant("VQ", queue.name), str(index))
-        return _comment("The queues, by their indexes") + _defines(found.items())
+        return _defines("The queues, by their indexes", list(found.items()))
 
     def _kind(self, kind: type[IntEnum] | type[IntFlag]) -> str:
         group, is_flag = self.groups[kind], issubclass(kind, IntFlag)
@@ -112,7 +112,7 @@ class _Header:
             (self.names.constant(group, name), _literal(item, f"{kind.__name__}.{name}", is_flag=is_flag))
             for name, item in kind.__members__.items()
         ]
-        return _comment(_doc(kind) or kind.__name__) + _defines(values)
+        return _defines(_doc(kind) or kind.__name__, values)
 
     def _structure(self, structure: type[Struct]) -> str:
         name, is_config = self.structures[structure], structure is type(self.device.config)
@@ -126,7 +126,7 @@ class _Header:
         doc = _doc(structure)
         packed = " __packed" if needs_packing(structure) else ""
         return (
-            f"{_comment(doc) if doc else ''}struct {name} {{\n{''.join(lines)}}}{packed};\n\n"
+            f"{_comment(doc)}struct {name} {{\n{''.join(lines)}}}{packed};\n\n"
             f"static_assert(sizeof(struct {name}) == {structure.nbytes});\n"
         )
 
@@ -154,19 +154,22 @@ def _doc(kind: type) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return a comment of one line without its full stop, or in the kernel's style of several."""
+    """Return a comment of one line without its full stop, or in the kernel's style of several; none without text."""
+    if not text:
+        return ""
     if len(short := f"/* {text.removesuffix('.')} */\n") <= WIDTH:
         return short
     lines = textwrap.wrap(text, WIDTH - 3, break_long_words=False, break_on_hyphens=False)
     return "/*\n" + "".join(f" * {line}\n" for line in lines) + " */\n"
 
 
-def _defines(values: Iterable[tuple[str, str]]) -> str:
-    """Return macros whose values stand below one another."""
-    found = list(values)
-    column = max(len(f"#define {name}") // TAB + 1 for name, _ in found) * TAB
-    lines = []
-    for name, value in found:
+def _defines(about: str, values: Sequence[tuple[str, str]]) -> str:
+    """Return macros whose values stand below one another, with a comment above them; nothing where there are none."""
+    if not values:
+        return ""
+    column = max(len(f"#define {name}") // TAB + 1 for name, _ in values) * TAB
+    lines = [_comment(about)]
+    for name, value in values:
         start = f"#define {name}"
         lines.append(f"{start}{chr(9) * -(-(column - len(start)) // TAB)}{value}\n")
     return "".join(lines)
