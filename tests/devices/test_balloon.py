@@ -60,6 +60,12 @@ def test_a_driver_lends_what_it_is_asked_for(place):
             assert driver.read_config() == Config(4 * MEGABYTE // PAGE, 4 * MEGABYTE // PAGE)
         with open_driver(BalloonDriver, device) as driver:
             assert driver.read_config() == Config(4 * MEGABYTE // PAGE), "a new driver has lent nothing yet"
+            memory, arena = driver.transport.memory, driver.transport.arena
+            memory.write(page := arena.allocate(PAGE), b"x" * PAGE)
+            arena.free(page, PAGE)
+            driver.lend(1)
+            assert driver._lent == (page,)
+            assert memory.read(page, PAGE) == bytes(PAGE), "its memory is another one"
 
 
 def test_what_is_lent_or_free_goes_back_to_the_host_and_what_is_taken_back_is_usable():

@@ -252,6 +252,11 @@ def test_management_waits_for_what_runs():
     asyncio.run(main())
 
 
+def test_one_file_that_is_missing_leaves_no_other_open(image: Path):
+    with pytest.raises(FileNotFoundError):
+        Scsi(f"{image}+{image}.missing")
+
+
 def test_addresses():
     assert parse_address(pack_address((255, 16383))) == (255, 16383)
     assert parse_address(bytes.fromhex("01 02 40 03 00000000")) == (2, 3)  # the other method

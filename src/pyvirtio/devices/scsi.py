@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pyvirtio.device import Device, OutgoingQueue, Queue, Reader, Writer
@@ -101,9 +102,14 @@ class Scsi(Device):
         if isinstance(path, dict):
             self.units = dict(path)
         else:
-            disks = [Unit(name, readonly=readonly) for name in split_list(str(path)) if name]
-            discs = [Unit(name, cdrom=True) for name in split_list(cdrom) if name]
-            self.units = {(target, 0): unit for target, unit in enumerate(disks + discs)}
+            wanted = [(name, {"readonly": readonly}) for name in split_list(str(path)) if name]
+            wanted += [(name, {"cdrom": True}) for name in split_list(cdrom) if name]
+            self.units = {}
+            with ExitStack() as opened:  # all of them or none
+                for target, (name, options) in enumerate(wanted):
+                    unit = self.units[target, 0] = Unit(name, **options)
+                    opened.callback(unit.close)
+                opened.pop_all()
         for address in self.units:
             pack_address(address)
         self.queues = [Scsi.controlq, Scsi.eventq, *[Scsi.requests] * queues]

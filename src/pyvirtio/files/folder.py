@@ -15,7 +15,7 @@ from pyvirtio.errors import LocalError
 from pyvirtio.files.beneath import check_name, create, own_path, reached, reopen
 from pyvirtio.files.folder_file import FolderFile, attributes_of, change_through
 from pyvirtio.files.locks import LockFiles
-from pyvirtio.files.structures import XATTR_REPLACE, FileSystem, Open, Set
+from pyvirtio.files.structures import XATTR_CREATE, XATTR_REPLACE, FileSystem, Open, Set
 from pyvirtio.files.tree import Tree, refuse
 
 TYPE_CHECKING = False
@@ -195,6 +195,8 @@ class Folder(Tree):
     def set_xattr(self, path: Path, name: bytes, value: bytes, flags: int) -> None:
         """Set or remove an attribute of the namespace ``user``."""
         _check_xattr(name)
+        if flags & ~(XATTR_CREATE | XATTR_REPLACE):
+            refuse(errno.EINVAL)
         with self._writable(path) as fd:
             if not value and flags & XATTR_REPLACE:
                 os.removexattr(own_path(fd), name)

@@ -37,6 +37,7 @@ class Nodes:
         self._numbers: dict[Path, int] = {}  # of nodes
         self._lookups: dict[int, int] = {}
         self._handles: dict[int, set[int]] = {}  # what is open of each node
+        self._nodes: dict[int, int] = {}  # of which node each handle is
         self._last = ROOT
         self._last_handle = HANDLES
         for number, fid in fids.items():
@@ -45,7 +46,7 @@ class Nodes:
                 self._last = max(self._last, number)
         for number, fid in fids.items():
             if number >= HANDLES and (node := self._numbers.get(fid.path)) is not None:
-                self._handles.setdefault(node, set()).add(number)
+                self._assign(number, node)
                 self._last_handle = max(self._last_handle, number)
 
     def begin(self) -> None:
@@ -53,7 +54,7 @@ class Nodes:
         for fid in self.fids.begin(1):
             if fid.file is not None:
                 fid.file.close()
-        self._numbers, self._lookups, self._handles = {(): ROOT}, {}, {}
+        self._numbers, self._lookups, self._handles, self._nodes = {(): ROOT}, {}, {}, {}
         self.fids.set(ROOT, Fid((), self.tree.attributes(()).qid))
         self.fids.commit()
 
@@ -153,8 +154,12 @@ class Nodes:
         fid = self.fids.get(number)
         handle = self._last_handle = _next(self._last_handle, self.fids, HANDLES, 2 * HANDLES)
         self.fids.set(handle, Fid(fid.path, fid.qid, flags, file))
-        self._handles.setdefault(number, set()).add(handle)
+        self._assign(handle, number)
         return handle
+
+    def _assign(self, handle: int, node: int) -> None:
+        self._nodes[handle] = node
+        self._handles.setdefault(node, set()).add(handle)
 
     def opened(self, handle: int) -> File:
         """Return the file of a handle.
@@ -166,14 +171,15 @@ class Nodes:
             refuse(errno.EBADF)
         return self.fids.opened(handle, self.tree)
 
-    def close(self, number: int, handle: int) -> None:
-        """Close a handle of a node."""
+    def close(self, handle: int) -> None:
+        """Close a handle; raises OSError, EBADF, where there is none."""
         if handle < HANDLES or handle not in self.fids:
             refuse(errno.EBADF)
-        fid = self.fids.drop(handle)
-        self._handles.get(number, set()).discard(handle)
-        if not self._handles.get(number):
-            self._handles.pop(number, None)
+        fid, node = self.fids.drop(handle), self._nodes.pop(handle, None)
+        if node is not None:
+            self._handles[node].discard(handle)
+            if not self._handles[node]:
+                del self._handles[node]
         if fid is not None and fid.file is not None:
             fid.file.close()
 

@@ -313,10 +313,10 @@ def create(session: Session, node: int, body: bytes) -> bytes:
     return entry + _handle(session, fuse.EntryOut.unpack(entry).nodeid, file, flags & ~Open.CREATE)
 
 
-def release(session: Session, node: int, body: bytes) -> bytes:
+def release(session: Session, _node: int, body: bytes) -> bytes:
     """Close a handle."""
     how, _ = take(body, fuse.ReleaseIn)
-    session.nodes.close(node, how.fh)
+    session.nodes.close(how.fh)
     return b""
 
 

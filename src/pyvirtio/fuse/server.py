@@ -140,7 +140,7 @@ class Server:
             if len(one) == size:
                 forgotten = fuse.ForgetOne.unpack(one)
                 self._nodes.forget(forgotten.nodeid, forgotten.nlookup)
-        self._fids.commit()
+                self._fids.commit()  # each by itself: the log has room for what one small request does, not for all
 
     # Small answers.
 
