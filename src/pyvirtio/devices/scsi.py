@@ -102,12 +102,12 @@ class Scsi(Device):
         if isinstance(path, dict):
             self.units = dict(path)
         else:
-            wanted = [(name, {"readonly": readonly}) for name in split_list(str(path)) if name]
-            wanted += [(name, {"cdrom": True}) for name in split_list(cdrom) if name]
+            wanted = [(name, False) for name in split_list(str(path)) if name]
+            wanted += [(name, True) for name in split_list(cdrom) if name]
             self.units = {}
             with ExitStack() as opened:  # all of them or none
-                for target, (name, options) in enumerate(wanted):
-                    unit = self.units[target, 0] = Unit(name, **options)
+                for target, (name, is_disc) in enumerate(wanted):
+                    unit = self.units[target, 0] = Unit(name, readonly=readonly, cdrom=is_disc)
                     opened.callback(unit.close)
                 opened.pop_all()
         for address in self.units:
