@@ -207,6 +207,23 @@ def test_units_come_and_go_and_grow_and_the_driver_is_told(image: Path):
     asyncio.run(main())
 
 
+def test_a_disc_that_is_another_one_is_told_by_sense_data_alone(tmp_path: Path):
+    (disc := tmp_path / "a+b.iso").write_bytes(bytes(2048 * 4))
+
+    async def main() -> None:
+        device = Scsi({DISC: Unit(disc, cdrom=True)})
+        with open_driver(ScsiDriver, device) as driver:
+            disc.write_bytes(bytes(2048 * 8))
+            ready, told = Cdb6(Opcode.TEST_UNIT_READY), b""
+            while not told:
+                await asyncio.sleep(0)
+                told = (await driver.submit(DISC, ready)).data[:18].rstrip(b"\0")
+            assert (told[2], told[12]) == (Key.UNIT_ATTENTION, Trouble.MEDIUM_CHANGED >> 8)
+            assert not driver.events.ready
+
+    asyncio.run(main())
+
+
 def test_events_are_for_drivers_that_know_them():
     async def main() -> None:
         device = Scsi()
@@ -250,6 +267,12 @@ def test_management_waits_for_what_runs():
 
     begun, go_on = asyncio.Event(), asyncio.Event()
     asyncio.run(main())
+
+
+def test_a_path_is_one_file(tmp_path: Path):
+    (path := tmp_path / "a+b").write_bytes(bytes(BLOCK))
+    with open_driver(ScsiDriver, Scsi(path)) as driver:
+        assert driver.capacity(DISK) == (1, BLOCK)
 
 
 def test_one_file_that_is_missing_leaves_no_other_open(image: Path):

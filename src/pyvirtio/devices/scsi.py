@@ -11,6 +11,7 @@ from pyvirtio.ends import split_list
 from pyvirtio.errors import ChainError, LocalError
 from pyvirtio.scsi import Check, Opcode, Status, Trouble, parse
 from pyvirtio.scsi.commands import luns_data, pack_lun, unpack_lun
+from pyvirtio.scsi.medium import DISK
 from pyvirtio.spec.struct import Struct, le16, le32, le64, raw, u8
 from pyvirtio.system import log
 from pyvirtio.system.pieces import fill
@@ -102,7 +103,8 @@ class Scsi(Device):
         if isinstance(path, dict):
             self.units = dict(path)
         else:
-            wanted = [(name, False) for name in split_list(str(path)) if name]
+            disks = [str(path)] if isinstance(path, Path) else split_list(path)
+            wanted = [(name, False) for name in disks if name]
             wanted += [(name, True) for name in split_list(cdrom) if name]
             self.units = {}
             with ExitStack() as opened:  # all of them or none
@@ -144,7 +146,7 @@ class Scsi(Device):
         """Tell the guest when a file has grown or shrunk on the host."""
         while True:
             for address, unit in list(self.units.items()):
-                if unit.resize():
+                if unit.resize() and unit.medium.kind == DISK:  # there is no such event for discs (5.6.6.3.2)
                     code, qualifier = Trouble.CAPACITY_CHANGED.to_bytes(2)
                     await self._tell(CHANGE, PARAM_CHANGE, address, code | qualifier << 8)
             await asyncio.sleep(1.0)  # seconds; there is no event that all files and block devices have

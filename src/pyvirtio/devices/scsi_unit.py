@@ -88,7 +88,8 @@ class Unit:
         blocks = self._storage.size() // self.medium.block_size
         if blocks == self.medium.blocks:
             return False
-        self.medium.blocks, self.news = blocks, Trouble.CAPACITY_CHANGED if self.medium.blocks else None
+        changed = Trouble.CAPACITY_CHANGED if self.medium.kind == DISK else Trouble.MEDIUM_CHANGED
+        self.medium.blocks, self.news = blocks, changed if self.medium.blocks else None
         return True
 
     def close(self) -> None:
