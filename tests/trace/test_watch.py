@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pyvirtio.testing.served import ServerProcess
     from tests.support.browser import Browser
 
+AREAS = ("size", "descriptor_area", "driver_area", "device_area", "features", "position")
 CONTRAST = (Path(__file__).parents[1] / "support" / "contrast.js").read_text()
 
 
@@ -505,6 +506,34 @@ def test_a_browser_shows_the_device_as_it_runs(window: Browser):
         server.end()
         window.wait_for("#status", "No answer")
         assert [line for line in window.complaints() if "ERR_CONNECTION_REFUSED" not in line] == []
+
+
+HOSTILE = '</script><script>window.pwned = 1</script><img src="x" onerror="window.pwned = 1">\u2028'
+
+
+@pytest.mark.guest
+@pytest.mark.long
+def test_whatever_is_told_is_shown_and_never_obeyed(window: Browser):
+    with watching(0) as (feed, address):
+        feed.note("device", "device", name=HOSTILE, id=2, features=1 << 63, sizes=[8], config="")
+        feed.note("recorder", "log", name=HOSTILE, text=HOSTILE)
+        feed.note(HOSTILE, "message", request=1, name=HOSTILE, flags=1, payload="", fds=0)
+        feed.note("driver", "damaged", 0, error=HOSTILE)
+        for queue in (0, 1 << 20):  # a queue that cannot be is not shown
+            feed.note("driver", "queue", queue, **dict.fromkeys(AREAS, 0))
+        for number in range(3):
+            feed.record(asked(number, data=HOSTILE.encode(), index=number + 1))
+            feed.record(answered(number, data=HOSTILE.encode(), index=number + 1))
+        window.open(address)
+        window.wait_for("#name", HOSTILE.rstrip("\u2028"))
+        for place in ("#log", "#messages"):
+            window.wait_for(place, "<script>window.pwned")
+        assert window.run("return [window.pwned ?? null, document.images.length, document.scripts.length]") == [
+            None,
+            0,
+            2,
+        ]
+        assert window.complaints() == []
 
 
 @pytest.mark.guest

@@ -6,6 +6,7 @@ from collections import Counter, deque
 
 from pyvirtio.spec.features import Feature
 from pyvirtio.spec.ids import device_name
+from pyvirtio.system.events import EVENTS
 from pyvirtio.system.log import one_line
 from pyvirtio.trace.text import said
 from pyvirtio.vhost_user import messages as m
@@ -72,7 +73,8 @@ class DeviceState:
         self.config = event["config"]
 
     def _logged(self, event: Event) -> None:
-        self._counts[event["name"]] += 1
+        if event["name"] in EVENTS:
+            self._counts[event["name"]] += 1
         self._log.appendleft({"at": event.at, "name": one_line(event["name"]), "text": one_line(event["text"])})
 
     def _damaged(self, event: Event) -> None:
