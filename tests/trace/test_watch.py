@@ -519,7 +519,7 @@ def test_whatever_is_told_is_shown_and_never_obeyed(window: Browser):
         feed.note("recorder", "log", name=HOSTILE, text=HOSTILE)
         feed.note(HOSTILE, "message", request=1, name=HOSTILE, flags=1, payload="", fds=0)
         feed.note("driver", "damaged", 0, error=HOSTILE)
-        for queue in (0, 1 << 20):  # a queue that cannot be is not shown
+        for queue in (0, 1 << 20, -1):  # a queue that cannot be is not shown
             feed.note("driver", "queue", queue, **dict.fromkeys(AREAS, 0))
         for number in range(3):
             feed.record(asked(number, data=HOSTILE.encode(), index=number + 1))

@@ -8,6 +8,7 @@ from pyvirtio.spec.features import Feature
 from pyvirtio.spec.ids import device_name
 from pyvirtio.system.events import EVENTS
 from pyvirtio.system.log import one_line
+from pyvirtio.trace.events import NO_QUEUE
 from pyvirtio.trace.text import said
 from pyvirtio.vhost_user import messages as m
 
@@ -56,6 +57,8 @@ class DeviceState:
             queue["runs"] = False
 
     def _queue(self, event: Event) -> None:
+        if event.queue == NO_QUEUE:
+            return
         self.queues[event.queue] = {"size": event["size"], "position": event["position"], "runs": True}
         self.features = event["features"]
 
