@@ -377,6 +377,9 @@ def test_mouse_slider_list_keys_and_address_all_lead_to_steps(window: Browser, t
     at_step(window, 7)
     window.click("#life li:nth-child(1) a")
     at_step(window, 3)
+    window.run("document.querySelector('#life a').focus()")
+    window.press(Keys.ARROW_RIGHT)  # a link leaves the arrows alone
+    at_step(window, 4)
     for wrong in ("#step=0", "#step=99999999", "#step=<img>", "#now"):
         window.run("location.hash = arguments[0]", wrong)
     window.press(Keys.HOME)

@@ -192,11 +192,11 @@ const KEYS = {
   "Shift+ArrowRight": () => goToRequest(1),
 };
 const LIST_KEYS = { ArrowUp: KEYS.ArrowLeft, ArrowDown: KEYS.ArrowRight };
-const OWN_KEYS = "select, a, summary"; // what has its own use for keys
+const OWN_SPACE = "button, summary"; // what the space bar does something to
 
 function pressed(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest(OWN_KEYS)) return;
-  if (event.key === " " && event.target.closest("button")) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("select")) return;
+  if (event.key === " " && event.target.closest(OWN_SPACE)) return;
   const inList = event.target.id === "list";
   const name = `${event.shiftKey ? "Shift+" : ""}${event.key}`;
   const act = KEYS[name] ?? (inList ? LIST_KEYS[name] : undefined);
