@@ -128,8 +128,8 @@ def test_a_file_system_survives_dying_workers_and_a_machine_that_pauses(tmp_path
         with guest(attached, cpus=2, modules=["ext4"], packages=packages) as machine, unremarkable(machine):
             sda = disk(machine, "0:0:0:0")
             with disturbing(kill_worker, lambda: pause(machine)) as done:
-                assert machine.run(FILES.format(sda)).lines == ["8"]
-            assert min(done) >= 3
+                while min(done) < 3:
+                    assert machine.run(FILES.format(sda)).lines == ["8"]
             assert machine.run(f"sha256sum {sda}").lines[0].split()[0] == checksum(image)
             assert "error" not in machine.run("dmesg").stdout.lower()
 
