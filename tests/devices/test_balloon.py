@@ -215,7 +215,7 @@ def test_B15_a_request_of_2_GiB_allocates_nothing():
         assert frontend.share(memory)
         queue = frontend.queue(memory, index=0, size=256)
         queue.start()
-        before = _private(server.workers()[0])
+        before = server.memory(server.workers()[0])
         piece = memory.arena.allocate(8 * MEGABYTE)
         queue.ring.add([(piece, 8 * MEGABYTE)] * 256, [], "the request")
         queue.ring.publish()
@@ -223,12 +223,7 @@ def test_B15_a_request_of_2_GiB_allocates_nothing():
         while not (done := list(queue.ring.reap())):
             assert wait_readable(queue.interrupt_fd)
         assert done == [("the request", 0)]
-        assert _private(server.workers()[0]) < before + (4 << 20)
-
-
-def _private(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        assert server.memory(server.workers()[0]) < before + (4 << 20)
 
 
 @pytest.mark.guest  # it needs what is provisioned for guests

@@ -278,20 +278,14 @@ def test_H21_a_read_of_2_GiB_allocates_nothing(tmp_path: Path):
         memory.table.write(header, Header(IN).pack())
         memory.table.write(target, b"\xff" * 16)
         pieces = [(target, 8 << 20)] * 254 + [(target, 1)]  # the same place again and again
-        before = _private(server.workers()[0])
+        before = server.memory(server.workers()[0])
         queue.ring.add([(header, 16)], pieces, "the request")
         queue.ring.publish()
         queue.kick()
         while not (done := list(queue.ring.reap())):
             assert wait_readable(queue.interrupt_fd)
         assert done == [("the request", 254 * (8 << 20) + 1)]
-        assert _private(server.workers()[0]) < before + (4 << 20)
-
-
-def _private(pid: int) -> int:
-    """Return the bytes of memory that a process holds for itself."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        assert server.memory(server.workers()[0]) < before + (4 << 20)
 
 
 def test_what_cannot_be_opened_or_driven_is_refused(tmp_path: Path):

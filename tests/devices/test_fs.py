@@ -334,19 +334,14 @@ def test_F47_a_long_read_allocates_nothing(server: ServerProcess, folder: Path):
         data = request(Opcode.READ, node, fuse.ReadIn(fuse.OpenOut.unpack(opened[16:]).fh, 0, 2**31).pack())
         at, target = memory.arena.allocate(len(data)), memory.arena.allocate(8 << 20)
         memory.table.write(at, data)
-        before = _private(server.workers()[0])
+        before = server.memory(server.workers()[0])
         queue.ring.add([(at, len(data))], [(target, 16), *[(target, 8 << 20)] * 64], "the request")
         queue.ring.publish()
         queue.kick()
         while not (done := list(queue.ring.reap())):
             queue.ring.enable_interrupts()
         assert done == [("the request", 16 + 64 * (8 << 20))]
-        assert _private(server.workers()[0]) < before + (4 << 20)
-
-
-def _private(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        assert server.memory(server.workers()[0]) < before + (4 << 20)
 
 
 # Workers that die.

@@ -460,19 +460,14 @@ def test_S42_a_read_of_2_GiB_allocates_nothing(tmp_path: Path):
         command = Cdb16(Opcode.READ_16, 0, 0, 254 * (8 << 20) // BLOCK).pack().ljust(32, b"\0")
         memory.table.write(header, Request(pack_address(DISK)).pack() + command)
         pieces = [(target, HEAD), *[(target, 8 << 20)] * 254]  # the same place again and again
-        before = _private(server.workers()[0])
+        before = server.memory(server.workers()[0])
         queue.ring.add([(header, Request.nbytes + 32)], pieces, "the request")
         queue.ring.publish()
         queue.kick()
         while not (done := list(queue.ring.reap())):
             assert wait_readable(queue.interrupt_fd)
         assert done == [("the request", 254 * (8 << 20) + HEAD)]
-        assert _private(server.workers()[0]) < before + (4 << 20)
-
-
-def _private(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        assert server.memory(server.workers()[0]) < before + (4 << 20)
 
 
 @pytest.mark.guest  # it needs what is provisioned for guests

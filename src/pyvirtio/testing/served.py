@@ -94,9 +94,9 @@ class ServerProcess:
                 found.append(target if target.startswith("/") else target.partition(":")[0])
         return sorted(found)
 
-    def memory(self) -> int:
-        """Return the bytes of memory that the keeper holds for itself: its resident pages without the shared ones."""
-        with open(f"/proc/{self.keeper}/status", encoding="ascii") as status:
+    def memory(self, process: int | None = None) -> int:
+        """Return the bytes that the keeper, or another process, holds for itself: resident pages that nobody shares."""
+        with open(f"/proc/{process or self.keeper}/status", encoding="ascii") as status:
             fields = dict(line.split(":", 1) for line in status)
         return int(fields["RssAnon"].split()[0]) * 1024
 
