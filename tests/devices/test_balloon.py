@@ -87,6 +87,7 @@ def test_what_is_lent_or_free_goes_back_to_the_host_and_what_is_taken_back_is_us
         driver.lend(1)
         assert driver.actual == 2 * PAGE
         view.release()
+    assert device.guest_memory.regions == (), "what was its driver's is not kept"
 
 
 def _resident() -> int:

@@ -63,7 +63,7 @@ class Device:
         negotiated: the features that driver and device agreed on; 0 before.
         running: the indexes of the queues that run now; in a worker, those that it serves.
         logs: whether somebody reads what `info` logs; False before.
-        memory: the guest's memory by its own addresses, for a device whose requests name some.
+        guest_memory: the guest's memory by its own addresses, for a device whose requests name some.
         kept_size: the bytes of memory that the device wants to outlive the worker in which it runs.
         kept_memory: that memory, zero at first and after a reset; None where there is none, as in one's own process.
         repeats: whether the request that a method begins with now may have been given to it before, in a worker that
@@ -108,7 +108,7 @@ class Device:
         device._tell_config = None
         device._tell_resumed = None
         device.logs = False
-        device.memory = MemoryTable()
+        device.guest_memory = MemoryTable()
         device.kept_memory = None
         device._logger = None
         device._ports = {}
@@ -121,7 +121,7 @@ class Device:
     _tell_config: Callable[[bytes], None] | None
     _tell_resumed: Callable[[int], None] | None
     logs: bool
-    memory: MemoryTable
+    guest_memory: MemoryTable
     kept_memory: memoryview | None
     _logger: Any
     _ports: dict[AnyQueue, list[OutgoingPort]]
@@ -251,7 +251,7 @@ class Device:
     def retire(self) -> None:
         """Release what belongs to this instance; the runtime calls this when it is done with it."""
         self._tell_config = self._tell_resumed = None
-        self.memory = MemoryTable()
+        self.guest_memory = MemoryTable()
         try:
             self.close()
         finally:

@@ -151,7 +151,7 @@ class Balloon(Device):
                 runs[-1][1] = max(runs[-1][1], number + 1)
             else:
                 runs.append([number, number + 1])
-        return [view for first, end in runs for view in self.memory.views(first * PAGE, (end - first) * PAGE)]
+        return [view for first, end in runs for view in self.guest_memory.views(first * PAGE, (end - first) * PAGE)]
 
     # Statistics.
 

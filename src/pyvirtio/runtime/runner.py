@@ -244,7 +244,7 @@ class DeviceRunner(DeviceHost):
 
     def set_memory(self, regions: Sequence[FileRegion]) -> Completion[None]:
         """Map the guest's memory; queues that run go on in it."""
-        table = self.device.memory = self._memory.replace(regions, self.report)
+        table = self.device.guest_memory = self._memory.replace(regions, self.report)
         for index, service in list(self._services.items()):
             try:
                 service.queue.relocate(SplitLayout.of(self._setups[index], table), table)
@@ -366,7 +366,7 @@ class DeviceRunner(DeviceHost):
     def _reset_device(self, kept: memoryview | None) -> None:
         self._runs.cancel()
         before, self.device = self.device, self._renew()
-        self.device.memory = self._memory.table
+        self.device.guest_memory = self._memory.table
         self.keep(kept)
         if self.device is not before:
             end_of(self._runs.tasks).then(lambda _none: retire(before, self.report))
