@@ -18,6 +18,7 @@ from pyvirtio.errors import UsageError
 from pyvirtio.scaffold.kinds import DEFAULT, KINDS
 from pyvirtio.scaffold.project import LONGEST_NAME, Page, check_name, create
 from tests.support.commands import refused, run
+from tests.support.environment import of_a_user
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "start-a-project.md"
 LONGEST = "a_" + "b" * (LONGEST_NAME - 2)
@@ -35,9 +36,8 @@ def new(folder: Path, like: str, name: str = "") -> Path:
 
 def does(project: Path, *command: str, limit: float = 120) -> str:
     """Run a command in a project, with nothing of this project in its environment; return what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "PYTEST"))}
     done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=limit
+        command, cwd=project, env=of_a_user(), capture_output=True, text=True, check=False, timeout=limit
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

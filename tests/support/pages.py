@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyvirtio.testing.served import ServerProcess
+from tests.support.environment import of_a_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,6 +226,6 @@ class Reader:
 
     def _environment(self) -> dict[str, str]:
         """Return a reader's environment: the command is on the PATH, and what is printed comes in its order."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "MAKE"))}
+        inherited = of_a_user()
         path = f"{Path(sys.executable).parent}:{inherited['PATH']}"
         return inherited | {"PATH": path, "PYTHONUNBUFFERED": "1", "STATE": str(self._state)}
