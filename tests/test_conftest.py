@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long  # each starts a run of pytest
+
 ROOT = Path(__file__).parent.parent
 
 HEAD = """

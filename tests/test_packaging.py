@@ -17,6 +17,8 @@ from pyvirtio.ring import build_native
 from tests.support.archives import extract
 from tests.support.checkout import ROOT, copy_checkout
 
+pytestmark = pytest.mark.long  # both are built
+
 _FOR_OTHERS = (".html", ".css", ".js", ".lua")
 GUEST_FILES = {f"pyvirtio/guest/{name}" for name in ("init", "factorial", "linux/Kbuild", "linux/virtio_test.c")}
 

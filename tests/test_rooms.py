@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from tests.support.pages import blocks
@@ -16,6 +17,7 @@ def rooms() -> set[str]:
     return {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} | {"guest"}
 
 
+@cache
 def imports_of(room: str) -> set[str]:
     nodes = [node for file in (PACKAGE / room).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
     modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
@@ -33,6 +35,7 @@ def test_each_arrow_of_the_picture_is_an_import_and_each_import_lies_along_arrow
     below = {room: {target for source, target in arrows if source == room} for room in rooms()}
     assert not [(source, target) for source, target in arrows if target not in imports_of(source)]
 
+    @cache
     def reachable(room: str) -> set[str]:
         return below[room].union(*map(reachable, below[room]))
 
