@@ -252,8 +252,9 @@ def _print(options: argparse.Namespace) -> int:
     config, wires = _guest(options, options.devices).by_hand(line)
     sockets = [str(device.socket) for device in config.devices]
     hints = serving_hints(zip(options.devices, sockets, strict=True))
+    command_line = COMMAND_LINES[options.monitor](config, wires)
     print(hints, end="", file=sys.stderr if options.monitor == "libvirt" else sys.stdout)  # which reads XML, no shell's
-    print(COMMAND_LINES[options.monitor](config, wires), end="")
+    print(command_line, end="")
     return 0
 
 
