@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import stat
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +21,7 @@ from pyvirtio.spec import fuse
 from pyvirtio.spec.fuse import ROOT, Opcode
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from tests.support.killing import killing
 
 if TYPE_CHECKING:
     import random
@@ -355,41 +354,20 @@ def server(folder: Path) -> Iterator[ServerProcess]:
 
 def test_a_mount_survives_its_workers(server: ServerProcess, folder: Path, rng: random.Random):
     with open_driver(FsDriver, f"vhost-user:{server.path}") as driver:
-        over, done = threading.Event(), threading.Semaphore(0)
-        killed: set[int] = set()
-
-        def kill() -> None:
-            """Kill the worker after every few steps, at no moment in particular of the one that follows."""
-            while True:
-                for _ in range(4):
-                    done.acquire()
-                if over.wait(rng.uniform(0, 0.02)):
-                    return
-                for worker in server.workers():
-                    killed.add(worker)
-                    os.kill(worker, signal.SIGKILL)
-
-        thread = threading.Thread(target=kill)
-        thread.start()
-        try:
-            with driver.open("held", os.O_RDWR | os.O_CREAT) as held:
-                number = 0
-                while len(killed) < 10:
-                    done.release()
-                    data = bytes([number % 256]) * 20_000
-                    driver.mkdir(f"d{number}")
-                    driver.write_bytes(f"d{number}/new", data)
-                    driver.rename(f"d{number}/new", f"d{number}/file")
-                    assert driver.read_bytes(f"d{number}/file") == data
-                    held.write(4 * number, b"line")
-                    if number % 2:
-                        driver.unlink(f"d{number}/file")
-                        driver.rmdir(f"d{number}")
-                    number += 1
-        finally:
-            over.set()
-            done.release(4)
-            thread.join()
+        with killing(server, rng) as killer, driver.open("held", os.O_RDWR | os.O_CREAT) as held:
+            number = 0
+            while len(killer.killed) < 10:
+                killer.step()
+                data = bytes([number % 256]) * 20_000
+                driver.mkdir(f"d{number}")
+                driver.write_bytes(f"d{number}/new", data)
+                driver.rename(f"d{number}/new", f"d{number}/file")
+                assert driver.read_bytes(f"d{number}/file") == data
+                held.write(4 * number, b"line")
+                if number % 2:
+                    driver.unlink(f"d{number}/file")
+                    driver.rmdir(f"d{number}")
+                number += 1
         assert driver.read_bytes("held") == b"line" * number
         assert driver.names() == sorted(["file", "held", *(f"d{n}" for n in range(0, number, 2))])
     assert not server.lines("[request-failed]")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from pyvirtio.files.structures import Open
 from pyvirtio.ninep.messages import pack, unpack
 from pyvirtio.testing.frontend import RawFrontend, SharedMemory
 from pyvirtio.testing.served import served
+from tests.support.killing import killing
 from tests.support.ninep import CONTENT, folder_of_one
 from tests.support.ninep_hostile import BEGINNING, HUGE, MESSAGES, ORDINARY
 
@@ -193,44 +193,23 @@ def worker_memory(server: ServerProcess) -> int:
 def test_a_mount_survives_its_workers(server, folder, rng):
     with open_driver(NinePDriver, f"vhost-user:{server.path}") as driver:
         driver.mount()
-        over, done = threading.Event(), threading.Semaphore(0)
-        killed: set[int] = set()
-
-        def kill() -> None:
-            """Kill the worker after every few steps, at no moment in particular of the one that follows."""
-            while True:
-                for _ in range(4):
-                    done.acquire()
-                if over.wait(rng.uniform(0, 0.02)):
-                    return
-                for worker in server.workers():
-                    killed.add(worker)
-                    os.kill(worker, signal.SIGKILL)
-
-        thread = threading.Thread(target=kill)
-        thread.start()
-        try:
-            with driver.walked("") as held:
-                driver.ask("Tlcreate", fid=held, name=b"held", flags=Open.READ_WRITE, mode=0o644, gid=0)
-                number = 0
-                while len(killed) < 10:
-                    done.release()
-                    data = bytes([number % 256]) * 20_000
-                    driver.mkdir(f"d{number}")
-                    driver.write(f"d{number}/new", data)
-                    driver.rename(f"d{number}/new", f"d{number}/file")
-                    assert driver.read(f"d{number}/file") == data
-                    driver.exchange(
-                        pack("Twrite", 0, fid=held, offset=4 * number, count=4, data_length=4) + b"line", "Twrite"
-                    )
-                    if number % 2:
-                        driver.remove(f"d{number}/file")
-                        driver.remove(f"d{number}", directory=True)
-                    number += 1
-        finally:
-            over.set()
-            done.release(4)
-            thread.join()
+        with killing(server, rng) as killer, driver.walked("") as held:
+            driver.ask("Tlcreate", fid=held, name=b"held", flags=Open.READ_WRITE, mode=0o644, gid=0)
+            number = 0
+            while len(killer.killed) < 10:
+                killer.step()
+                data = bytes([number % 256]) * 20_000
+                driver.mkdir(f"d{number}")
+                driver.write(f"d{number}/new", data)
+                driver.rename(f"d{number}/new", f"d{number}/file")
+                assert driver.read(f"d{number}/file") == data
+                driver.exchange(
+                    pack("Twrite", 0, fid=held, offset=4 * number, count=4, data_length=4) + b"line", "Twrite"
+                )
+                if number % 2:
+                    driver.remove(f"d{number}/file")
+                    driver.remove(f"d{number}", directory=True)
+                number += 1
         assert driver.read("held") == b"line" * number
         expected = ["file", "held", *(f"d{n}" for n in range(0, number, 2))]
         assert driver.names() == sorted(expected) == sorted(os.listdir(folder))
