@@ -120,7 +120,7 @@ def test_stop_ends_when_the_patience_is_over_whatever_the_method_does(record: Re
         began = time.monotonic()
         base = queue.stop()
         took = time.monotonic() - began
-        # The worker is ended when its time is over; the next one has to be there in time, and to stop the queue in time.
+        # The worker is ended when its time is over; the next one has to come and to stop the queue in time.
         assert took < PATIENCE + GRACE + SUCCESSOR_TIME + GRACE
         assert base == used(queue)
         # What was not answered before the stop is answered after it; HANG hangs until it fails.
