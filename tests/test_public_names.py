@@ -19,12 +19,12 @@ import pytest
 
 import pyvirtio
 from pyvirtio import errors
+from tests.support.pages import ROOT, public_packages
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-ROOT = Path(__file__).parents[1]
-ROOMS = re.findall(r"^\| `(pyvirtio\.[\w.]+)` \|", (ROOT / "docs/stability.md").read_text(), re.MULTILINE)
+ROOMS = public_packages()[1:]
 OPEN = {"pyvirtio.devices", "pyvirtio.drivers"}  # public is what their modules define
 INSIDE = ROOT / "docs" / "explanation"
 """Pages that show what is inside."""

@@ -173,21 +173,16 @@ def started(frontend: RawFrontend, memory: SharedMemory) -> RawQueue:
 def test_hostile_messages_over_a_socket(server, folder):
     with RawFrontend(server.path) as frontend, SharedMemory() as memory:
         queue = started(frontend, memory)
-        before = worker_memory(server)
+        (worker,) = server.workers()
+        before = server.memory(worker)
         check_hostile(lambda request: queue.ask(request, room=8192)[0], folder)
         for indirect in (False, True):
             assert queue.ask(HUGE, room=65536, indirect=indirect)[0][11:] == CONTENT
         for length in range(1, 7):
             assert unpack(queue.ask(ORDINARY[:length], room=100)[0]).kind == "Rlerror"
-        assert worker_memory(server) - before < 8 << 20
+        assert server.memory(*server.workers()) - before < 8 << 20
         assert queue.ask(ORDINARY, room=100)[0][11:] == CONTENT
     assert not server.lines("[worker-ended]")
-
-
-def worker_memory(server: ServerProcess) -> int:
-    (worker,) = server.workers()
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{worker}/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) * 1024
 
 
 def test_a_mount_survives_its_workers(server, folder, rng):

@@ -13,7 +13,7 @@ import pytest
 
 from pyvirtio.devices import SHIPPED
 from pyvirtio.driver import Driver
-from tests.support.pages import ROOT
+from tests.support.pages import ROOT, public_packages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,13 +70,6 @@ def documented(site: Path) -> set[str]:
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     rows = [line.split() for line in zlib.decompress(inventory).decode().splitlines()]
     return {name for name, kind, priority, *_ in rows if kind.startswith("py:") and int(priority) >= 0}
-
-
-def public_packages() -> list[str]:
-    """Return the packages whose names docs/stability.md calls public."""
-    found: list[str] = re.findall(r"^\| `(pyvirtio[\w.]*)` \|", (DOCS / "stability.md").read_text(), re.MULTILINE)
-    assert found[0] == "pyvirtio"
-    return found
 
 
 def names_of(module: ModuleType) -> list[str]:

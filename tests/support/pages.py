@@ -105,6 +105,14 @@ def _unindented(text: str, width: int) -> str:
     return "".join(line[width:] if line.strip() else "\n" for line in text.splitlines(keepends=True))
 
 
+def public_packages() -> list[str]:
+    """Return the packages whose names docs/stability.md calls public; the first one is ``pyvirtio``."""
+    page = (ROOT / "docs" / "stability.md").read_text()
+    found: list[str] = re.findall(r"^\| `(pyvirtio[\w.]*)` \|", page, re.MULTILINE)
+    assert found[0] == "pyvirtio"
+    return found
+
+
 def printed_by(program: str) -> list[str]:
     """Return what a program says that it prints: ``print(...)  # this``."""
     return re.findall(r"print\(.*\)  # (.*)", program)
